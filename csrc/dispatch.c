@@ -1,0 +1,111 @@
+/* Which kernel table this CPU runs. */
+#include "kernels.h"
+
+#include <stdlib.h>
+
+#define FASTOPT_VERSION "0.1.0"
+
+/* Slowest first. */
+static const fastopt_kernels *const tables[] = {
+    &fastopt_kernels_baseline,
+#if FASTOPT_X86_TARGETS
+    &fastopt_kernels_avx2,
+    &fastopt_kernels_avx512,
+#endif
+    NULL,
+};
+
+static int available(const fastopt_kernels *table)
+{
+#if FASTOPT_X86_TARGETS
+    __builtin_cpu_init();
+    if (table == &fastopt_kernels_avx2)
+        return __builtin_cpu_supports("avx2");
+    if (table == &fastopt_kernels_avx512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
+    (void)table;
+    return 1;
+}
+
+static const fastopt_kernels *find(const char *name)
+{
+    for (int i = 0; tables[i]; i++)
+        if (!strcmp(tables[i]->isa, name) && available(tables[i]))
+            return tables[i];
+    return NULL;
+}
+
+static const fastopt_kernels *choose(void)
+{
+    const char *name = getenv("FASTOPT_ISA");
+    if (name && *name)
+        return find(name);
+    const fastopt_kernels *best = NULL;
+    for (int i = 0; tables[i]; i++)
+        if (available(tables[i]))
+            best = tables[i];
+    return best;
+}
+
+static const fastopt_kernels *active;
+
+const fastopt_kernels *fastopt_active_kernels(void)
+{
+    /* Two threads that meet here choose the same table. */
+    if (!active)
+        active = choose();
+    return active;
+}
+
+const char *fastopt_isa(void)
+{
+    const fastopt_kernels *kernels = fastopt_active_kernels();
+    return kernels ? kernels->isa : NULL;
+}
+
+const char *fastopt_isa_at(int index)
+{
+    for (int i = 0; tables[i]; i++)
+        if (available(tables[i]) && index-- == 0)
+            return tables[i]->isa;
+    return NULL;
+}
+
+int fastopt_use_isa(const char *name)
+{
+    const fastopt_kernels *table = find(name);
+    if (table)
+        active = table;
+    return table != NULL;
+}
+
+const char *fastopt_version(void)
+{
+    return FASTOPT_VERSION;
+}
+
+const char *fastopt_compiler(void)
+{
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+    return "MSVC " TEXT(_MSC_VER);
+#else
+    return "unknown";
+#endif
+}
+
+int fastopt_openmp(void)
+{
+#ifdef _OPENMP
+    return _OPENMP;
+#else
+    return 0;
+#endif
+}

@@ -1,0 +1,51 @@
+/* Powers and exponentials with the same bits on every machine: libm's differ between platforms and CPUs, and a bias
+ * correction that differs in its last bit moves every parameter.  Only IEEE additions and products are used here. */
+#ifndef FASTOPT_EXACT_H
+#define FASTOPT_EXACT_H
+
+#include <math.h>
+#include <stdint.h>
+
+typedef struct {
+    double hi, lo; /* hi + lo, |lo| at most half an ulp of hi */
+} fastopt_pair;
+
+/* Dekker, "A floating-point technique for extending the available precision", 1971. */
+static inline fastopt_pair fastopt_times(fastopt_pair a, fastopt_pair b)
+{
+    const double split = 134217729.0; /* 2^27 + 1 */
+    const double as = split * a.hi, bs = split * b.hi;
+    const double ah = as - (as - a.hi), bh = bs - (bs - b.hi);
+    const double al = a.hi - ah, bl = b.hi - bh;
+    const double hi = a.hi * b.hi;
+    const double lo = (((ah * bh - hi) + ah * bl + al * bh) + al * bl) + (a.hi * b.lo + a.lo * b.hi);
+    const double sum = hi + lo;
+    return (fastopt_pair){sum, lo - (sum - hi)};
+}
+
+/* b^n for 0 <= b <= 1 and n >= 0, by repeated squaring. */
+static inline double fastopt_power(double b, int64_t n)
+{
+    fastopt_pair square = {b, 0}, power = {1, 0};
+    for (; n; n >>= 1) {
+        if (n & 1)
+            power = fastopt_times(power, square);
+        square = fastopt_times(square, square);
+    }
+    return power.hi;
+}
+
+/* exp(x) for x <= 0, to a few units in the last place: exp(x) = 2^k exp(r) with |r| <= ln(2)/2, Taylor for exp(r). */
+static inline double fastopt_exp(double x)
+{
+    if (x < -745)
+        return 0;
+    const double k = floor(x * 1.4426950408889634 + 0.5);
+    const double r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10; /* ln 2 in two parts */
+    double sum = 1;
+    for (int i = 14; i > 0; i--)
+        sum = 1 + sum * r / i;
+    return ldexp(sum, (int)k);
+}
+
+#endif

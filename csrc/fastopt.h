@@ -1,0 +1,129 @@
+/* fastopt: optimizer steps on a CPU, as fast as memory allows.
+ *
+ * The public C API.  A tensor says where a parameter, its gradient and its state live and which rule moves it;
+ * fastopt_step() updates any number of tensors in place, in one call:
+ *
+ *     float p[n], g[n], m[n], v[n];                        m and v start as zeros
+ *     const double hyper[] = {1e-3, 0.9, 0.999, 1e-8};     in the order of rule->hyper
+ *     fastopt_tensor t = {.rule = fastopt_find_rule("adam"), .dtype = FASTOPT_FLOAT32,
+ *                         .p = p, .g = g, .state = {m, v}, .n = n, .hyper = hyper};
+ *     for (t.step = 1; t.step <= steps; t.step++) {
+ *         ...                                              fill g
+ *         fastopt_step(&t, 1, 2);                          on two threads
+ *     }
+ *
+ * The result does not depend, to the last bit, on the number of threads, the instruction set, the alignment, or how
+ * one array is cut into tensors. */
+#ifndef FASTOPT_H
+#define FASTOPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    FASTOPT_MAX_STATE = 4,   /* state buffers of a rule */
+    FASTOPT_MAX_CARRY = 2,   /* doubles a rule carries from step to step, per tensor */
+    FASTOPT_MAX_HYPER = 6,   /* hyperparameters of a rule */
+    FASTOPT_MAX_SCALARS = 8, /* scalars a rule's loop reads, computed once per step */
+    FASTOPT_MAX_NDIM = 64,   /* axes of a strided tensor, as in NumPy */
+};
+
+typedef enum { FASTOPT_FLOAT32, FASTOPT_FLOAT64 } fastopt_dtype;
+
+typedef enum {
+    FASTOPT_OK,
+    FASTOPT_BAD_HYPER,  /* a hyperparameter or option is out of range */
+    FASTOPT_BAD_TENSOR, /* a missing rule, buffer or hyperparameter, or a step below 1 */
+    FASTOPT_BAD_ISA,    /* FASTOPT_ISA names an instruction set that is not available here */
+} fastopt_status;
+
+/* A hyperparameter is valid when low <= x, and x < high (x <= high where the range is closed). */
+typedef struct {
+    const char *name;
+    double low, high;
+    int closed;
+    const char *range; /* the same in words */
+} fastopt_hyper;
+
+/* An update rule.  The lists of names end with NULL. */
+typedef struct {
+    const char *name;
+    int index;                                /* its row in rules.def */
+    const char *state[FASTOPT_MAX_STATE + 1]; /* buffers of the parameter's shape and dtype, by the paper's letters */
+    const char *hyper[FASTOPT_MAX_HYPER + 1]; /* the learning rate comes first */
+    const char *carry[FASTOPT_MAX_CARRY + 1]; /* doubles kept from step to step, set by the rule itself on step 1 */
+} fastopt_rule;
+
+/* What happens around the rule, in the same pass over memory. */
+typedef struct {
+    double weight_decay;    /* L2: the rule sees g + weight_decay * p */
+    double decoupled_decay; /* p is multiplied by 1 - lr * decoupled_decay before the rule */
+    int maximize;           /* the rule sees -g */
+} fastopt_options;
+
+/* How to walk a parameter and a gradient that are not one aligned contiguous run in the same order.  The state is
+ * always contiguous, in the order of this walk (last axis fastest). */
+typedef struct {
+    int ndim;
+    ptrdiff_t shape[FASTOPT_MAX_NDIM];
+    ptrdiff_t p_stride[FASTOPT_MAX_NDIM]; /* in bytes */
+    ptrdiff_t g_stride[FASTOPT_MAX_NDIM];
+} fastopt_layout;
+
+typedef struct {
+    const fastopt_rule *rule;
+    fastopt_dtype dtype;
+    ptrdiff_t n;                     /* elements */
+    void *p;                         /* the parameter, updated in place */
+    const void *g;                   /* its gradient; NULL leaves the tensor alone */
+    void *state[FASTOPT_MAX_STATE];  /* the rule's buffers, updated in place */
+    double *carry;                   /* the rule's carried doubles, updated in place */
+    int64_t step;                    /* the step about to be made, counted from 1 */
+    const double *hyper;             /* the rule's hyperparameters; tensors that share the pointer share the work */
+    const fastopt_options *options;  /* NULL: none */
+    const fastopt_layout *layout;    /* NULL: p and g are contiguous and aligned */
+    struct {                         /* filled in by the engine */
+        ptrdiff_t start;             /* elements in the tensors before this one */
+        const void *k;               /* this step's scalars: k_store of this tensor or of one before it */
+        union {
+            float f32[FASTOPT_MAX_SCALARS];
+            double f64[FASTOPT_MAX_SCALARS];
+        } k_store;
+    } engine;
+} fastopt_tensor;
+
+/* One optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1).  Everything is
+ * checked first: unless FASTOPT_OK comes back, nothing was written. */
+fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
+
+/* The rule of that name, or NULL; the rules by index, NULL past the last. */
+const fastopt_rule *fastopt_find_rule(const char *name);
+const fastopt_rule *fastopt_rule_at(int index);
+
+/* The range of a hyperparameter or option by name, or NULL; whether a value lies in it. */
+const fastopt_hyper *fastopt_find_hyper(const char *name);
+int fastopt_in_range(const fastopt_hyper *hyper, double value);
+
+/* The instruction set in use; the ones this CPU can run, slowest first, NULL past the last; choose one (0: not
+ * available here).  At load it is the fastest, or what FASTOPT_ISA names; fastopt_isa() is NULL, and every step
+ * fails, while FASTOPT_ISA names one that is not available. */
+const char *fastopt_isa(void);
+const char *fastopt_isa_at(int index);
+int fastopt_use_isa(const char *name);
+
+/* What the library was built with. */
+const char *fastopt_version(void);
+const char *fastopt_compiler(void);
+int fastopt_openmp(void); /* the OpenMP date, such as 201511; 0 without OpenMP */
+
+/* Whether steps run on one thread because this process was forked from one that had used threads. */
+int fastopt_forked(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,64 @@
+/* What differs between compilers and CPUs: subnormals, an atomic counter, fork, a clock. */
+#ifndef FASTOPT_PLATFORM_H
+#define FASTOPT_PLATFORM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Subnormals are flushed to zero while kernels run: decayed state sticks at them and slows a step several times.
+ * flush_begin() returns the caller's mode for flush_end(). */
+#if defined(__x86_64__) || defined(_M_X64) || defined(__SSE2__)
+#include <xmmintrin.h>
+static inline uint64_t flush_begin(void)
+{
+    const unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | 0x8040); /* flush to zero, denormals are zero */
+    return mode;
+}
+/* The mode comes back; the exception flags that the kernels raised go, as if nothing had happened. */
+static inline void flush_end(uint64_t mode)
+{
+    _mm_setcsr((unsigned)mode);
+}
+#elif defined(__aarch64__)
+static inline uint64_t flush_begin(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode | (UINT64_C(1) << 24)));
+    return mode;
+}
+static inline void flush_end(uint64_t mode)
+{
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+}
+#else
+static inline uint64_t flush_begin(void)
+{
+    return 0;
+}
+static inline void flush_end(uint64_t mode)
+{
+    (void)mode;
+}
+#endif
+
+/* Adds to a counter that threads share and returns what it held before. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+static inline ptrdiff_t fetch_add(volatile ptrdiff_t *counter, ptrdiff_t amount)
+{
+#ifdef _WIN64
+    return (ptrdiff_t)_InterlockedExchangeAdd64((volatile long long *)counter, amount);
+#else
+    return (ptrdiff_t)_InterlockedExchangeAdd((volatile long *)counter, amount);
+#endif
+}
+#else
+static inline ptrdiff_t fetch_add(volatile ptrdiff_t *counter, ptrdiff_t amount)
+{
+    return __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED);
+}
+#endif
+
+#endif

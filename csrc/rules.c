@@ -1,0 +1,53 @@
+/* rules.def and hyper.def as data. */
+#include "fastopt.h"
+
+#include <math.h>
+#include <string.h>
+
+#define NAMES(...) {__VA_ARGS__}
+#define NONE {0}
+
+enum {
+#define RULE(name, state, hyper, carry) INDEX_##name,
+#include "rules.def"
+#undef RULE
+    RULES
+};
+
+static const fastopt_rule rules[RULES] = {
+#define RULE(name, state, hyper, carry) {#name, INDEX_##name, state, hyper, carry},
+#include "rules.def"
+#undef RULE
+};
+
+static const fastopt_hyper hypers[] = {
+#define HYPER(name, low, high, closed, range) {#name, low, high, closed, range},
+#include "hyper.def"
+#undef HYPER
+};
+
+const fastopt_rule *fastopt_rule_at(int index)
+{
+    return index >= 0 && index < RULES ? &rules[index] : NULL;
+}
+
+const fastopt_rule *fastopt_find_rule(const char *name)
+{
+    for (int i = 0; i < RULES; i++)
+        if (!strcmp(rules[i].name, name))
+            return &rules[i];
+    return NULL;
+}
+
+const fastopt_hyper *fastopt_find_hyper(const char *name)
+{
+    for (size_t i = 0; i < sizeof hypers / sizeof *hypers; i++)
+        if (!strcmp(hypers[i].name, name))
+            return &hypers[i];
+    return NULL;
+}
+
+int fastopt_in_range(const fastopt_hyper *hyper, double value)
+{
+    return value >= hyper->low && (value < hyper->high || (hyper->closed && value == hyper->high));
+}

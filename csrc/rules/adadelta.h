@@ -1,0 +1,27 @@
+/* Adadelta.  Zeiler, "ADADELTA: an adaptive learning rate method", 2012.
+ *
+ * E = rho E + (1 - rho) g^2
+ * d = sqrt(D + eps) / sqrt(E + eps) * g        one root of the quotient: the same value with one rounding less
+ * D = rho D + (1 - rho) d^2
+ * p -= lr d */
+
+static void FN(adadelta_scalars)(const double *h, int64_t t, double *carry, T *k)
+{
+    (void)t, (void)carry;
+    k[0] = (T)h[0];
+    k[1] = (T)h[1];
+    k[2] = (T)(1 - h[1]);
+    k[3] = (T)h[2];
+}
+
+static void FN(adadelta)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+{
+    T *restrict E = state[0], *restrict D = state[1];
+    const T lr = k[0], rho = k[1], rest = k[2], eps = k[3];
+    for (ptrdiff_t i = 0; i < n; i++) {
+        E[i] = rho * E[i] + rest * (g[i] * g[i]);
+        const T d = SQRT((D[i] + eps) / (E[i] + eps)) * g[i];
+        D[i] = rho * D[i] + rest * (d * d);
+        p[i] -= lr * d;
+    }
+}

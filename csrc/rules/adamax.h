@@ -1,0 +1,26 @@
+/* Adamax.  Kingma & Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 2, where eps = 0.
+ *
+ * m = beta1 m + (1 - beta1) g
+ * u = max(beta2 u, |g| + eps)
+ * p -= lr / (1 - beta1^t) * m / u,  and 0 where u is 0 */
+
+static void FN(adamax_scalars)(const double *h, int64_t t, double *carry, T *k)
+{
+    (void)carry;
+    k[0] = (T)(h[0] / (1 - fastopt_power(h[1], t)));
+    k[1] = (T)h[1];
+    k[2] = (T)(1 - h[1]);
+    k[3] = (T)h[2];
+    k[4] = (T)h[3];
+}
+
+static void FN(adamax)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+{
+    T *restrict m = state[0], *restrict u = state[1];
+    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], beta2 = k[3], eps = k[4];
+    for (ptrdiff_t i = 0; i < n; i++) {
+        m[i] = beta1 * m[i] + rest1 * g[i];
+        u[i] = MAX(beta2 * u[i], ABS(g[i]) + eps);
+        p[i] -= u[i] == 0 ? 0 : lr_t * m[i] / u[i];
+    }
+}

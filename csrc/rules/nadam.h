@@ -1,0 +1,38 @@
+/* NAdam.  Dozat, "Incorporating Nesterov momentum into Adam", 2016.
+ *
+ * mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2);  an infinite momentum_decay is the constant momentum mu_t = beta1
+ * m = beta1 m + (1 - beta1) g
+ * v = beta2 v + (1 - beta2) g^2
+ * p -= lr (mu_(t+1) m / (1 - mu_1 ... mu_(t+1)) + (1 - mu_t) g / (1 - mu_1 ... mu_t)) / (sqrt(v_hat) + eps) */
+
+static inline double FN(nadam_mu)(double beta1, double momentum_decay, int64_t t)
+{
+    const double log_base = -0.040821994520255166; /* ln 0.96 */
+    return beta1 * (1 - 0.5 * fastopt_exp((double)t * momentum_decay * log_base));
+}
+
+static void FN(nadam_scalars)(const double *h, int64_t t, double *carry, T *k)
+{
+    const double mu = FN(nadam_mu)(h[1], h[4], t), mu_next = FN(nadam_mu)(h[1], h[4], t + 1);
+    const double product = (t == 1 ? 1 : carry[0]) * mu;
+    carry[0] = product;
+    k[0] = (T)(h[0] * mu_next / (1 - product * mu_next));
+    k[1] = (T)(h[0] * (1 - mu) / (1 - product));
+    k[2] = (T)h[1];
+    k[3] = (T)(1 - h[1]);
+    k[4] = (T)h[2];
+    k[5] = (T)(1 - h[2]);
+    k[6] = (T)(1 / sqrt(1 - fastopt_power(h[2], t)));
+    k[7] = (T)h[3];
+}
+
+static void FN(nadam)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+{
+    T *restrict m = state[0], *restrict v = state[1];
+    const T lr_m = k[0], lr_g = k[1], beta1 = k[2], rest1 = k[3], beta2 = k[4], rest2 = k[5], unbias2 = k[6], eps = k[7];
+    for (ptrdiff_t i = 0; i < n; i++) {
+        m[i] = beta1 * m[i] + rest1 * g[i];
+        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);
+        p[i] -= (lr_m * m[i] + lr_g * g[i]) / (SQRT(v[i]) * unbias2 + eps);
+    }
+}

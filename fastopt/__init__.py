@@ -1,0 +1,43 @@
+"""fastopt: optimizer steps for NumPy training loops, as fast as memory allows.
+
+>>> import numpy as np, fastopt
+>>> w = np.zeros(3, np.float32)
+>>> opt = fastopt.Adam([w], lr=0.1)
+>>> opt.step([np.array([1, -2, 3], np.float32)])
+>>> w
+array([-0.1,  0.1, -0.1], dtype=float32)
+"""
+
+import os as _os
+
+from . import _core
+
+if _core.isa() is None:
+    raise ImportError(
+        f"FASTOPT_ISA must be one of the instruction sets available here, {', '.join(_core.available_isas())},"
+        f" got {_os.environ['FASTOPT_ISA']!r}"
+    )
+
+from . import kernels
+from .config import show_config
+from .optimizer import Optimizer
+from .rules import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RMSprop
+from .threads import get_num_threads, initial_num_threads, set_num_threads
+
+set_num_threads(initial_num_threads())
+__version__ = _core.build_info()[0]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "Optimizer",
+    "RMSprop",
+    "get_num_threads",
+    "kernels",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,781 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, freethreading_compatible=True
+"""The bridge from NumPy arrays to the C core: check every array, fill the descriptors, make one call.
+
+A `Table` is laid out once, when an optimizer is made.  On each step it compares what can have changed since (pointers,
+shapes, flags) and touches nothing else.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cpython.dict cimport PyDict_GetItem, PyDict_Size
+from cpython.object cimport PyObject
+from cpython.pythread cimport (
+    NOWAIT_LOCK,
+    WAIT_LOCK,
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_release_lock,
+    PyThread_type_lock,
+)
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+cnp.import_array()
+
+
+cdef extern from "fastopt.h" nogil:
+    enum:
+        FASTOPT_MAX_STATE, FASTOPT_MAX_HYPER, FASTOPT_MAX_NDIM
+
+    ctypedef enum fastopt_dtype:
+        FASTOPT_FLOAT32, FASTOPT_FLOAT64
+
+    ctypedef enum fastopt_status:
+        FASTOPT_OK
+
+    ctypedef struct fastopt_hyper:
+        const char *range
+
+    ctypedef struct fastopt_rule:
+        const char *name
+        const char **state
+        const char **hyper
+        const char **carry
+
+    ctypedef struct fastopt_options:
+        double weight_decay, decoupled_decay
+        int maximize
+
+    ctypedef struct fastopt_layout:
+        int ndim
+        Py_ssize_t *shape
+        Py_ssize_t *p_stride
+        Py_ssize_t *g_stride
+
+    ctypedef struct fastopt_tensor:
+        const fastopt_rule *rule
+        fastopt_dtype dtype
+        Py_ssize_t n
+        void *p
+        const void *g
+        void **state
+        double *carry
+        int64_t step
+        const double *hyper
+        const fastopt_options *options
+        const fastopt_layout *layout
+
+    fastopt_status fastopt_step(fastopt_tensor *tensors, Py_ssize_t count, int num_threads)
+    const fastopt_rule *fastopt_find_rule(const char *name)
+    const fastopt_rule *fastopt_rule_at(int index)
+    const fastopt_hyper *fastopt_find_hyper(const char *name)
+    int fastopt_in_range(const fastopt_hyper *hyper, double value)
+    const char *fastopt_isa()
+    const char *fastopt_isa_at(int index)
+    int fastopt_use_isa(const char *name)
+    const char *fastopt_version()
+    const char *fastopt_compiler()
+    int fastopt_openmp()
+    int fastopt_forked()
+
+
+# The number of threads of steps that do not say one; fastopt.threads resolves it.
+cdef int default_threads = 1
+
+
+def set_default_threads(int n):
+    """Set the number of threads of steps that do not say one."""
+    global default_threads
+    default_threads = n
+
+
+def get_default_threads():
+    """The number of threads of steps that do not say one."""
+    return default_threads
+
+
+# ---- What the C core says of itself ----
+
+cdef tuple names_of(const char *const *names):
+    cdef list found = []
+    while names[0] != NULL:
+        found.append(names[0].decode())
+        names += 1
+    return tuple(found)
+
+
+def rules():
+    """The rows of rules.def: a list of (name, state names, hyperparameter names, carry names)."""
+    cdef int index = 0
+    cdef list found = []
+    while fastopt_rule_at(index) != NULL:
+        found.append((
+            fastopt_rule_at(index).name.decode(),
+            names_of(fastopt_rule_at(index).state),
+            names_of(fastopt_rule_at(index).hyper),
+            names_of(fastopt_rule_at(index).carry),
+        ))
+        index += 1
+    return found
+
+
+def available_isas():
+    """The instruction sets that this CPU can run, slowest first."""
+    cdef int index = 0
+    cdef list found = []
+    while fastopt_isa_at(index) != NULL:
+        found.append(fastopt_isa_at(index).decode())
+        index += 1
+    return found
+
+
+def isa():
+    """The instruction set in use, or None while FASTOPT_ISA names one that is not available."""
+    return None if fastopt_isa() == NULL else fastopt_isa().decode()
+
+
+def use_isa(str name):
+    """Choose an instruction set for all steps from now on."""
+    if not fastopt_use_isa(name.encode()):
+        raise ValueError(f"use_isa: the instruction set must be one of {', '.join(available_isas())}, got {name!r}")
+
+
+def build_info():
+    """Version, compiler and OpenMP date (0 without OpenMP) of the C core."""
+    return fastopt_version().decode(), fastopt_compiler().decode(), fastopt_openmp()
+
+
+def forked():
+    """Whether steps run on one thread because this process was forked from one that had used threads."""
+    return bool(fastopt_forked())
+
+
+def check_range(str label, str name, double value):
+    """Raise ValueError, naming `label`, unless the value lies in the range of hyperparameter `name`."""
+    cdef const fastopt_hyper *hyper = fastopt_find_hyper(name.encode())
+    if not fastopt_in_range(hyper, value):
+        raise ValueError(f"{label} must be {hyper.range.decode()}, got {value!r}")
+
+
+# ---- Hyperparameters of a group ----
+
+cdef const fastopt_rule *rule_named(str name) except NULL:
+    cdef const fastopt_rule *rule = fastopt_find_rule(name.encode())
+    if rule == NULL:
+        raise ValueError(f"rule must be one of {', '.join(row[0] for row in rules())}, got {name!r}")
+    return rule
+
+
+cdef class Settings:
+    """A group's rule, hyperparameters and options, where the C core reads them."""
+
+    cdef const fastopt_rule *rule
+    cdef double hyper[6]
+    cdef fastopt_options options
+    cdef readonly tuple hyper_names, state_names, carry_names
+    cdef readonly str rule_name
+
+    def __init__(self, str rule):
+        self.rule = rule_named(rule)
+        self.rule_name = rule
+        self.hyper_names = names_of(self.rule.hyper)
+        self.state_names = names_of(self.rule.state)
+        self.carry_names = names_of(self.rule.carry)
+
+    def set(self, dict hyper, double weight_decay, double decoupled_decay, bint maximize):
+        """Take over values that are known to be valid."""
+        cdef int i
+        for i, name in enumerate(self.hyper_names):
+            self.hyper[i] = hyper[name]
+        self.options.weight_decay = weight_decay
+        self.options.decoupled_decay = decoupled_decay
+        self.options.maximize = maximize
+
+
+# ---- Arrays ----
+
+cdef inline bint is_native_float(cnp.ndarray a) noexcept:
+    return (cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32 or cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64) \
+        and cnp.PyArray_ISNOTSWAPPED(a)
+
+
+cdef str type_name(object value):
+    return type(value).__name__
+
+
+def order_of(cnp.ndarray a):
+    """The axes of an array from the slowest to the fastest in memory: the order in which it is walked."""
+    if cnp.PyArray_IS_C_CONTIGUOUS(a):
+        return tuple(range(a.ndim))
+    return tuple(sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis])))
+
+
+cdef void bounds_of(cnp.ndarray a, uintptr_t *low, uintptr_t *high) noexcept:
+    cdef uintptr_t begin = <uintptr_t>cnp.PyArray_DATA(a), end = begin
+    cdef Py_ssize_t reach
+    cdef int d
+    for d in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, d) == 0:
+            low[0] = high[0] = begin
+            return
+        reach = (cnp.PyArray_DIM(a, d) - 1) * cnp.PyArray_STRIDE(a, d)
+        if reach < 0:
+            begin += reach
+        else:
+            end += reach
+    low[0] = begin
+    high[0] = end + cnp.PyArray_ITEMSIZE(a)
+
+
+cdef bint share_memory(cnp.ndarray a, cnp.ndarray b):
+    """Exactly whether two arrays have a byte in common; where that is too hard to find out, assume so."""
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+cdef bint overlaps_itself(cnp.ndarray a):
+    """Whether two elements of an array may share memory (sure for all arrays made by slicing and transposing)."""
+    cdef Py_ssize_t reach = cnp.PyArray_ITEMSIZE(a)
+    if cnp.PyArray_SIZE(a) == 0:
+        return False
+    for axis in reversed(order_of(a)):
+        if a.shape[axis] > 1:
+            if abs(a.strides[axis]) < reach:
+                return True
+            reach += (a.shape[axis] - 1) * abs(a.strides[axis])
+    return False
+
+
+def check_parameter(str label, object p):
+    """Raise unless fastopt can update this array in place."""
+    if not isinstance(p, np.ndarray) or isinstance(p, np.ma.MaskedArray):
+        raise TypeError(f"{label} must be a numpy.ndarray, got {type_name(p)}")
+    if not is_native_float(p):
+        raise TypeError(f"{label} must have dtype float32 or float64 in native byte order, got {p.dtype.str!r}"
+                        f" ({p.dtype})")
+    if not p.flags.writeable:
+        raise ValueError(f"{label} must be writable, got a read-only array")
+    if overlaps_itself(p):
+        raise ValueError(f"{label} must not overlap itself, got strides {p.strides} for shape {p.shape}")
+
+
+def check_disjoint(list labels, list arrays):
+    """Raise ValueError when two of the arrays share memory."""
+    cdef uintptr_t low, high
+    cdef list rows = [], reaching = []
+    for label, array in zip(labels, arrays):
+        bounds_of(array, &low, &high)
+        if low < high:
+            rows.append((low, high, label, array))
+    rows.sort(key=lambda row: row[0])
+    for row in rows:
+        reaching = [other for other in reaching if other[1] > row[0]]
+        for other in reaching:
+            if share_memory(row[3], other[3]):
+                what = "is the same array as" if row[3] is other[3] else "shares memory with"
+                raise ValueError(f"{row[2]} {what} {other[2]}, each parameter must have its own memory")
+        reaching.append(row)
+
+
+cdef struct Span:
+    uintptr_t low, high
+
+
+cdef struct Known:
+    # What was true of a parameter when the table was laid out, and of its last gradient.
+    int ndim
+    Py_ssize_t *shape       # of the parameter, then its strides, then the axes in the order of the walk
+    Py_ssize_t *strides
+    Py_ssize_t *order
+    int type_num
+    bint direct             # C-contiguous and aligned
+    void *data
+    const void *g
+
+
+@cython.final
+cdef class Table:
+    """The parameters, state and settings of one optimizer as the C core's descriptors.
+
+    Parameters
+    ----------
+    owner : str
+        The optimizer's class, for messages.
+    names, params, settings, state, carry : list
+        Per parameter: its name, the array, its group's `Settings`, its state arrays in the order of the rule (each
+        contiguous in the parameter's walk order) and its float64 array of carried numbers.
+    structure : list
+        Per group: None for a single array, an int for a sequence of that length, a tuple of keys for a mapping.
+    grouped : bool
+        Whether gradients come as a sequence with one entry per group.
+    arena : numpy.ndarray
+        The memory the state lives in; gradients must stay clear of it.
+    """
+
+    cdef str owner
+    cdef tuple names, params
+    cdef list settings, keep
+    cdef list structure
+    cdef bint grouped
+    cdef Py_ssize_t count
+    cdef fastopt_tensor *tensors
+    cdef fastopt_layout **layouts
+    cdef Known *known
+    cdef Py_ssize_t *dims
+    cdef Span *spans
+    cdef Py_ssize_t n_spans
+    cdef tuple bound
+    cdef PyThread_type_lock lock
+    cdef public int num_threads
+    cdef readonly int64_t step_count
+
+    def __cinit__(self, *args):
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError
+
+    def __init__(self, str owner, list names, list params, list settings, list state, list carry, list structure,
+                 bint grouped, cnp.ndarray arena):
+        cdef Py_ssize_t i, s, ndims = sum(3 * p.ndim for p in params)
+        cdef int d
+        cdef cnp.ndarray p
+        cdef Settings group
+        cdef Py_ssize_t *dims
+        self.owner = owner
+        self.names = tuple(names)
+        self.params = tuple(params)
+        self.settings = settings
+        self.structure = structure
+        self.grouped = grouped
+        self.keep = [state, carry, arena]
+        self.count = len(params)
+        self.tensors = <fastopt_tensor *>calloc(self.count + 1, sizeof(fastopt_tensor))
+        self.layouts = <fastopt_layout **>calloc(self.count + 1, sizeof(fastopt_layout *))
+        self.known = <Known *>calloc(self.count + 1, sizeof(Known))
+        self.dims = <Py_ssize_t *>calloc(ndims + 1, sizeof(Py_ssize_t))
+        if not self.tensors or not self.layouts or not self.known or not self.dims:
+            raise MemoryError
+        dims = self.dims
+        for i in range(self.count):
+            p = params[i]
+            group = settings[i]
+            t = &self.tensors[i]
+            t.rule = group.rule
+            t.hyper = group.hyper
+            t.options = &group.options
+            t.dtype = FASTOPT_FLOAT32 if cnp.PyArray_TYPE(p) == cnp.NPY_FLOAT32 else FASTOPT_FLOAT64
+            t.n = cnp.PyArray_SIZE(p)
+            t.p = cnp.PyArray_DATA(p)
+            t.step = 1
+            for s in range(len(state[i])):
+                t.state[s] = cnp.PyArray_DATA(<cnp.ndarray>state[i][s])
+            t.carry = <double *>cnp.PyArray_DATA(<cnp.ndarray>carry[i])
+            k = &self.known[i]
+            k.ndim = cnp.PyArray_NDIM(p)
+            k.shape = dims
+            k.strides = dims + k.ndim
+            k.order = dims + 2 * k.ndim
+            dims += 3 * k.ndim
+            k.type_num = cnp.PyArray_TYPE(p)
+            k.data = cnp.PyArray_DATA(p)
+            k.direct = cnp.PyArray_IS_C_CONTIGUOUS(p) and cnp.PyArray_ISALIGNED(p)
+            order = order_of(p)
+            for d in range(k.ndim):
+                k.shape[d] = cnp.PyArray_DIM(p, d)
+                k.strides[d] = cnp.PyArray_STRIDE(p, d)
+                k.order[d] = order[d]
+        self.lay_out_spans(arena)
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.layouts:
+            for i in range(self.count):
+                free(self.layouts[i])
+        free(self.layouts)
+        free(self.tensors)
+        free(self.known)
+        free(self.dims)
+        free(self.spans)
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cdef lay_out_spans(self, cnp.ndarray arena):
+        """The address ranges that gradients must stay clear of, sorted, those that meet joined."""
+        cdef uintptr_t low, high
+        cdef list found = []
+        for array in (*self.params, arena):
+            bounds_of(array, &low, &high)
+            if low < high:
+                found.append((low, high))
+        self.spans = <Span *>calloc(len(found) + 1, sizeof(Span))
+        if not self.spans:
+            raise MemoryError
+        for low, high in sorted(found):
+            if self.n_spans and low <= self.spans[self.n_spans - 1].high:
+                self.spans[self.n_spans - 1].high = max(high, self.spans[self.n_spans - 1].high)
+            else:
+                self.spans[self.n_spans] = Span(low, high)
+                self.n_spans += 1
+
+    # -- gradients in --
+
+    cdef str label(self, Py_ssize_t i):
+        name = self.names[i]
+        return f"parameter {name}" if isinstance(name, int) else repr(name)
+
+    cdef tuple flatten(self, object grads):
+        """Gradients in the order of the parameters, whatever structure they come in."""
+        if not self.grouped:
+            return self.flatten_group(grads, 0, "")
+        if isinstance(grads, (Mapping, np.ndarray, str)) or not isinstance(grads, Sequence):
+            raise TypeError(f"{self.owner}.step: gradients must be a sequence with one entry per group,"
+                            f" got {type_name(grads)}")
+        if len(grads) != len(self.structure):
+            raise ValueError(f"{self.owner}.step: gradients must have one entry for each of the"
+                             f" {len(self.structure)} groups, got {len(grads)}")
+        cdef tuple flat = ()
+        for i, group in enumerate(grads):
+            flat += self.flatten_group(group, i, f" of group {i}")
+        return flat
+
+    cdef tuple flatten_group(self, object grads, Py_ssize_t group, str of_group):
+        cdef tuple flat
+        structure = self.structure[group]
+        if structure is None:
+            if isinstance(grads, (list, tuple, Mapping)):
+                raise TypeError(f"{self.owner}.step: gradients{of_group} must be one array, as the parameter is,"
+                                f" got {type_name(grads)}")
+            return (grads,)
+        if type(structure) is int:
+            if type(grads) is not list and type(grads) is not tuple and (
+                    isinstance(grads, (Mapping, np.ndarray, str)) or not isinstance(grads, Sequence)):
+                raise TypeError(f"{self.owner}.step: gradients{of_group} must be a sequence, as the parameters are,"
+                                f" got {type_name(grads)}")
+            flat = tuple(grads)
+            if PyTuple_GET_SIZE(flat) != <Py_ssize_t>structure:
+                raise ValueError(f"{self.owner}.step: gradients{of_group} must be {structure}, one per parameter,"
+                                 f" got {len(flat)}")
+            return flat
+        if not isinstance(grads, Mapping):
+            raise TypeError(f"{self.owner}.step: gradients{of_group} must be a mapping, as the parameters are,"
+                            f" got {type_name(grads)}")
+        missing = [name for name in structure if name not in grads]
+        if missing:
+            raise ValueError(f"{self.owner}.step: gradients{of_group} must have an entry for every parameter,"
+                             f" missing {', '.join(map(repr, missing))}")
+        if len(grads) != len(structure):
+            unknown = [name for name in grads if name not in structure]
+            raise ValueError(f"{self.owner}.step: gradients{of_group} must be for parameters of this optimizer,"
+                             f" got unknown {', '.join(map(repr, unknown))}")
+        return tuple([grads[name] for name in structure])
+
+    cdef int take(self, Py_ssize_t i, object gradient) except -1:
+        """Point descriptor i at a gradient, after checking all that can have changed since the last step."""
+        cdef fastopt_tensor *t = &self.tensors[i]
+        cdef Known *k = &self.known[i]
+        cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
+        cdef cnp.ndarray g
+        cdef size_t size = k.ndim * sizeof(Py_ssize_t)
+        if gradient is None:
+            t.g = NULL
+            return 0
+        if not cnp.PyArray_CheckExact(gradient):
+            if not isinstance(gradient, np.ndarray) or isinstance(gradient, np.ma.MaskedArray):
+                raise TypeError(f"{self.owner}.step: gradient of {self.label(i)} must be a numpy.ndarray or None,"
+                                f" got {type_name(gradient)}")
+        g = <cnp.ndarray>gradient
+        if cnp.PyArray_DATA(p) != k.data or cnp.PyArray_NDIM(p) != k.ndim \
+                or memcmp(cnp.PyArray_DIMS(p), k.shape, size) or memcmp(cnp.PyArray_STRIDES(p), k.strides, size) \
+                or not cnp.PyArray_ISWRITEABLE(p):
+            raise ValueError(f"{self.owner}.step: {self.label(i)} must stay the writable array that the optimizer was"
+                             f" made with, but its memory, shape, strides or flags have changed")
+        if cnp.PyArray_NDIM(g) != k.ndim or memcmp(cnp.PyArray_DIMS(g), k.shape, size):
+            raise ValueError(f"{self.owner}.step: gradient of {self.label(i)} has shape {(<object>g).shape},"
+                             f" its parameter has {(<object>p).shape}")
+        if cnp.PyArray_TYPE(g) != k.type_num or not cnp.PyArray_ISNOTSWAPPED(g):
+            raise TypeError(f"{self.owner}.step: gradient of {self.label(i)} has dtype {g.dtype.str!r} ({g.dtype}),"
+                            f" its parameter has {p.dtype.str!r} ({p.dtype})")
+        if k.direct and cnp.PyArray_IS_C_CONTIGUOUS(g) and cnp.PyArray_ISALIGNED(g):
+            t.layout = NULL
+            if cnp.PyArray_DATA(g) != k.g:
+                self.check_clear(i, g)
+        else:
+            self.check_clear(i, g)
+            self.lay_out(i, g)
+        t.g = k.g = cnp.PyArray_DATA(g)
+        if t.layout != NULL:
+            k.g = NULL
+        return 0
+
+    cdef int check_clear(self, Py_ssize_t i, cnp.ndarray g) except -1:
+        """Raise when a gradient shares memory with a parameter or with the state."""
+        cdef uintptr_t low, high
+        cdef Py_ssize_t first = 0, end = self.n_spans, middle
+        bounds_of(g, &low, &high)
+        while first < end:
+            middle = first + (end - first) // 2
+            if self.spans[middle].high <= low:
+                first = middle + 1
+            else:
+                end = middle
+        if first == self.n_spans or self.spans[first].low >= high:
+            return 0
+        for j, p in enumerate(self.params):
+            if share_memory(p, g):
+                raise ValueError(f"{self.owner}.step: gradient of {self.label(i)} must not share memory with a"
+                                 f" parameter, but it overlaps {self.label(j)}")
+        if share_memory(self.keep[2], g):
+            raise ValueError(f"{self.owner}.step: gradient of {self.label(i)} must not share memory with the"
+                             f" optimizer's state")
+        return 0
+
+    cdef int lay_out(self, Py_ssize_t i, cnp.ndarray g) except -1:
+        """Describe how to walk a parameter and gradient that do not lie in memory alike, with as few axes as can be."""
+        cdef fastopt_layout *layout = self.layouts[i]
+        cdef Known *k = &self.known[i]
+        cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
+        cdef Py_ssize_t extent, p_stride, g_stride, itemsize = cnp.PyArray_ITEMSIZE(g)
+        cdef int d, axis, last
+        if layout == NULL:
+            layout = self.layouts[i] = <fastopt_layout *>calloc(1, sizeof(fastopt_layout))
+            if layout == NULL:
+                raise MemoryError
+        layout.ndim = 0
+        for d in range(k.ndim):
+            axis = k.order[d]
+            extent = k.shape[axis]
+            p_stride = k.strides[axis]
+            g_stride = cnp.PyArray_STRIDE(g, axis)
+            if extent == 1:
+                continue
+            last = layout.ndim - 1
+            if last >= 0 and layout.p_stride[last] == extent * p_stride and layout.g_stride[last] == extent * g_stride:
+                layout.shape[last] *= extent
+            else:
+                layout.ndim += 1
+                last += 1
+                layout.shape[last] = extent
+            layout.p_stride[last] = p_stride
+            layout.g_stride[last] = g_stride
+        if layout.ndim == 0:
+            layout.ndim = 1
+            layout.shape[0] = 1
+            layout.p_stride[0] = layout.g_stride[0] = itemsize
+        if layout.ndim == 1 and layout.p_stride[0] == itemsize and layout.g_stride[0] == itemsize \
+                and cnp.PyArray_ISALIGNED(p) and cnp.PyArray_ISALIGNED(g):
+            self.tensors[i].layout = NULL
+        else:
+            self.tensors[i].layout = layout
+        return 0
+
+    # -- the step --
+
+    def bind(self, grads):
+        """Take the gradients of every step without arguments from these arrays."""
+        cdef tuple flat = self.flatten(grads)
+        cdef Py_ssize_t i
+        self.acquire()
+        try:
+            for i in range(self.count):
+                self.take(i, <object>PyTuple_GET_ITEM(flat, i))
+            self.bound = flat
+        finally:
+            PyThread_release_lock(self.lock)
+
+    cdef int acquire(self) except -1:
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        return 0
+
+    def step(self, grads):
+        """Check all, then update all."""
+        cdef tuple flat
+        cdef Py_ssize_t i, elements = 0
+        cdef int threads
+        cdef fastopt_status status
+        if grads is None:
+            flat = self.bound
+            if flat is None:
+                raise TypeError(f"{self.owner}.step: gradients must be given, or bound once with bind(), got none")
+        else:
+            flat = self.flatten(grads)
+        self.acquire()
+        try:
+            for i in range(self.count):
+                self.take(i, <object>PyTuple_GET_ITEM(flat, i))
+                elements += self.tensors[i].n
+            if elements < 65536:
+                # So short that another thread could not use the time, and getting the GIL back could take longer.
+                status = fastopt_step(self.tensors, self.count, 1)
+            else:
+                threads = self.num_threads if self.num_threads else default_threads
+                with nogil:
+                    status = fastopt_step(self.tensors, self.count, threads)
+            if status != FASTOPT_OK:
+                raise RuntimeError(f"{self.owner}.step: the C core refused the step with status {status}")
+            for i in range(self.count):
+                if self.tensors[i].g != NULL:
+                    self.tensors[i].step += 1
+            self.step_count += 1
+        finally:
+            PyThread_release_lock(self.lock)
+
+    def steps(self):
+        """How many steps each parameter has made."""
+        cdef Py_ssize_t i
+        return [self.tensors[i].step - 1 for i in range(self.count)]
+
+    def restore(self, list steps, int64_t step_count):
+        """Set the counts of steps made."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            self.tensors[i].step = <int64_t>steps[i] + 1
+        self.step_count = step_count
+
+
+# ---- The functional form ----
+
+cdef int number_of(dict keywords, object name, double *value) except -1:
+    """Read an optional keyword as a number; 1 when it is there."""
+    cdef PyObject *found = PyDict_GetItem(keywords, name)
+    if found == NULL:
+        return 0
+    value[0] = <object>found
+    return 1
+
+
+cdef class Kernel:
+    """One update rule on the caller's own buffers; see fastopt.kernels."""
+
+    cdef const fastopt_rule *rule
+    cdef readonly str __name__
+    cdef readonly tuple buffers, hyper
+    cdef int n_state, n_carry, n_hyper
+    cdef public str __doc__
+    cdef public object __signature__
+
+    def __init__(self, str name):
+        self.rule = rule_named(name)
+        self.__name__ = name
+        state, self.hyper, carry = names_of(self.rule.state), names_of(self.rule.hyper), names_of(self.rule.carry)
+        self.buffers = ("p", "g", *state, *carry)
+        self.n_state, self.n_carry, self.n_hyper = len(state), len(carry), len(self.hyper)
+
+    def __repr__(self):
+        return f"<fastopt kernel {self.__name__}>"
+
+    def __call__(self, *arrays, **keywords):
+        cdef fastopt_tensor t
+        cdef fastopt_options options
+        cdef double hyper[6]
+        cdef double number
+        cdef int i, j, used = 0, threads
+        cdef Py_ssize_t size
+        cdef uintptr_t low[8]
+        cdef uintptr_t high[8]
+        cdef cnp.ndarray p, a
+        cdef fastopt_status status
+        if PyTuple_GET_SIZE(arrays) != 2 + self.n_state + self.n_carry:
+            raise TypeError(f"{self.__name__}: buffers must be {', '.join(self.buffers)}, got {len(arrays)} of them")
+        for i in range(self.n_hyper):
+            name = <object>PyTuple_GET_ITEM(self.hyper, i)
+            if not number_of(keywords, name, &hyper[i]):
+                raise TypeError(f"{self.__name__}: {name} must be given")
+            if not fastopt_in_range(fastopt_find_hyper(self.rule.hyper[i]), hyper[i]):
+                check_range(f"{self.__name__}: {name}", name, hyper[i])
+        used = self.n_hyper
+        step = keywords.get("step")
+        if step is None:
+            raise TypeError(f"{self.__name__}: step must be given, the number of this step counted from 1")
+        t.step = step
+        used += 1
+        if t.step < 1:
+            raise ValueError(f"{self.__name__}: step must be >= 1, got {t.step}")
+        threads = 0
+        options.weight_decay = options.decoupled_decay = 0
+        options.maximize = False
+        if PyDict_Size(keywords) > used:
+            for name in ("weight_decay", "decoupled_decay"):
+                if number_of(keywords, name, &number):
+                    check_range(f"{self.__name__}: {name}", "weight_decay", number)
+                    used += 1
+            options.weight_decay = keywords.get("weight_decay", 0.0)
+            options.decoupled_decay = keywords.get("decoupled_decay", 0.0)
+            if "maximize" in keywords:
+                options.maximize = keywords["maximize"]
+                used += 1
+            if "num_threads" in keywords:
+                threads = keywords["num_threads"]
+                if threads < 1:
+                    raise ValueError(f"{self.__name__}: num_threads must be >= 1, got {threads}")
+                used += 1
+            if PyDict_Size(keywords) > used:
+                known = (*self.hyper, "step", "weight_decay", "decoupled_decay", "maximize", "num_threads")
+                unknown = [name for name in keywords if name not in known]
+                raise TypeError(f"{self.__name__}: keywords must be among {', '.join(known)},"
+                                f" got {', '.join(unknown)}")
+
+        for i in range(2 + self.n_state + self.n_carry):
+            value = <object>PyTuple_GET_ITEM(arrays, i)
+            if not isinstance(value, cnp.ndarray):
+                raise TypeError(f"{self.__name__}: {self.buffers[i]} must be a numpy.ndarray, got {type_name(value)}")
+            a = <cnp.ndarray>value
+            if i == 0:
+                p = a
+                if not is_native_float(p):
+                    raise TypeError(f"{self.__name__}: p must have dtype float32 or float64 in native byte order,"
+                                    f" got {p.dtype.str!r} ({p.dtype})")
+                size = cnp.PyArray_SIZE(p)
+            if i < 2 + self.n_state:
+                if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(p) or not cnp.PyArray_ISNOTSWAPPED(a):
+                    raise TypeError(f"{self.__name__}: {self.buffers[i]} must have p's dtype {p.dtype},"
+                                    f" got {a.dtype.str!r} ({a.dtype})")
+                if cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(p) or \
+                        memcmp(cnp.PyArray_DIMS(a), cnp.PyArray_DIMS(p), cnp.PyArray_NDIM(p) * sizeof(Py_ssize_t)):
+                    raise ValueError(f"{self.__name__}: {self.buffers[i]} must have p's shape {(<object>p).shape},"
+                                     f" got {value.shape}")
+            elif cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT64 or not cnp.PyArray_ISNOTSWAPPED(a) or cnp.PyArray_SIZE(a) != 1:
+                raise TypeError(f"{self.__name__}: {self.buffers[i]} must be a float64 array of one element,"
+                                f" got {a.dtype.str!r} of shape {value.shape}")
+            if not cnp.PyArray_IS_C_CONTIGUOUS(a) or not cnp.PyArray_ISALIGNED(a):
+                raise ValueError(f"{self.__name__}: {self.buffers[i]} must be C-contiguous and aligned,"
+                                 f" got strides {value.strides} for shape {value.shape}")
+            if i != 1 and not cnp.PyArray_ISWRITEABLE(a):
+                raise ValueError(f"{self.__name__}: {self.buffers[i]} must be writable, got a read-only array")
+            low[i] = <uintptr_t>cnp.PyArray_DATA(a)
+            high[i] = low[i] + cnp.PyArray_NBYTES(a)
+            for j in range(i):
+                if low[i] < high[j] and low[j] < high[i]:
+                    raise ValueError(f"{self.__name__}: {self.buffers[i]} must not share memory with"
+                                     f" {self.buffers[j]}, but it does")
+        t.rule = self.rule
+        t.dtype = FASTOPT_FLOAT32 if cnp.PyArray_TYPE(p) == cnp.NPY_FLOAT32 else FASTOPT_FLOAT64
+        t.n = size
+        t.p = <void *>low[0]
+        t.g = <const void *>low[1]
+        for i in range(self.n_state):
+            t.state[i] = <void *>low[2 + i]
+        t.carry = <double *>low[2 + self.n_state] if self.n_carry else NULL
+        t.hyper = hyper
+        t.options = &options
+        t.layout = NULL
+        if size < 65536:
+            status = fastopt_step(&t, 1, 1)
+        else:
+            if threads == 0:
+                threads = default_threads
+            with nogil:
+                status = fastopt_step(&t, 1, threads)
+        if status != FASTOPT_OK:
+            raise RuntimeError(f"{self.__name__}: the C core refused the step with status {status}")
+

@@ -1,0 +1,41 @@
+"""What this build of fastopt is and what it runs on."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any, Literal
+
+from . import _core
+from .threads import get_num_threads, usable_cpus
+
+
+def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
+    """Print version, compiler, OpenMP, instruction sets and threads.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}, default "stdout"
+        Print, or return the same as a dict.
+
+    Returns
+    -------
+    dict or None
+        The configuration with ``mode="dicts"``, else None.
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"show_config: mode must be 'stdout' or 'dicts', got {mode!r}")
+    version, compiler, openmp = _core.build_info()
+    config = {
+        "version": version,
+        "compiler": compiler,
+        "openmp": str(openmp) if openmp else "not available: steps run on one thread",
+        "machine": f"{platform.system()} {platform.machine()}, {usable_cpus()} usable CPUs",
+        "instruction sets": ", ".join(_core.available_isas()),
+        "chosen": f"{_core.isa()} (FASTOPT_ISA overrides)",
+        "threads": f"up to {get_num_threads()} (FASTOPT_NUM_THREADS overrides)",
+    }
+    if mode == "dicts":
+        return config
+    for key, value in config.items():
+        print(f"{key + ':':<18}{value}")
+    return None

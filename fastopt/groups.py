@@ -1,0 +1,144 @@
+"""Parameter groups: how parameters are given, and the hyperparameters of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+
+if TYPE_CHECKING:
+    from .optimizer import Optimizer
+
+Array: TypeAlias = NDArray[Any]
+Name: TypeAlias = str | int
+Params: TypeAlias = Array | Sequence[Array] | Mapping[Name, Array] | Sequence[Mapping[str, Any]]
+
+FLAGS = {"amsgrad", "centered", "maximize", "nesterov"}
+
+
+def check_hyper(label: str, hyper: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError unless every hyperparameter is of the right type and in its range."""
+    for key, value in hyper.items():
+        if key in FLAGS:
+            if not isinstance(value, (bool, np.bool_)):
+                raise TypeError(f"{label}: {key} must be True or False, got {value!r}")
+        elif key == "betas":
+            if not isinstance(value, (tuple, list)) or len(value) != 2:
+                raise TypeError(f"{label}: betas must be a pair of numbers, got {value!r}")
+            for i, beta in enumerate(value):
+                check_number(f"{label}: betas[{i}]", f"beta{i + 1}", beta)
+        elif key == "momentum_decay" and value is None:
+            continue
+        else:
+            check_number(f"{label}: {key}", key, value)
+
+
+def check_number(label: str, name: str, value: Any) -> None:
+    """Raise TypeError or ValueError unless a value is a real number in the range of a hyperparameter."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, int, np.floating, np.integer)):
+        raise TypeError(f"{label} must be a number, got {value!r}")
+    _core.check_range(label, name, float(value))
+
+
+class Group(dict[str, Any]):
+    """A group's arrays under "params", and its hyperparameters.
+
+    Setting a hyperparameter checks it and takes effect with the next step.  Keys can be neither added nor removed, and
+    what decides which state exists (such as ``amsgrad``) stays as it was made.
+    """
+
+    def __init__(self, rule_class: type[Optimizer], label: str, arrays: list[Array], hyper: Mapping[str, Any]) -> None:
+        self._class = rule_class
+        self._label = label
+        rule_class._check(label, hyper)
+        self.settings = _core.Settings(rule_class._rule(hyper))
+        super().__init__(hyper, params=arrays)
+        self._apply(self)
+
+    def checked(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all hyperparameters as they are after these changes, or raise."""
+        after = {key: value for key, value in self.items() if key != "params"}
+        for key in changes:
+            if key not in after:
+                raise ValueError(f"{self._label}: what can be set is {', '.join(after)}, got {key!r}")
+        after |= changes
+        self._class._check(self._label, after)
+        rule = _core.Settings(self._class._rule(after))
+        for key, value in changes.items():
+            fixed = key in FLAGS - {"maximize"} and value != self[key]
+            if fixed or not set(rule.state_names) <= set(self.settings.state_names):
+                raise ValueError(
+                    f"{self._label}: {key} must stay {self[key]!r}, since the state was laid out for it, got {value!r}"
+                )
+        return after
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set several hyperparameters, all or none."""
+        after = self.checked(dict(*args, **kwargs))
+        self._apply(after)
+        super().update(after)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def _apply(self, hyper: Mapping[str, Any]) -> None:
+        flat = dict(hyper)
+        if "betas" in flat:
+            flat["beta1"], flat["beta2"] = flat["betas"]
+        if flat.get("momentum_decay", 0) is None:
+            flat["momentum_decay"] = float("inf")
+        decay = float(flat["weight_decay"])
+        l2, decoupled = (0.0, decay) if self._class._decoupled else (decay, 0.0)
+        numbers = {name: float(flat[name]) for name in self.settings.hyper_names}
+        self.settings.set(numbers, l2, decoupled, bool(flat["maximize"]))
+
+    def _refuse(self, *args: Any) -> Any:
+        raise TypeError(f"{self._label}: hyperparameters can be set, but not added or removed")
+
+    __delitem__ = __ior__ = setdefault = pop = popitem = clear = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
+def split_groups(label: str, params: Params, hyper: Mapping[str, Any]) -> tuple[bool, list[tuple[Any, dict[str, Any]]]]:
+    """Return whether parameters come in groups, and for each group its arrays as given and its hyperparameters."""
+    if not is_sequence(params) or len(params) == 0 or not isinstance(params[0], Mapping):
+        return False, [(params, dict(hyper))]
+    groups = []
+    for i, group in enumerate(params):
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(f'{label}: params[{i}] must be a mapping with "params", as params[0] is, got {group!r:.80}')
+        unknown = [key for key in group if key != "params" and key not in hyper]
+        if unknown:
+            raise ValueError(f"{label}: params[{i}] can override {', '.join(hyper)}, got {unknown[0]!r}")
+        groups.append((group["params"], {key: group.get(key, default) for key, default in hyper.items()}))
+    return True, groups
+
+
+def members(label: str, params: Any, first: int) -> tuple[Any, list[Name], list[Array]]:
+    """Return the structure of a group (as _core.Table takes it), its parameters' names, and the arrays."""
+    if isinstance(params, np.ndarray):
+        return None, [first], [params]
+    if isinstance(params, Mapping):
+        for name in params:
+            if not isinstance(name, (str, int)):
+                raise TypeError(f"{label} must have names that are str or int, got {name!r}")
+        return tuple(params), list(params), list(params.values())
+    if is_sequence(params):
+        return len(params), list(range(first, first + len(params))), list(params)
+    raise TypeError(f"{label} must be an array, a sequence or a mapping of arrays, got {type(params).__name__}")
+
+
+def is_sequence(value: Any) -> bool:
+    """Return whether a value is a sequence that can hold arrays."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def describe(name: Name) -> str:
+    """Return a parameter's name as messages show it."""
+    return f"parameter {name}" if isinstance(name, int) else repr(name)

@@ -1,0 +1,27 @@
+"""One function per update rule, for code that keeps its own buffers.
+
+::
+
+    fastopt.kernels.adam(p, g, m, v, step=t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
+
+makes one step in place.  Nothing is allocated, and the GIL is released for arrays long enough to matter.
+
+The positional arguments are the parameter, its gradient, the rule's state buffers by the paper's letters, and, for
+rules that carry a number from step to step, a float64 array of one element (``mu_product`` of ``nadam``; the rule sets
+it on step 1).  State starts as zeros.  All buffers are C-contiguous float32 or float64 arrays of one shape and dtype
+that share no memory.
+
+The keywords are ``step`` (counted from 1), every hyperparameter of the rule, and optionally ``weight_decay`` (L2),
+``decoupled_decay`` (as in AdamW), ``maximize`` and ``num_threads``.  A wrong argument raises TypeError or ValueError
+and changes nothing.  ``help(fastopt.kernels.adam)`` names a rule's buffers and hyperparameters.
+"""
+
+from __future__ import annotations
+
+from . import _core
+
+__all__ = []
+
+for _name, _state, _hyper, _carry in _core.rules():
+    globals()[_name] = _core.Kernel(_name)
+    __all__.append(_name)  # noqa: PYI056

@@ -1,0 +1,281 @@
+"""What every optimizer shares: parameters, groups, state, the step, save and load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from . import _core
+from .arena import lay_out_state
+from .groups import Array, Group, Name, Params, check_hyper, describe, members, split_groups
+
+Grads: TypeAlias = Array | None | Sequence[Any] | Mapping[Name, Array | None]
+
+FORMAT = 1  # of state_dict()
+
+
+class Optimizer:
+    """Parameters, their state, and one fused pass over both per step.
+
+    The classes of the rules (`fastopt.Adam` and the others) are what users make; this one holds what they share.
+
+    Parameters
+    ----------
+    params : array, sequence of arrays, mapping of name to array, or sequence of groups
+        The arrays that `step` updates in place: float32 or float64, writable, any shape, any strides.  A group is a
+        mapping with "params" and any hyperparameter in which it differs.
+    hyper : dict
+        The hyperparameters of groups that do not override them.
+    num_threads : int, optional
+        Threads of a step, at least 1.  By default the optimizer chooses, up to `fastopt.get_num_threads()`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For parameters that cannot be updated in place (another type, read-only, overlapping) and hyperparameters out
+        of range.  The message names what is required and what came.
+    """
+
+    _decoupled: ClassVar[bool] = False  # weight_decay shrinks the parameter, instead of joining the gradient
+
+    def __init__(self, params: Params, hyper: dict[str, Any], num_threads: int | None = None) -> None:
+        label = type(self).__name__
+        if num_threads is not None and not (isinstance(num_threads, (int, np.integer)) and num_threads >= 1):
+            raise ValueError(f"{label}: num_threads must be an integer >= 1 or None, got {num_threads!r}")
+
+        self._grouped, given = split_groups(label, params, hyper)
+        structure: list[Any] = []
+        self.groups: list[Group] = []
+        self._names: list[Name] = []
+        self._members: list[list[Name]] = []
+        arrays: list[Array] = []
+        settings: list[_core.Settings] = []
+        initial: list[dict[str, float]] = []
+        for i, (group_params, group_hyper) in enumerate(given):
+            where = f"{label}: params" + (f'[{i}]["params"]' if self._grouped else "")
+            kind, names, group_arrays = members(where, group_params, len(arrays))
+            group = Group(type(self), f"{label}: groups[{i}]" if self._grouped else label, group_arrays, group_hyper)
+            structure.append(kind)
+            self.groups.append(group)
+            self._names += names
+            self._members.append(names)
+            arrays += group_arrays
+            settings += [group.settings] * len(names)
+            initial += [self._initial_state(group)] * len(names)
+
+        if not arrays:
+            raise ValueError(f"{label}: params must hold at least one array, got none")
+        if len(set(self._names)) < len(self._names):
+            twice = next(name for i, name in enumerate(self._names) if name in self._names[:i])
+            raise ValueError(f"{label}: params must have a name each, got {twice!r} twice")
+        labels = [f"{label}: {describe(name)}" for name in self._names]
+        for text, array in zip(labels, arrays, strict=True):
+            _core.check_parameter(text, array)
+        _core.check_disjoint(labels, arrays)
+
+        arena, state = lay_out_state(arrays, [len(s.state_names) for s in settings])
+        carry = [np.zeros(len(s.carry_names)) for s in settings]
+        #: Each parameter's state arrays, by its name and by the letter of the paper.
+        self.state: dict[Name, dict[str, Array]] = {}
+        for name, s, buffers, numbers, start in zip(self._names, settings, state, carry, initial, strict=True):
+            self.state[name] = dict(zip(s.state_names, buffers, strict=True))
+            self.state[name] |= {key: numbers[i, ...] for i, key in enumerate(s.carry_names)}
+            for letter, value in start.items():
+                self.state[name][letter][...] = value
+        self._params = params
+        self._table = _core.Table(label, self._names, arrays, settings, state, carry, structure, self._grouped, arena)
+        self._table.num_threads = num_threads or 0
+
+    # What a subclass says of itself.
+
+    @classmethod
+    def _rule(cls, hyper: Mapping[str, Any]) -> str:
+        """Return the row of rules.def that these hyperparameters select."""
+        return cls.__name__.lower()
+
+    @classmethod
+    def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:
+        """Raise TypeError or ValueError unless these hyperparameters are valid, alone and together."""
+        check_hyper(label, hyper)
+
+    @classmethod
+    def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
+        """Return what state buffers start from, where that is not 0."""
+        return {}
+
+    # The step.
+
+    def step(self, grads: Grads = None) -> None:
+        """Update every parameter that has a gradient, in place.
+
+        Parameters
+        ----------
+        grads : array, sequence or mapping
+            Gradients in the structure of the parameters (for groups: a sequence with one entry per group), each with
+            its parameter's shape and dtype, any strides, never written.  A gradient of None leaves its parameter, its
+            state and its count of steps alone.  Without argument: the arrays given to `bind`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For gradients that do not fit.  Nothing has been changed then.
+        """
+        self._table.step(grads)
+
+    def bind(self, grads: Grads) -> None:
+        """Take these arrays as the gradients of every later `step()` without argument.
+
+        For loops whose gradient buffers never move: the structure is read once, and a step only checks that no buffer
+        has been changed in place to another shape or memory.
+        """
+        self._table.bind(grads)
+
+    @property
+    def step_count(self) -> int:
+        """How many steps have been made."""
+        return self._table.step_count
+
+    @property
+    def lr(self) -> float:
+        """The learning rate; setting it sets that of every group."""
+        rates = [group["lr"] for group in self.groups]
+        if any(rate != rates[0] for rate in rates):
+            raise ValueError(f"{type(self).__name__}: lr must be the same in all groups to be read here, got {rates}")
+        return rates[0]  # type: ignore[no-any-return]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        for group in self.groups:
+            group.checked({"lr": value})
+        for group in self.groups:
+            group["lr"] = value
+
+    @property
+    def num_threads(self) -> int | None:
+        """Threads of a step, or None where the optimizer chooses."""
+        return self._table.num_threads or None
+
+    # Save and load.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the parameters, as plain data: copies of the state arrays, numbers and strings."""
+        return {
+            "format": FORMAT,
+            "rule": type(self).__name__,
+            "step_count": self.step_count,
+            "groups": [
+                {**group, "params": list(names)} for group, names in zip(self.groups, self._members, strict=True)
+            ],
+            "state": {
+                name: {"step": steps}
+                | {key: float(value) if key in carry else value.copy() for key, value in self.state[name].items()}
+                for name, steps, carry in zip(self._names, self._table.steps(), self._carry_names(), strict=True)
+            },
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave, to the bit: state, hyperparameters and counts.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When it is of another rule or other parameters, or damaged.  Nothing has been changed then.
+        """
+        label = f"{type(self).__name__}.load_state_dict"
+        given = _entries(label, "the state", state_dict, ["format", "rule", "step_count", "groups", "state"])
+        if given["format"] != FORMAT:
+            raise ValueError(f"{label}: format must be {FORMAT}, got {given['format']!r}")
+        if given["rule"] != type(self).__name__:
+            raise ValueError(f"{label}: rule must be {type(self).__name__!r}, got {given['rule']!r}")
+        step_count = _count(f"{label}: step_count", given["step_count"])
+
+        groups = given["groups"]
+        if not isinstance(groups, Sequence) or len(groups) != len(self.groups):
+            raise ValueError(f"{label}: groups must be a list of {len(self.groups)}, got {groups!r:.80}")
+        changes = []
+        for i, (group, names, entry) in enumerate(zip(self.groups, self._members, groups, strict=True)):
+            values = _entries(label, f"groups[{i}]", entry, list(group))
+            if not isinstance(values["params"], Sequence) or set(values["params"]) != set(names):
+                raise ValueError(f"{label}: params of groups[{i}] must be {names!r:.200}, got {values['params']!r:.200}")
+            del values["params"]
+            try:
+                changes.append(group.checked(values))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{label}: {error}") from None
+
+        entries = _entries(label, "state", given["state"], self._names)
+        steps = []
+        for name, carry in zip(self._names, self._carry_names(), strict=True):
+            where = f"state of {describe(name)}"
+            entry = _entries(label, where, entries[name], ["step", *self.state[name]])
+            steps.append(_count(f"{label}: step in the {where}", entry["step"]))
+            for key, array in self.state[name].items():
+                value = entry[key]
+                if key in carry:
+                    if not isinstance(value, (float, int)):
+                        raise TypeError(f"{label}: {key!r} in the {where} must be a number, got {value!r:.80}")
+                elif not isinstance(value, np.ndarray):
+                    raise TypeError(f"{label}: {key!r} in the {where} must be an array, got {type(value).__name__}")
+                elif value.shape != array.shape or value.dtype != array.dtype:
+                    raise ValueError(
+                        f"{label}: {key!r} in the {where} must have shape {array.shape} and dtype {array.dtype},"
+                        f" got {value.shape} and {value.dtype}"
+                    )
+
+        for group, values in zip(self.groups, changes, strict=True):
+            group.update(values)
+        for name, arrays in self.state.items():
+            for key, array in arrays.items():
+                array[...] = entries[name][key]
+        self._table.restore(steps, step_count)
+
+    def _carry_names(self) -> list[tuple[str, ...]]:
+        """Return the names of the carried numbers of each parameter."""
+        return [
+            group.settings.carry_names
+            for group, names in zip(self.groups, self._members, strict=True)
+            for _ in names
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        params: Any = self._params
+        if self._grouped:
+            params = [{"params": group["params"]} for group in params]
+        return {"params": params, "num_threads": self.num_threads, "state_dict": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        params = state["params"]
+        hyper = [
+            {key: value for key, value in group.items() if key != "params"} for group in state["state_dict"]["groups"]
+        ]
+        if isinstance(params, list) and params and isinstance(params[0], dict):
+            params = [{**group, **values} for group, values in zip(params, hyper, strict=True)]
+        Optimizer.__init__(self, params, hyper[0], state["num_threads"])
+        self.load_state_dict(state["state_dict"])
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__}({len(self._names)} parameters, {self.step_count} steps"]
+        for group in self.groups:
+            lines.append("  " + ", ".join(f"{key}={value!r}" for key, value in group.items() if key != "params"))
+        return "\n".join(lines) + ")"
+
+
+def _entries(label: str, what: str, given: Any, names: Sequence[Any]) -> dict[Any, Any]:
+    """Return a mapping's entries as a dict, or raise unless their names are exactly the ones asked for."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{label}: {what} must be a mapping, got {type(given).__name__}")
+    missing = [name for name in names if name not in given]
+    unknown = [name for name in given if name not in set(names)]
+    if missing or unknown:
+        problems = [f"{word} {', '.join(map(repr, found))}" for word, found in (("missing", missing), ("unknown", unknown)) if found]
+        raise ValueError(f"{label}: {what} must have exactly the entries {list(names)!r:.200}, got {' and '.join(problems)}")
+    return dict(given)
+
+
+def _count(label: str, value: Any) -> int:
+    """Return a number of steps, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 1 << 62:
+        raise ValueError(f"{label} must be an integer >= 0, got {value!r:.80}")
+    return int(value)

@@ -1,0 +1,88 @@
+"""How many threads a step may use: the one place that decides."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from . import _core
+
+
+def set_num_threads(n: int) -> None:
+    """Set the largest number of threads of steps from now on.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.  Without OpenMP steps run on one thread all the same.
+
+    Raises
+    ------
+    ValueError
+        For anything but an integer of at least 1.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"set_num_threads: n must be an integer >= 1, got {n!r}")
+    _core.set_default_threads(n)
+
+
+def get_num_threads() -> int:
+    """Return the largest number of threads of a step.
+
+    At import it is FASTOPT_NUM_THREADS, else OMP_NUM_THREADS, else the number of CPUs this process may use by its
+    affinity and its cgroup's quota.
+    """
+    return _core.get_default_threads()
+
+
+def initial_num_threads() -> int:
+    """Return the number of threads the environment asks for."""
+    asked = os.environ.get("FASTOPT_NUM_THREADS")
+    if asked:
+        if not asked.strip().isdecimal() or int(asked) < 1:
+            raise ValueError(f"FASTOPT_NUM_THREADS must be an integer >= 1, got {asked!r}")
+        return int(asked)
+    # OpenMP allows a list, one number per nesting level.
+    outermost = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if outermost.isdecimal() and int(outermost) >= 1:
+        return int(outermost)
+    return usable_cpus()
+
+
+def usable_cpus() -> int:
+    """Return the number of CPUs this process may use: its affinity, and its cgroup's quota rounded up."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, cgroup_quota() or cpus))
+
+
+def cgroup_quota() -> int | None:
+    """Return the CPUs that the cgroup (version 2 or 1) grants, rounded up, or None without a limit."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        groups = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    limits = []
+    for controllers, path in groups.items():
+        if controllers == "":
+            places = [root / path.lstrip("/"), root]
+            limits += [_quota(_numbers(place / "cpu.max")) for place in places]
+        elif "cpu" in controllers.split(","):
+            places = [root / "cpu" / path.lstrip("/"), root / "cpu"]
+            limits += [
+                _quota(_numbers(place / "cpu.cfs_quota_us") + _numbers(place / "cpu.cfs_period_us")) for place in places
+            ]
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _numbers(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def _quota(numbers: list[str]) -> int | None:
+    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers) or int(numbers[1]) == 0:
+        return None
+    return -(-int(numbers[0]) // int(numbers[1])) or None
