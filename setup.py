@@ -1,6 +1,7 @@
 """Build fastopt._core: the Cython bridge and the C core, with OpenMP where the compiler has it."""
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -71,4 +72,5 @@ core = Extension(
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
 )
-setup(ext_modules=cythonize([core], build_dir="build"), cmdclass={"build_ext": BuildExt})
+version = re.search(r'FASTOPT_VERSION "(.+)"', (HERE / "csrc/fastopt.h").read_text()).group(1)
+setup(version=version, ext_modules=cythonize([core], build_dir="build"), cmdclass={"build_ext": BuildExt})

@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 
-#define FASTOPT_VERSION "0.1.0"
-
 /* Slowest first. */
 static const fastopt_kernels *const tables[] = {
     &fastopt_kernels_baseline,
@@ -89,7 +87,7 @@ const char *fastopt_version(void)
 const char *fastopt_compiler(void)
 {
 #define TEXT_(x) #x
-#define TEXT(x) TEXT_(x)
+#define TEXT(x)  TEXT_(x)
 #if defined(__clang__)
     return "clang " __clang_version__;
 #elif defined(__GNUC__)

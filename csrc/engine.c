@@ -1,6 +1,7 @@
 /* Tensors to chunks to threads: the way of every step. */
 #include "kernels.h"
 #include "platform.h"
+#include "tuner.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -10,8 +11,8 @@
 #endif
 
 enum {
-    CHUNK = 16 * 1024,  /* elements a thread claims at a time: long enough to forget the claim, short enough that a
-                           thread that comes late, or is taken off its core, holds the others up only little */
+    CHUNK = 16 * 1024, /* elements a thread claims at a time: long enough to forget the claim, short enough that a
+                          thread that comes late, or is taken off its core, holds the others up only little */
     MAX_THREADS = 256,
     CACHE_LINE = 64,
 };
@@ -23,15 +24,18 @@ typedef struct {
     char pad[CACHE_LINE - 2 * sizeof(ptrdiff_t)];
 } share;
 
+/* A pass over all elements of all tensors. */
 typedef struct {
     const fastopt_kernels *kernels;
     const fastopt_tensor *tensors;
     ptrdiff_t count, total;
+    enum { CHECK_FINITE, UPDATE } what;
     int threads;
     share *shares;
+    volatile ptrdiff_t nonfinite; /* chunks found so by CHECK_FINITE */
 } job;
 
-static void update_range(const job *job, ptrdiff_t begin, ptrdiff_t end)
+static void do_range(job *job, ptrdiff_t begin, ptrdiff_t end)
 {
     /* The last tensor that starts at or before begin.  Tensors without elements or gradient start where the next one
      * does, so it is never one of those. */
@@ -47,25 +51,12 @@ static void update_range(const job *job, ptrdiff_t begin, ptrdiff_t end)
         if (!t->g)
             continue;
         const ptrdiff_t start = t->engine.start, stop = start + t->n < end ? start + t->n : end;
-        if (begin < stop)
+        if (begin < stop && job->what == UPDATE)
             job->kernels->of[t->dtype].update(t, begin - start, stop - start);
+        else if (begin < stop && !job->kernels->of[t->dtype].finite(t, begin - start, stop - start))
+            fetch_add(&job->nonfinite, 1);
         begin = stop;
     }
-}
-
-static void work(const job *job, int thread)
-{
-    const uint64_t mode = flush_begin();
-    for (int other = 0; other < job->threads; other++) {
-        share *share = &job->shares[(thread + other) % job->threads];
-        for (;;) {
-            const ptrdiff_t begin = fetch_add(&share->next, CHUNK);
-            if (begin >= share->end)
-                break;
-            update_range(job, begin, begin + CHUNK < share->end ? begin + CHUNK : share->end);
-        }
-    }
-    flush_end(mode);
 }
 
 #ifdef _OPENMP
@@ -82,6 +73,21 @@ static void after_fork_in_child(void)
 #endif
 
 #ifdef _OPENMP
+static void work(job *job, int thread)
+{
+    const uint64_t mode = flush_begin();
+    for (int other = 0; other < job->threads; other++) {
+        share *share = &job->shares[(thread + other) % job->threads];
+        for (;;) {
+            const ptrdiff_t begin = fetch_add(&share->next, CHUNK);
+            if (begin >= share->end)
+                break;
+            do_range(job, begin, begin + CHUNK < share->end ? begin + CHUNK : share->end);
+        }
+    }
+    flush_end(mode);
+}
+
 static void work_together(job *job)
 {
 #ifndef _WIN32
@@ -101,7 +107,50 @@ static void work_together(job *job)
 #pragma omp parallel num_threads(job->threads)
     work(job, omp_get_thread_num());
 }
+
+/* The most threads that a pass over these elements can use here. */
+static int most_threads(const job *job, int asked)
+{
+    const ptrdiff_t chunks = (job->total + CHUNK - 1) / CHUNK;
+    if (forked || omp_in_parallel() || asked < 1 || chunks < 1)
+        return 1;
+    if (asked > MAX_THREADS)
+        asked = MAX_THREADS;
+    return asked < chunks ? asked : (int)chunks;
+}
+
+static double now(void)
+{
+    return omp_get_wtime();
+}
+#else
+static void work_together(job *job)
+{
+    (void)job;
+}
+
+static int most_threads(const job *job, int asked)
+{
+    (void)job, (void)asked;
+    return 1;
+}
+
+static double now(void)
+{
+    return 0;
+}
 #endif
+
+static void run(job *job)
+{
+    if (job->threads > 1) {
+        work_together(job);
+    } else if (job->total) {
+        const uint64_t mode = flush_begin();
+        do_range(job, 0, job->total);
+        flush_end(mode);
+    }
+}
 
 static int valid_hyper(const fastopt_tensor *t)
 {
@@ -155,18 +204,26 @@ static int same_scalars(const fastopt_tensor *t, const fastopt_tensor *before, c
     return 1;
 }
 
-/* Where each tensor starts among all elements, and this step's scalars, computed once for those that share them.
- * Returns the number of elements. */
-static ptrdiff_t prepare(const fastopt_kernels *kernels, fastopt_tensor *tensors, ptrdiff_t count)
+/* Where each tensor starts among all elements; returns how many there are. */
+static ptrdiff_t locate(fastopt_tensor *tensors, ptrdiff_t count)
 {
     ptrdiff_t total = 0;
+    for (fastopt_tensor *t = tensors; t < tensors + count; t++) {
+        t->engine.start = total;
+        if (t->g)
+            total += t->n;
+    }
+    return total;
+}
+
+/* This step's scalars, computed once for tensors that share them. */
+static void compute_scalars(const fastopt_kernels *kernels, fastopt_tensor *tensors, ptrdiff_t count)
+{
     const fastopt_tensor *computed = NULL;
     double carry[FASTOPT_MAX_CARRY] = {0};
     for (fastopt_tensor *t = tensors; t < tensors + count; t++) {
-        t->engine.start = total;
         if (!t->g)
             continue;
-        total += t->n;
         if (same_scalars(t, computed, carry)) {
             t->engine.k = computed->engine.k;
             for (int i = 0; t->rule->carry[i]; i++)
@@ -179,10 +236,9 @@ static ptrdiff_t prepare(const fastopt_kernels *kernels, fastopt_tensor *tensors
             computed = t;
         }
     }
-    return total;
 }
 
-fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, const fastopt_call *call)
 {
     const fastopt_kernels *kernels = fastopt_active_kernels();
     if (!kernels)
@@ -191,24 +247,33 @@ fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_th
     if (status != FASTOPT_OK)
         return status;
 
-    job job = {.kernels = kernels, .tensors = tensors, .count = count};
-    job.total = prepare(kernels, tensors, count);
-    const ptrdiff_t chunks = (job.total + CHUNK - 1) / CHUNK;
-    job.threads = num_threads < 1 || forked ? 1 : num_threads > MAX_THREADS ? MAX_THREADS : num_threads;
-    if (job.threads > chunks)
-        job.threads = (int)chunks;
-#ifdef _OPENMP
-    if (job.threads > 1 && !omp_in_parallel()) {
-        work_together(&job);
-        return FASTOPT_OK;
+    job job = {.kernels = kernels, .tensors = tensors, .count = count, .total = locate(tensors, count)};
+    const int limit = most_threads(&job, call->num_threads);
+    job.threads = call->tuner && limit > 1 ? fastopt_next_threads(call->tuner, limit) : limit;
+    const double begin = call->tuner && limit > 1 ? now() : 0;
+    if (call->check_finite) {
+        job.what = CHECK_FINITE;
+        run(&job);
+        if (job.nonfinite)
+            return FASTOPT_NONFINITE;
     }
-#endif
-    if (job.total) {
-        const uint64_t mode = flush_begin();
-        update_range(&job, 0, job.total);
-        flush_end(mode);
-    }
+    compute_scalars(kernels, tensors, count);
+    job.what = UPDATE;
+    run(&job);
+    if (call->tuner && limit > 1)
+        fastopt_note_time(call->tuner, job.threads, (now() - begin) / (double)job.total);
     return FASTOPT_OK;
+}
+
+fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    return fastopt_step_with(tensors, count, &(fastopt_call){.num_threads = num_threads});
+}
+
+int fastopt_finite(const fastopt_tensor *tensor)
+{
+    const fastopt_kernels *kernels = fastopt_active_kernels();
+    return !tensor->g || !kernels || kernels->of[tensor->dtype].finite(tensor, 0, tensor->n);
 }
 
 int fastopt_forked(void)

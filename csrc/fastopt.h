@@ -17,6 +17,8 @@
 #ifndef FASTOPT_H
 #define FASTOPT_H
 
+#define FASTOPT_VERSION "0.1.0"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,7 +27,7 @@ extern "C" {
 #endif
 
 enum {
-    FASTOPT_MAX_STATE = 4,   /* state buffers of a rule */
+    FASTOPT_MAX_STATE = 3,   /* state buffers of a rule */
     FASTOPT_MAX_CARRY = 2,   /* doubles a rule carries from step to step, per tensor */
     FASTOPT_MAX_HYPER = 6,   /* hyperparameters of a rule */
     FASTOPT_MAX_SCALARS = 8, /* scalars a rule's loop reads, computed once per step */
@@ -38,6 +40,7 @@ typedef enum {
     FASTOPT_OK,
     FASTOPT_BAD_HYPER,  /* a hyperparameter or option is out of range */
     FASTOPT_BAD_TENSOR, /* a missing rule, buffer or hyperparameter, or a step below 1 */
+    FASTOPT_NONFINITE,  /* check_finite found NaN or infinity */
     FASTOPT_BAD_ISA,    /* FASTOPT_ISA names an instruction set that is not available here */
 } fastopt_status;
 
@@ -77,18 +80,18 @@ typedef struct {
 typedef struct {
     const fastopt_rule *rule;
     fastopt_dtype dtype;
-    ptrdiff_t n;                     /* elements */
-    void *p;                         /* the parameter, updated in place */
-    const void *g;                   /* its gradient; NULL leaves the tensor alone */
-    void *state[FASTOPT_MAX_STATE];  /* the rule's buffers, updated in place */
-    double *carry;                   /* the rule's carried doubles, updated in place */
-    int64_t step;                    /* the step about to be made, counted from 1 */
-    const double *hyper;             /* the rule's hyperparameters; tensors that share the pointer share the work */
-    const fastopt_options *options;  /* NULL: none */
-    const fastopt_layout *layout;    /* NULL: p and g are contiguous and aligned */
-    struct {                         /* filled in by the engine */
-        ptrdiff_t start;             /* elements in the tensors before this one */
-        const void *k;               /* this step's scalars: k_store of this tensor or of one before it */
+    ptrdiff_t n;                    /* elements */
+    void *p;                        /* the parameter, updated in place */
+    const void *g;                  /* its gradient; NULL leaves the tensor alone */
+    void *state[FASTOPT_MAX_STATE]; /* the rule's buffers, updated in place */
+    double *carry;                  /* the rule's carried doubles, updated in place */
+    int64_t step;                   /* the step about to be made, counted from 1 */
+    const double *hyper;            /* the rule's hyperparameters; tensors that share the pointer share the work */
+    const fastopt_options *options; /* NULL: none */
+    const fastopt_layout *layout;   /* NULL: p and g are contiguous and aligned */
+    struct {                        /* filled in by the engine */
+        ptrdiff_t start;            /* elements in the tensors before this one */
+        const void *k;              /* this step's scalars: k_store of this tensor or of one before it */
         union {
             float f32[FASTOPT_MAX_SCALARS];
             double f64[FASTOPT_MAX_SCALARS];
@@ -99,6 +102,36 @@ typedef struct {
 /* One optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1).  Everything is
  * checked first: unless FASTOPT_OK comes back, nothing was written. */
 fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
+
+/* With a tuner the number of threads is chosen from what the steps with it have been measured to take: threads that pay
+ * in a loop of nothing but steps can cost several times a step where the caller's own threads still occupy the cores.
+ * A tuner starts as zeros and belongs to one list of tensors. */
+typedef struct {
+    int threads;           /* the choice so far; 0: none yet */
+    int trial;             /* the number being tried; 0: none */
+    int up;                /* whether the last trial doubled the choice, or halved it */
+    int quiet, period;     /* steps to the next trial; steps between trials */
+    int n_recent, n_trial; /* times noted */
+    double recent[8];      /* seconds per element of the last steps with the choice, a ring */
+    double tried[4];       /* of the steps of the trial */
+    double chosen_at;      /* what recent steps took when the choice was new */
+} fastopt_tuner;
+
+typedef struct {
+    int num_threads;      /* at least 1; with a tuner the most it may choose */
+    fastopt_tuner *tuner; /* NULL: num_threads as it is */
+    int check_finite;     /* refuse gradients with NaN or infinity: FASTOPT_NONFINITE, after one pass over them */
+} fastopt_call;
+
+/* fastopt_step() with more to say. */
+fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, const fastopt_call *call);
+
+/* Whether a tensor's gradient has neither NaN nor infinity. */
+int fastopt_finite(const fastopt_tensor *tensor);
+
+/* Moves the bytes that a step of this contiguous tensor would move, with one addition per stream instead of the rule:
+ * what the step would take if only memory counted.  It overwrites all buffers but g. */
+fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads);
 
 /* The rule of that name, or NULL; the rules by index, NULL past the last. */
 const fastopt_rule *fastopt_find_rule(const char *name);

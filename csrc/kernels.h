@@ -6,6 +6,7 @@
 #include "exact.h"
 #include "fastopt.h"
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,10 +19,13 @@
 #endif
 
 /* The functions of one dtype.  `scalars` fills tensor->engine.k_store for the step about to be made; `update` makes
- * the step for elements begin to end, on the memory of the caller. */
+ * the step for elements begin to end, on the memory of the caller; `finite` tells whether their gradient is; `traffic`
+ * moves the same bytes without the rule. */
 typedef struct {
     void (*scalars)(fastopt_tensor *tensor);
     void (*update)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
+    int (*finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
+    void (*traffic)(void *p, const void *g, void *const *state, int n_state, ptrdiff_t begin, ptrdiff_t end);
 } fastopt_typed_kernels;
 
 typedef struct {

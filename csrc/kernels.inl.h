@@ -1,37 +1,42 @@
 /* All kernels of one instruction set, ISA: every rule and stage for float, then for double. */
 #define FASTOPT_PASTE_(name, type, isa) name##_##type##_##isa
-#define FASTOPT_PASTE(name, type, isa) FASTOPT_PASTE_(name, type, isa)
+#define FASTOPT_PASTE(name, type, isa)  FASTOPT_PASTE_(name, type, isa)
 
 /* For NaN in either argument the result is NaN, as it is in numpy.maximum. */
-#define MAX(x, y) ((x) > (y) || (x) != (x) ? (x) : (y))
+#define MAX(x, y)     ((x) > (y) || (x) != (x) ? (x) : (y))
 #define ABOVE_ZERO(x) ((x) < 0 ? 0 : (x))
 
-#define T float
+#define T        float
 #define FN(name) FASTOPT_PASTE(name, f32, ISA)
-#define K_STORE k_store.f32
-#define SQRT sqrtf
-#define ABS fabsf
+#define K_STORE  k_store.f32
+#define SQRT     sqrtf
+#define LARGEST  FLT_MAX
+#define ABS      fabsf
 #include "typed.inl.h"
 #undef T
 #undef FN
 #undef K_STORE
 #undef SQRT
+#undef LARGEST
 #undef ABS
 
-#define T double
+#define T        double
 #define FN(name) FASTOPT_PASTE(name, f64, ISA)
-#define K_STORE k_store.f64
-#define SQRT sqrt
-#define ABS fabs
+#define K_STORE  k_store.f64
+#define SQRT     sqrt
+#define LARGEST  DBL_MAX
+#define ABS      fabs
 #include "typed.inl.h"
 
-#define FASTOPT_TEXT_(x) #x
-#define FASTOPT_TEXT(x) FASTOPT_TEXT_(x)
+#define FASTOPT_TEXT_(x)    #x
+#define FASTOPT_TEXT(x)     FASTOPT_TEXT_(x)
 #define FASTOPT_TABLE_(isa) fastopt_kernels_##isa
-#define FASTOPT_TABLE(isa) FASTOPT_TABLE_(isa)
+#define FASTOPT_TABLE(isa)  FASTOPT_TABLE_(isa)
 
 const fastopt_kernels FASTOPT_TABLE(ISA) = {
     .isa = FASTOPT_TEXT(ISA),
-    .of = {{FASTOPT_PASTE(scalars, f32, ISA), FASTOPT_PASTE(update, f32, ISA)},
-           {FASTOPT_PASTE(scalars, f64, ISA), FASTOPT_PASTE(update, f64, ISA)}},
+    .of = {{FASTOPT_PASTE(scalars, f32, ISA), FASTOPT_PASTE(update, f32, ISA), FASTOPT_PASTE(finite, f32, ISA),
+            FASTOPT_PASTE(traffic, f32, ISA)},
+           {FASTOPT_PASTE(scalars, f64, ISA), FASTOPT_PASTE(update, f64, ISA), FASTOPT_PASTE(finite, f64, ISA),
+            FASTOPT_PASTE(traffic, f64, ISA)}},
 };

@@ -1,10 +1,13 @@
+/* 256-bit vectors all the same: with 512 bits every access of an array that does not start at a cache line is split
+ * in two, and NumPy's seldom do.  Measured for Adam on 1024 floats: 0.39 us at best, 1.0 us at worst with 512 bits,
+ * 0.40 and 0.48 with 256. */
 #include "kernels.h"
 
 #if FASTOPT_X86_TARGETS
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))), apply_to = function)
 #else
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=256")
 #endif
 
 #define ISA avx512

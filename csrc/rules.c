@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define NAMES(...) {__VA_ARGS__}
-#define NONE {0}
+#define NONE       {0}
 
 enum {
 #define RULE(name, state, hyper, carry) INDEX_##name,

@@ -24,7 +24,7 @@ static FN(stages) FN(stages_of)(const fastopt_options *options, double lr)
 
 /* maximize and L2 decay: g becomes sign * g + weight_decay * p.  Without decay p is not read: 0 * p is not 0 for an
  * infinite p. */
-static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) *stages, ptrdiff_t n)
+static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) * stages, ptrdiff_t n)
 {
     const T sign = stages->sign, weight_decay = stages->weight_decay;
     if (weight_decay == 0)
@@ -36,7 +36,7 @@ static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) *stages
 }
 
 /* Decoupled decay, before the rule. */
-static void FN(stage_p)(T *p, const FN(stages) *stages, ptrdiff_t n)
+static void FN(stage_p)(T *p, const FN(stages) * stages, ptrdiff_t n)
 {
     const T shrink = stages->shrink;
     for (ptrdiff_t i = 0; i < n; i++)

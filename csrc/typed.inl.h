@@ -1,5 +1,6 @@
 /* The rules, the stages, and the way of a block through them, for one T.  Included twice by kernels.inl.h. */
 #include "stages.h"
+#include "traffic.h"
 
 #define RULE_FILES
 #include "rules.def"
@@ -54,4 +55,21 @@ static void FN(update)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t 
         if (layout)
             FN(copy_strided)(p_block, tensor->p, layout, layout->p_stride, at, n, STORE);
     }
+}
+
+static int FN(finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
+{
+    T g_block[BLOCK];
+    for (ptrdiff_t at = begin; at < end; at += BLOCK) {
+        const ptrdiff_t n = end - at < BLOCK ? end - at : BLOCK;
+        const T *g = tensor->layout ? g_block : (const T *)tensor->g + at;
+        if (tensor->layout)
+            FN(copy_strided)(g_block, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, at, n, LOAD);
+        int bad = 0;
+        for (ptrdiff_t i = 0; i < n; i++)
+            bad |= !(ABS(g[i]) <= LARGEST);
+        if (bad)
+            return 0;
+    }
+    return 1;
 }

@@ -38,7 +38,7 @@ cdef extern from "fastopt.h" nogil:
         FASTOPT_FLOAT32, FASTOPT_FLOAT64
 
     ctypedef enum fastopt_status:
-        FASTOPT_OK
+        FASTOPT_OK, FASTOPT_NONFINITE
 
     ctypedef struct fastopt_hyper:
         const char *range
@@ -72,7 +72,18 @@ cdef extern from "fastopt.h" nogil:
         const fastopt_options *options
         const fastopt_layout *layout
 
+    ctypedef struct fastopt_tuner:
+        int threads
+
+    ctypedef struct fastopt_call:
+        int num_threads
+        fastopt_tuner *tuner
+        int check_finite
+
     fastopt_status fastopt_step(fastopt_tensor *tensors, Py_ssize_t count, int num_threads)
+    fastopt_status fastopt_step_with(fastopt_tensor *tensors, Py_ssize_t count, const fastopt_call *call)
+    int fastopt_finite(const fastopt_tensor *tensor)
+    fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)
     const fastopt_rule *fastopt_find_rule(const char *name)
     const fastopt_rule *fastopt_rule_at(int index)
     const fastopt_hyper *fastopt_find_hyper(const char *name)
@@ -85,6 +96,11 @@ cdef extern from "fastopt.h" nogil:
     int fastopt_openmp()
     int fastopt_forked()
 
+
+# Elements below which a step takes so little time that no other Python thread could use it: the GIL is kept, since
+# getting it back can take longer than the step.  Threads do not pay there either.
+cdef enum:
+    SHORT = 32768
 
 # The number of threads of steps that do not say one; fastopt.threads resolves it.
 cdef int default_threads = 1
@@ -206,6 +222,12 @@ cdef inline bint is_native_float(cnp.ndarray a) noexcept:
         and cnp.PyArray_ISNOTSWAPPED(a)
 
 
+cdef inline bint is_plain_array(object value):
+    """Whether a value is an ndarray that means what its memory holds: a mask would be passed over."""
+    return cnp.PyArray_CheckExact(value) or (
+        isinstance(value, cnp.ndarray) and not isinstance(value, np.ma.MaskedArray))
+
+
 cdef str type_name(object value):
     return type(value).__name__
 
@@ -257,7 +279,7 @@ cdef bint overlaps_itself(cnp.ndarray a):
 
 def check_parameter(str label, object p):
     """Raise unless fastopt can update this array in place."""
-    if not isinstance(p, np.ndarray) or isinstance(p, np.ma.MaskedArray):
+    if not is_plain_array(p):
         raise TypeError(f"{label} must be a numpy.ndarray, got {type_name(p)}")
     if not is_native_float(p):
         raise TypeError(f"{label} must have dtype float32 or float64 in native byte order, got {p.dtype.str!r}"
@@ -335,7 +357,9 @@ cdef class Table:
     cdef Py_ssize_t n_spans
     cdef tuple bound
     cdef PyThread_type_lock lock
-    cdef public int num_threads
+    cdef fastopt_tuner tuner
+    cdef public bint check_finite
+    cdef public int num_threads  # 0: chosen from what steps take
     cdef readonly int64_t step_count
 
     def __cinit__(self, *args):
@@ -488,10 +512,9 @@ cdef class Table:
         if gradient is None:
             t.g = NULL
             return 0
-        if not cnp.PyArray_CheckExact(gradient):
-            if not isinstance(gradient, np.ndarray) or isinstance(gradient, np.ma.MaskedArray):
-                raise TypeError(f"{self.owner}.step: gradient of {self.label(i)} must be a numpy.ndarray or None,"
-                                f" got {type_name(gradient)}")
+        if not is_plain_array(gradient):
+            raise TypeError(f"{self.owner}.step: gradient of {self.label(i)} must be a numpy.ndarray or None,"
+                            f" got {type_name(gradient)}")
         g = <cnp.ndarray>gradient
         if cnp.PyArray_DATA(p) != k.data or cnp.PyArray_NDIM(p) != k.ndim \
                 or memcmp(cnp.PyArray_DIMS(p), k.shape, size) or memcmp(cnp.PyArray_STRIDES(p), k.strides, size) \
@@ -598,10 +621,10 @@ cdef class Table:
         return 0
 
     def step(self, grads):
-        """Check all, then update all."""
+        """Check all, then update all; False when gradients had to be finite, and are not."""
         cdef tuple flat
+        cdef fastopt_call call
         cdef Py_ssize_t i, elements = 0
-        cdef int threads
         cdef fastopt_status status
         if grads is None:
             flat = self.bound
@@ -614,21 +637,39 @@ cdef class Table:
             for i in range(self.count):
                 self.take(i, <object>PyTuple_GET_ITEM(flat, i))
                 elements += self.tensors[i].n
-            if elements < 65536:
-                # So short that another thread could not use the time, and getting the GIL back could take longer.
-                status = fastopt_step(self.tensors, self.count, 1)
+            call.num_threads = self.num_threads if self.num_threads else default_threads
+            call.tuner = NULL if self.num_threads else &self.tuner
+            call.check_finite = self.check_finite
+            if elements < SHORT:
+                call.num_threads = 1
+                status = fastopt_step_with(self.tensors, self.count, &call)
             else:
-                threads = self.num_threads if self.num_threads else default_threads
                 with nogil:
-                    status = fastopt_step(self.tensors, self.count, threads)
+                    status = fastopt_step_with(self.tensors, self.count, &call)
+            if status == FASTOPT_NONFINITE:
+                return False
             if status != FASTOPT_OK:
                 raise RuntimeError(f"{self.owner}.step: the C core refused the step with status {status}")
             for i in range(self.count):
                 if self.tensors[i].g != NULL:
                     self.tensors[i].step += 1
             self.step_count += 1
+            return True
         finally:
             PyThread_release_lock(self.lock)
+
+    def nonfinite(self):
+        """The parameters whose gradient in the last step has a NaN or an infinity."""
+        cdef Py_ssize_t i
+        return [i for i in range(self.count) if not fastopt_finite(&self.tensors[i])]
+
+    def traffic(self, Py_ssize_t i, cnp.ndarray g, int num_threads):
+        """Move the bytes that a step of contiguous parameter i would move, and nothing else: all of it is overwritten."""
+        self.take(i, g)
+        if self.tensors[i].layout != NULL:
+            raise ValueError(f"{self.owner}.traffic: {self.label(i)} and its gradient must be contiguous")
+        with nogil:
+            fastopt_traffic(&self.tensors[i], num_threads)
 
     def steps(self):
         """How many steps each parameter has made."""
@@ -674,6 +715,13 @@ cdef class Kernel:
     def __repr__(self):
         return f"<fastopt kernel {self.__name__}>"
 
+    cdef int64_t count(self, object value, str name, int64_t most) except -1:
+        if type(value) is not int and not isinstance(value, (int, np.integer)):
+            raise TypeError(f"{self.__name__}: {name} must be an integer, got {value!r}")
+        if value < 1 or value > most:
+            raise ValueError(f"{self.__name__}: {name} must be {'>= 1' if value < 1 else f'<= {most}'}, got {value}")
+        return value
+
     def __call__(self, *arrays, **keywords):
         cdef fastopt_tensor t
         cdef fastopt_options options
@@ -697,10 +745,8 @@ cdef class Kernel:
         step = keywords.get("step")
         if step is None:
             raise TypeError(f"{self.__name__}: step must be given, the number of this step counted from 1")
-        t.step = step
+        t.step = self.count(step, "step", 1 << 62)
         used += 1
-        if t.step < 1:
-            raise ValueError(f"{self.__name__}: step must be >= 1, got {t.step}")
         threads = 0
         options.weight_decay = options.decoupled_decay = 0
         options.maximize = False
@@ -715,9 +761,7 @@ cdef class Kernel:
                 options.maximize = keywords["maximize"]
                 used += 1
             if "num_threads" in keywords:
-                threads = keywords["num_threads"]
-                if threads < 1:
-                    raise ValueError(f"{self.__name__}: num_threads must be >= 1, got {threads}")
+                threads = self.count(keywords["num_threads"], "num_threads", 1 << 30)
                 used += 1
             if PyDict_Size(keywords) > used:
                 known = (*self.hyper, "step", "weight_decay", "decoupled_decay", "maximize", "num_threads")
@@ -727,7 +771,7 @@ cdef class Kernel:
 
         for i in range(2 + self.n_state + self.n_carry):
             value = <object>PyTuple_GET_ITEM(arrays, i)
-            if not isinstance(value, cnp.ndarray):
+            if not is_plain_array(value):
                 raise TypeError(f"{self.__name__}: {self.buffers[i]} must be a numpy.ndarray, got {type_name(value)}")
             a = <cnp.ndarray>value
             if i == 0:
@@ -769,7 +813,7 @@ cdef class Kernel:
         t.hyper = hyper
         t.options = &options
         t.layout = NULL
-        if size < 65536:
+        if size < SHORT:
             status = fastopt_step(&t, 1, 1)
         else:
             if threads == 0:

@@ -21,9 +21,7 @@ SMALL = 4096  # bytes below which a buffer is not moved
 MAX_PADDING = 1 << 20  # bytes spent on moving buffers, whatever the model
 
 
-def lay_out_state(
-    params: list[NDArray[Any]], counts: list[int]
-) -> tuple[NDArray[np.uint8], list[list[NDArray[Any]]]]:
+def lay_out_state(params: list[NDArray[Any]], counts: list[int]) -> tuple[NDArray[np.uint8], list[list[NDArray[Any]]]]:
     """Make zeroed state buffers: `counts[i]` of them for parameter i, of its shape, dtype and order in memory.
 
     Returns

@@ -17,7 +17,8 @@ Array: TypeAlias = NDArray[Any]
 Name: TypeAlias = str | int
 Params: TypeAlias = Array | Sequence[Array] | Mapping[Name, Array] | Sequence[Mapping[str, Any]]
 
-FLAGS = {"amsgrad", "centered", "maximize", "nesterov"}
+STATEFUL = {"amsgrad", "centered", "nesterov"}  # they decide which state exists, or what it means
+FLAGS = STATEFUL | {"maximize"}
 
 
 def check_hyper(label: str, hyper: Mapping[str, Any]) -> None:
@@ -51,11 +52,18 @@ class Group(dict[str, Any]):
     what decides which state exists (such as ``amsgrad``) stays as it was made.
     """
 
-    def __init__(self, rule_class: type[Optimizer], label: str, arrays: list[Array], hyper: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        rule_class: type[Optimizer],
+        label: str,
+        arrays: list[Array],
+        hyper: Mapping[str, Any],
+        rule: str | None = None,
+    ) -> None:
         self._class = rule_class
         self._label = label
         rule_class._check(label, hyper)
-        self.settings = _core.Settings(rule_class._rule(hyper))
+        self.settings = _core.Settings(rule or rule_class._rule(hyper))
         super().__init__(hyper, params=arrays)
         self._apply(self)
 
@@ -67,13 +75,16 @@ class Group(dict[str, Any]):
                 raise ValueError(f"{self._label}: what can be set is {', '.join(after)}, got {key!r}")
         after |= changes
         self._class._check(self._label, after)
-        rule = _core.Settings(self._class._rule(after))
-        for key, value in changes.items():
-            fixed = key in FLAGS - {"maximize"} and value != self[key]
-            if fixed or not set(rule.state_names) <= set(self.settings.state_names):
-                raise ValueError(
-                    f"{self._label}: {key} must stay {self[key]!r}, since the state was laid out for it, got {value!r}"
-                )
+        changed = [key for key, value in changes.items() if value != self[key]]
+        fixed = [key for key in changed if key in STATEFUL]
+        needed = _core.Settings(self._class._rule(after)).state_names
+        if not set(needed) <= set(self.settings.state_names):
+            fixed += [key for key in changed if key == "momentum"]
+        if fixed:
+            raise ValueError(
+                f"{self._label}: {fixed[0]} must stay {self[fixed[0]]!r}, since the state was laid out for it,"
+                f" got {changes[fixed[0]]!r}"
+            )
         return after
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -99,7 +110,7 @@ class Group(dict[str, Any]):
     def _refuse(self, *args: Any) -> Any:
         raise TypeError(f"{self._label}: hyperparameters can be set, but not added or removed")
 
-    __delitem__ = __ior__ = setdefault = pop = popitem = clear = _refuse  # type: ignore[assignment]
+    __delitem__ = __ior__ = setdefault = pop = popitem = clear = _refuse
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)
@@ -132,6 +143,13 @@ def members(label: str, params: Any, first: int) -> tuple[Any, list[Name], list[
     if is_sequence(params):
         return len(params), list(range(first, first + len(params))), list(params)
     raise TypeError(f"{label} must be an array, a sequence or a mapping of arrays, got {type(params).__name__}")
+
+
+def together(structure: Any, names: list[Name], arrays: list[Array]) -> Any:
+    """Return a group's arrays in the structure in which `members` met them."""
+    if structure is None:
+        return arrays[0]
+    return list(arrays) if isinstance(structure, int) else dict(zip(names, arrays, strict=True))
 
 
 def is_sequence(value: Any) -> bool:

@@ -24,4 +24,4 @@ __all__ = []
 
 for _name, _state, _hyper, _carry in _core.rules():
     globals()[_name] = _core.Kernel(_name)
-    __all__.append(_name)  # noqa: PYI056
+    __all__.append(_name)

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
 from . import _core
 from .arena import lay_out_state
-from .groups import Array, Group, Name, Params, check_hyper, describe, members, split_groups
+from .groups import Array, Group, Name, Params, check_hyper, describe, members, split_groups, together
 
-Grads: TypeAlias = Array | None | Sequence[Any] | Mapping[Name, Array | None]
+Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Array | None] | None
 
 FORMAT = 1  # of state_dict()
+NONFINITE = ("propagate", "raise", "skip")
+
+
+class StepOptions(TypedDict, total=False):
+    """The options of the step that every optimizer takes; `Optimizer` describes them."""
+
+    maximize: bool
+    nonfinite: Literal["propagate", "raise", "skip"]
+    num_threads: int | None
+
+
+class Shared(StepOptions, total=False):
+    """The options that every optimizer takes whose default decay is the shared one."""
+
+    weight_decay: float
 
 
 class Optimizer:
@@ -27,9 +43,18 @@ class Optimizer:
         The arrays that `step` updates in place: float32 or float64, writable, any shape, any strides.  A group is a
         mapping with "params" and any hyperparameter in which it differs.
     hyper : dict
-        The hyperparameters of groups that do not override them.
+        The hyperparameters of the rule, for groups that do not override them.
+    weight_decay : float, default 0
+        L2 decay, >= 0: the rule sees g + weight_decay * p.  In `AdamW` it shrinks the parameter instead.
+    maximize : bool, default False
+        Step along the gradient instead of against it.
+    nonfinite : {"propagate", "raise", "skip"}, default "propagate"
+        What a step does with NaN or infinity in a gradient: nothing special, raise FloatingPointError, or return and
+        count in `skipped_steps`.  With the last two, gradients are read once before anything is written, and such a
+        step leaves parameters, state and step counts as they were.
     num_threads : int, optional
-        Threads of a step, at least 1.  By default the optimizer chooses, up to `fastopt.get_num_threads()`.
+        Threads of a step, at least 1.  By default the optimizer chooses from what its steps are measured to take, up to
+        `fastopt.get_num_threads()`.
 
     Raises
     ------
@@ -40,27 +65,62 @@ class Optimizer:
 
     _decoupled: ClassVar[bool] = False  # weight_decay shrinks the parameter, instead of joining the gradient
 
-    def __init__(self, params: Params, hyper: dict[str, Any], num_threads: int | None = None) -> None:
+    def __init_subclass__(cls) -> None:
+        """Show the shared options in the signature of each rule."""
+        own = inspect.signature(cls.__init__).parameters
+        shared = inspect.signature(Optimizer.__init__).parameters
+        parameters = [p for name, p in own.items() if name not in ("self", "shared")]
+        parameters += [p for name, p in shared.items() if p.kind is p.KEYWORD_ONLY and name not in own]
+        cls.__signature__ = inspect.Signature(parameters)
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init__(
+        self,
+        params: Params,
+        hyper: dict[str, Any],
+        *,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        nonfinite: Literal["propagate", "raise", "skip"] = "propagate",
+        num_threads: int | None = None,
+    ) -> None:
         label = type(self).__name__
+        hyper = {**hyper, "weight_decay": weight_decay, "maximize": maximize}
+        if nonfinite not in NONFINITE:
+            raise ValueError(f"{label}: nonfinite must be one of {', '.join(NONFINITE)}, got {nonfinite!r}")
         if num_threads is not None and not (isinstance(num_threads, (int, np.integer)) and num_threads >= 1):
             raise ValueError(f"{label}: num_threads must be an integer >= 1 or None, got {num_threads!r}")
 
-        self._grouped, given = split_groups(label, params, hyper)
-        structure: list[Any] = []
-        self.groups: list[Group] = []
+        grouped, given = split_groups(label, params, hyper)
+        self._lay_out(grouped, given, [None] * len(given), nonfinite, num_threads)
+
+    def _lay_out(
+        self,
+        grouped: bool,
+        given: list[tuple[Any, dict[str, Any]]],
+        rules: list[str | None],
+        nonfinite: Literal["propagate", "raise", "skip"],
+        num_threads: int | None,
+    ) -> None:
+        """Make groups, state and table; `rules` names those that the hyperparameters no longer tell."""
+        label = type(self).__name__
+        self._grouped = grouped
+        self._structure: list[Any] = []
         self._names: list[Name] = []
         self._members: list[list[Name]] = []
+        self.groups: list[Group] = []
         arrays: list[Array] = []
         settings: list[_core.Settings] = []
         initial: list[dict[str, float]] = []
-        for i, (group_params, group_hyper) in enumerate(given):
-            where = f"{label}: params" + (f'[{i}]["params"]' if self._grouped else "")
-            kind, names, group_arrays = members(where, group_params, len(arrays))
-            group = Group(type(self), f"{label}: groups[{i}]" if self._grouped else label, group_arrays, group_hyper)
-            structure.append(kind)
-            self.groups.append(group)
+        for i, ((group_params, hyper), rule) in enumerate(zip(given, rules, strict=True)):
+            where = f"{label}: params" + (f'[{i}]["params"]' if grouped else "")
+            structure, names, group_arrays = members(where, group_params, len(arrays))
+            group = Group(type(self), f"{label}: groups[{i}]" if grouped else label, group_arrays, hyper, rule)
+            self._structure.append(structure)
             self._names += names
             self._members.append(names)
+            self.groups.append(group)
             arrays += group_arrays
             settings += [group.settings] * len(names)
             initial += [self._initial_state(group)] * len(names)
@@ -84,9 +144,11 @@ class Optimizer:
             self.state[name] |= {key: numbers[i, ...] for i, key in enumerate(s.carry_names)}
             for letter, value in start.items():
                 self.state[name][letter][...] = value
-        self._params = params
-        self._table = _core.Table(label, self._names, arrays, settings, state, carry, structure, self._grouped, arena)
+        self._table = _core.Table(label, self._names, arrays, settings, state, carry, self._structure, grouped, arena)
         self._table.num_threads = num_threads or 0
+        self._table.check_finite = nonfinite != "propagate"
+        self._nonfinite = nonfinite
+        self._skipped_steps = 0
 
     # What a subclass says of itself.
 
@@ -121,8 +183,16 @@ class Optimizer:
         ------
         TypeError, ValueError
             For gradients that do not fit.  Nothing has been changed then.
+        FloatingPointError
+            With ``nonfinite="raise"``, for NaN or infinity in a gradient.  Nothing has been changed then.
         """
-        self._table.step(grads)
+        if not self._table.step(grads):
+            if self._nonfinite == "raise":
+                raise FloatingPointError(
+                    f"{type(self).__name__}.step: gradients must be finite, got NaN or infinity in that of"
+                    f" {', '.join(describe(self._names[i]) for i in self._table.nonfinite())}"
+                )
+            self._skipped_steps += 1
 
     def bind(self, grads: Grads) -> None:
         """Take these arrays as the gradients of every later `step()` without argument.
@@ -136,6 +206,11 @@ class Optimizer:
     def step_count(self) -> int:
         """How many steps have been made."""
         return self._table.step_count
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps ``nonfinite="skip"`` has left out."""
+        return self._skipped_steps
 
     @property
     def lr(self) -> float:
@@ -198,7 +273,9 @@ class Optimizer:
         for i, (group, names, entry) in enumerate(zip(self.groups, self._members, groups, strict=True)):
             values = _entries(label, f"groups[{i}]", entry, list(group))
             if not isinstance(values["params"], Sequence) or set(values["params"]) != set(names):
-                raise ValueError(f"{label}: params of groups[{i}] must be {names!r:.200}, got {values['params']!r:.200}")
+                raise ValueError(
+                    f"{label}: params of groups[{i}] must be {names!r:.200}, got {values['params']!r:.200}"
+                )
             del values["params"]
             try:
                 changes.append(group.checked(values))
@@ -234,26 +311,30 @@ class Optimizer:
     def _carry_names(self) -> list[tuple[str, ...]]:
         """Return the names of the carried numbers of each parameter."""
         return [
-            group.settings.carry_names
-            for group, names in zip(self.groups, self._members, strict=True)
-            for _ in names
+            group.settings.carry_names for group, names in zip(self.groups, self._members, strict=True) for _ in names
         ]
 
     def __getstate__(self) -> dict[str, Any]:
-        params: Any = self._params
-        if self._grouped:
-            params = [{"params": group["params"]} for group in params]
-        return {"params": params, "num_threads": self.num_threads, "state_dict": self.state_dict()}
+        return {
+            "grouped": self._grouped,
+            "params": [
+                together(structure, names, group["params"])
+                for structure, names, group in zip(self._structure, self._members, self.groups, strict=True)
+            ],
+            "rules": [group.settings.rule_name for group in self.groups],
+            "options": {"nonfinite": self._nonfinite, "num_threads": self.num_threads},
+            "skipped_steps": self._skipped_steps,
+            "state_dict": self.state_dict(),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        params = state["params"]
-        hyper = [
-            {key: value for key, value in group.items() if key != "params"} for group in state["state_dict"]["groups"]
-        ]
-        if isinstance(params, list) and params and isinstance(params[0], dict):
-            params = [{**group, **values} for group, values in zip(params, hyper, strict=True)]
-        Optimizer.__init__(self, params, hyper[0], state["num_threads"])
+        hyper = [dict(group) for group in state["state_dict"]["groups"]]
+        for group in hyper:
+            del group["params"]
+        given = list(zip(state["params"], hyper, strict=True))
+        self._lay_out(state["grouped"], given, state["rules"], **state["options"])
         self.load_state_dict(state["state_dict"])
+        self._skipped_steps = state["skipped_steps"]
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__}({len(self._names)} parameters, {self.step_count} steps"]
@@ -269,8 +350,9 @@ def _entries(label: str, what: str, given: Any, names: Sequence[Any]) -> dict[An
     missing = [name for name in names if name not in given]
     unknown = [name for name in given if name not in set(names)]
     if missing or unknown:
-        problems = [f"{word} {', '.join(map(repr, found))}" for word, found in (("missing", missing), ("unknown", unknown)) if found]
-        raise ValueError(f"{label}: {what} must have exactly the entries {list(names)!r:.200}, got {' and '.join(problems)}")
+        lists = {"missing": missing, "unknown": unknown}
+        problems = " and ".join(f"{word} {', '.join(map(repr, found))}" for word, found in lists.items() if found)
+        raise ValueError(f"{label}: {what} must have exactly the entries {list(names)!r:.200}, got {problems:.200}")
     return dict(given)
 
 

@@ -7,10 +7,13 @@ In every equation `t` counts a parameter's steps from 1, and `g` is its gradient
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .groups import Params
-from .optimizer import Optimizer
+from .optimizer import Optimizer, Shared, StepOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class SGD(Optimizer):
@@ -28,8 +31,8 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence of arrays, mapping of name to array, or sequence of groups
-        float32 or float64 arrays, updated in place; see `Optimizer`.
+    params
+        The arrays to update in place; see `Optimizer`.
     lr : float, default 1e-3
         Learning rate, >= 0.
     momentum : float, default 0
@@ -38,12 +41,8 @@ class SGD(Optimizer):
         Share of the gradient that does not enter the buffer, in [0, 1].
     nesterov : bool, default False
         Look ahead along the buffer; needs momentum > 0 and dampening 0.
-    weight_decay : float, default 0
-        L2 decay, >= 0, added to the gradient.
-    maximize : bool, default False
-        Step along the gradient instead of against it.
-    num_threads : int, optional
-        Threads of a step; chosen by the optimizer by default.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
 
     Raises
     ------
@@ -71,13 +70,10 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         dampening: float = 0.0,
         nesterov: bool = False,
-        *,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        num_threads: int | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         hyper = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov}
-        super().__init__(params, hyper | {"weight_decay": weight_decay, "maximize": maximize}, num_threads)
+        super().__init__(params, hyper, **shared)
 
     @classmethod
     def _rule(cls, hyper: Mapping[str, Any]) -> str:
@@ -105,8 +101,8 @@ class Adagrad(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence of arrays, mapping of name to array, or sequence of groups
-        float32 or float64 arrays, updated in place; see `Optimizer`.
+    params
+        The arrays to update in place; see `Optimizer`.
     lr : float, default 1e-2
         Learning rate, >= 0.
     lr_decay : float, default 0
@@ -115,12 +111,8 @@ class Adagrad(Optimizer):
         What G starts from, >= 0; read when the optimizer is made.
     eps : float, default 1e-10
         Added to the root, >= 0.
-    weight_decay : float, default 0
-        L2 decay, >= 0, added to the gradient.
-    maximize : bool, default False
-        Step along the gradient instead of against it.
-    num_threads : int, optional
-        Threads of a step; chosen by the optimizer by default.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
 
     Raises
     ------
@@ -145,13 +137,10 @@ class Adagrad(Optimizer):
         lr_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
-        *,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        num_threads: int | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         hyper = {"lr": lr, "lr_decay": lr_decay, "initial_accumulator_value": initial_accumulator_value, "eps": eps}
-        super().__init__(params, hyper | {"weight_decay": weight_decay, "maximize": maximize}, num_threads)
+        super().__init__(params, hyper, **shared)
 
     @classmethod
     def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
@@ -170,20 +159,16 @@ class Adadelta(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence of arrays, mapping of name to array, or sequence of groups
-        float32 or float64 arrays, updated in place; see `Optimizer`.
+    params
+        The arrays to update in place; see `Optimizer`.
     lr : float, default 1.0
         Factor on the step, >= 0.  At 1 this is the paper's rule.
     rho : float, default 0.9
         Decay of both running means, in [0, 1).
     eps : float, default 1e-6
         Added inside both roots, >= 0; it sets the size of the first steps.
-    weight_decay : float, default 0
-        L2 decay, >= 0, added to the gradient.
-    maximize : bool, default False
-        Step along the gradient instead of against it.
-    num_threads : int, optional
-        Threads of a step; chosen by the optimizer by default.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
 
     Raises
     ------
@@ -207,13 +192,10 @@ class Adadelta(Optimizer):
         lr: float = 1.0,
         rho: float = 0.9,
         eps: float = 1e-6,
-        *,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        num_threads: int | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
-        hyper = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, hyper, num_threads)
+        hyper = {"lr": lr, "rho": rho, "eps": eps}
+        super().__init__(params, hyper, **shared)
 
 
 class RMSprop(Optimizer):
@@ -234,8 +216,8 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence of arrays, mapping of name to array, or sequence of groups
-        float32 or float64 arrays, updated in place; see `Optimizer`.
+    params
+        The arrays to update in place; see `Optimizer`.
     lr : float, default 1e-2
         Learning rate, >= 0.
     alpha : float, default 0.99
@@ -246,12 +228,8 @@ class RMSprop(Optimizer):
         Share of the buffer that is kept, in [0, 1).
     centered : bool, default False
         Divide by the standard deviation: subtract the squared mean inside the root.
-    weight_decay : float, default 0
-        L2 decay, >= 0, added to the gradient.
-    maximize : bool, default False
-        Step along the gradient instead of against it.
-    num_threads : int, optional
-        Threads of a step; chosen by the optimizer by default.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
 
     Raises
     ------
@@ -279,13 +257,10 @@ class RMSprop(Optimizer):
         eps: float = 1e-8,
         momentum: float = 0.0,
         centered: bool = False,
-        *,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        num_threads: int | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         hyper = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "centered": centered}
-        super().__init__(params, hyper | {"weight_decay": weight_decay, "maximize": maximize}, num_threads)
+        super().__init__(params, hyper, **shared)
 
     @classmethod
     def _rule(cls, hyper: Mapping[str, Any]) -> str:
@@ -305,8 +280,8 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence of arrays, mapping of name to array, or sequence of groups
-        float32 or float64 arrays, updated in place; see `Optimizer`.
+    params
+        The arrays to update in place; see `Optimizer`.
     lr : float, default 1e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
@@ -315,12 +290,9 @@ class Adam(Optimizer):
         Added to the root, >= 0.
     amsgrad : bool, default False
         Divide by the largest v so far instead of v.
-    weight_decay : float, default 0
-        L2 decay, >= 0, added to the gradient.  For decay apart from the gradient see `AdamW`.
-    maximize : bool, default False
-        Step along the gradient instead of against it.
-    num_threads : int, optional
-        Threads of a step; chosen by the optimizer by default.
+    **shared
+        weight_decay=0.0 (L2; for decay apart from the gradient see `AdamW`), maximize=False, nonfinite="propagate",
+        num_threads=None; see `Optimizer`.
 
     Raises
     ------
@@ -331,8 +303,8 @@ class Adam(Optimizer):
     -----
     State: ``m`` and ``v``, with amsgrad ``vmax``, each of the parameter's shape and dtype.
 
-    Algorithm 1 of the paper, as in torch.optim and optax.  Keras uses the form with "epsilon hat", where eps is added to
-    sqrt(v) before the correction.
+    Algorithm 1 of the paper, as in torch.optim and optax.  Keras uses the form with "epsilon hat", where eps is added
+    to sqrt(v) before the correction.
 
     References
     ----------
@@ -347,13 +319,10 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         amsgrad: bool = False,
-        *,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        num_threads: int | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         hyper = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
-        super().__init__(params, hyper | {"weight_decay": weight_decay, "maximize": maximize}, num_threads)
+        super().__init__(params, hyper, **shared)
 
     @classmethod
     def _rule(cls, hyper: Mapping[str, Any]) -> str:
@@ -371,8 +340,8 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params : array, sequence of arrays, mapping of name to array, or sequence of groups
-        float32 or float64 arrays, updated in place; see `Optimizer`.
+    params
+        The arrays to update in place; see `Optimizer`.
     lr : float, default 1e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
@@ -383,10 +352,8 @@ class AdamW(Adam):
         Divide by the largest v so far instead of v.
     weight_decay : float, default 1e-2
         Decoupled decay, >= 0.
-    maximize : bool, default False
-        Step along the gradient instead of against it.
-    num_threads : int, optional
-        Threads of a step; chosen by the optimizer by default.
+    **shared
+        maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
 
     Raises
     ------
@@ -414,14 +381,10 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         amsgrad: bool = False,
-        *,
         weight_decay: float = 1e-2,
-        maximize: bool = False,
-        num_threads: int | None = None,
+        **shared: Unpack[StepOptions],
     ) -> None:
-        super().__init__(
-            params, lr, betas, eps, amsgrad, weight_decay=weight_decay, maximize=maximize, num_threads=num_threads
-        )
+        super().__init__(params, lr, betas, eps, amsgrad, weight_decay=weight_decay, **shared)
 
 
 class Adamax(Optimizer):
@@ -435,20 +398,16 @@ class Adamax(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence of arrays, mapping of name to array, or sequence of groups
-        float32 or float64 arrays, updated in place; see `Optimizer`.
+    params
+        The arrays to update in place; see `Optimizer`.
     lr : float, default 2e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
         Decay of the running mean and of the maximum, each in [0, 1).
     eps : float, default 1e-8
         Added to the size of the gradient, >= 0.  At 0 this is the paper's rule.
-    weight_decay : float, default 0
-        L2 decay, >= 0, added to the gradient.
-    maximize : bool, default False
-        Step along the gradient instead of against it.
-    num_threads : int, optional
-        Threads of a step; chosen by the optimizer by default.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
 
     Raises
     ------
@@ -473,13 +432,10 @@ class Adamax(Optimizer):
         lr: float = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        *,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        num_threads: int | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, hyper, num_threads)
+        hyper = {"lr": lr, "betas": betas, "eps": eps}
+        super().__init__(params, hyper, **shared)
 
 
 class NAdam(Optimizer):
@@ -496,8 +452,8 @@ class NAdam(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence of arrays, mapping of name to array, or sequence of groups
-        float32 or float64 arrays, updated in place; see `Optimizer`.
+    params
+        The arrays to update in place; see `Optimizer`.
     lr : float, default 2e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
@@ -509,12 +465,8 @@ class NAdam(Optimizer):
 
             m_bar = beta1 * m / (1 - beta1^(t+1)) + (1 - beta1) * g / (1 - beta1^t)
 
-    weight_decay : float, default 0
-        L2 decay, >= 0, added to the gradient.
-    maximize : bool, default False
-        Step along the gradient instead of against it.
-    num_threads : int, optional
-        Threads of a step; chosen by the optimizer by default.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
 
     Raises
     ------
@@ -539,10 +491,7 @@ class NAdam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         momentum_decay: float | None = 4e-3,
-        *,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        num_threads: int | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         hyper = {"lr": lr, "betas": betas, "eps": eps, "momentum_decay": momentum_decay}
-        super().__init__(params, hyper | {"weight_decay": weight_decay, "maximize": maximize}, num_threads)
+        super().__init__(params, hyper, **shared)

@@ -29,7 +29,8 @@ static void FN(nadam_scalars)(const double *h, int64_t t, double *carry, T *k)
 static void FN(nadam)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
 {
     T *restrict m = state[0], *restrict v = state[1];
-    const T lr_m = k[0], lr_g = k[1], beta1 = k[2], rest1 = k[3], beta2 = k[4], rest2 = k[5], unbias2 = k[6], eps = k[7];
+    const T lr_m = k[0], lr_g = k[1], beta1 = k[2], rest1 = k[3], beta2 = k[4], rest2 = k[5], unbias2 = k[6],
+            eps = k[7];
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);

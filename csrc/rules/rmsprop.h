@@ -42,7 +42,8 @@ static void FN(rmsprop)(T *restrict p, const T *restrict g, T *const *restrict s
     }
 }
 
-static void FN(rmsprop_centered)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(rmsprop_centered)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+                                 ptrdiff_t n)
 {
     T *restrict v = state[0], *restrict a = state[1];
     const T lr = k[0], alpha = k[1], rest = k[2], eps = k[3];
@@ -53,7 +54,8 @@ static void FN(rmsprop_centered)(T *restrict p, const T *restrict g, T *const *r
     }
 }
 
-static void FN(rmsprop_momentum)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(rmsprop_momentum)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+                                 ptrdiff_t n)
 {
     T *restrict v = state[0], *restrict b = state[1];
     const T lr = k[0], alpha = k[1], rest = k[2], eps = k[3], mu = k[4];
@@ -64,7 +66,8 @@ static void FN(rmsprop_momentum)(T *restrict p, const T *restrict g, T *const *r
     }
 }
 
-static void FN(rmsprop_centered_momentum)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(rmsprop_centered_momentum)(T *restrict p, const T *restrict g, T *const *restrict state,
+                                          const T *restrict k, ptrdiff_t n)
 {
     T *restrict v = state[0], *restrict a = state[1], *restrict b = state[2];
     const T lr = k[0], alpha = k[1], rest = k[2], eps = k[3], mu = k[4];

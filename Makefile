@@ -1,0 +1,49 @@
+# One command each, on a fresh clone: a virtual environment in .venv, the build, and the work.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/rules/*.h) fastopt/_core.pyx setup.py pyproject.toml
+
+.PHONY: demo test bench bench-peers perf-check lint format config clean
+
+demo: $(VENV)/demo
+	$(BIN)/python -m fastopt demo
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/test
+	$(BIN)/python -m pytest bench --benchmark-only
+
+# The other libraries; PEERS="--full" for every workload and size.
+bench-peers: $(VENV)/peers
+	$(BIN)/python -m bench.peers $(or $(PEERS),--quick)
+
+perf-check: $(VENV)/test
+	$(BIN)/python -m bench.instructions
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror csrc/*.[ch] csrc/rules/*.h tests/*.c
+
+format: $(VENV)/lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i csrc/*.[ch] csrc/rules/*.h tests/*.c
+
+config: $(VENV)/demo
+	$(BIN)/python -m fastopt config
+
+clean:
+	rm -rf $(VENV) build *.egg-info fastopt/*.so fastopt/_core.c
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# The build in place, with the packages of one extra.
+$(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/peers: $(VENV)/%: $(BIN)/python $(CORE)
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,11 @@
+/* Choosing the number of threads by measuring; see fastopt_tuner in fastopt.h. */
+#ifndef FASTOPT_TUNER_H
+#define FASTOPT_TUNER_H
+
+#include "fastopt.h"
+
+/* The number of threads for the next step, at most limit; then, what it took. */
+int fastopt_next_threads(fastopt_tuner *tuner, int limit);
+void fastopt_note_time(fastopt_tuner *tuner, int threads, double seconds_per_element);
+
+#endif

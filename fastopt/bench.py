@@ -1,0 +1,135 @@
+"""``python -m fastopt bench``: what a step of each rule takes here, and how near that is to the memory's limit.
+
+The limit is measured, not looked up: a loop of the same traffic (the same arrays read and written, one addition each)
+on the same memory and the same number of threads, in turns with the rule, so that whatever else the machine does slows
+both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import fastopt
+
+from .cli import Parser, integer, names
+
+__all__ = ["RULES", "main", "measure"]
+
+RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sgd": ("SGD", {}),
+    "momentum": ("SGD", {"momentum": 0.9}),
+    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
+    "adagrad": ("Adagrad", {}),
+    "adadelta": ("Adadelta", {}),
+    "rmsprop": ("RMSprop", {}),
+    "rmsprop_centered": ("RMSprop", {"centered": True}),
+    "rmsprop_momentum": ("RMSprop", {"momentum": 0.9}),
+    "rmsprop_centered_momentum": ("RMSprop", {"centered": True, "momentum": 0.9}),
+    "adam": ("Adam", {}),
+    "amsgrad": ("Adam", {"amsgrad": True}),
+    "adamax": ("Adamax", {}),
+    "nadam": ("NAdam", {}),
+}
+LECTURE = ["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam"]
+
+HELP = """examples:
+  python -m fastopt bench                                  the lecture's rules on 2^25 floats
+  python -m fastopt bench --roofline                       the same, against the memory's limit
+  python -m fastopt bench --rules adam --size 31234567 --threads 1 --roofline"""
+
+
+def measure(
+    rule: str, size: int, dtype: str, threads: int, rounds: int, roofline: bool
+) -> tuple[list[float], list[float], int]:
+    """Time steps of one rule on one array.
+
+    Parameters
+    ----------
+    rule : str
+        A key of `RULES`.
+    size : int
+        Elements of the array.
+    dtype : {"float32", "float64"}
+    threads : int
+    rounds : int
+        Steps measured, after two that are not.
+    roofline : bool
+        Whether to move the same bytes without the rule, in turns.
+
+    Returns
+    -------
+    steps, limits : list of float
+        Seconds of each step, and of each pass of the same traffic (empty without `roofline`).
+    streams : int
+        Arrays read plus arrays written by a step.
+    """
+    name, options = RULES[rule]
+    p = np.ones(size, dtype)
+    g = np.full(size, 1e-3, dtype)
+    optimizer = getattr(fastopt, name)([p], num_threads=threads, **options)
+    table = optimizer._table
+    state = [array for array in optimizer.state[0].values() if array.size == size]
+
+    def timed(call: Callable[[], None]) -> float:
+        begin = time.perf_counter()
+        call()
+        return time.perf_counter() - begin
+
+    steps, limits = [], []
+    for i in range(rounds + 2):
+        step = timed(lambda: optimizer.step([g]))
+        limit = timed(lambda: table.traffic(0, g, threads)) if roofline else 0.0
+        if i >= 2:
+            steps.append(step)
+            limits += [limit] if roofline else []
+    return steps, limits, 3 + 2 * len(state)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and print a table."""
+    options = parse(arguments)
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError as error:
+        Parser("bench", description="").error(f"needs rich ({error}): pip install fastopt[demo]")
+    table = Table(
+        title=f"{options.size:,} x {options.dtype}, {options.threads} threads, median of {options.rounds} steps"
+    )
+    table.add_column("rule")
+    for column in ["bytes/element", "ms", "GB/s", *(["limit GB/s", "% of limit"] if options.roofline else [])]:
+        table.add_column(column, justify="right")
+    for rule in options.rules:
+        steps, limits, streams = measure(
+            rule, options.size, options.dtype, options.threads, options.rounds, options.roofline
+        )
+        per_element = streams * np.dtype(options.dtype).itemsize
+        seconds = statistics.median(steps)
+        rate = per_element * options.size / 1e9
+        row = [rule, str(per_element), f"{1e3 * seconds:.3f}", f"{rate / seconds:.1f}"]
+        if options.roofline:
+            share = statistics.median(limit / step for limit, step in zip(limits, steps, strict=True))
+            row += [f"{rate / statistics.median(limits):.1f}", f"{100 * share:.0f}"]
+        table.add_row(*row)
+    Console(width=None).print(table)
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the checked options."""
+    parser = Parser("bench", description="Time a step of each rule on one array.", epilog=HELP)
+    parser.add_argument(
+        "--rules", type=names(*RULES), default=LECTURE, help="names with commas (default: the lecture's)"
+    )
+    parser.add_argument("--size", type=integer(1, 2**32), default=2**25, help="elements (default: 2^25)")
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
+    parser.add_argument("--threads", type=integer(1, 256), default=fastopt.get_num_threads(), help="(default: all)")
+    parser.add_argument("--rounds", type=integer(1, 10**6), default=15, help="steps per rule (default: 15)")
+    parser.add_argument("--roofline", action="store_true", help="measure the memory's limit too")
+    return parser.parse_args(arguments)
