@@ -10,7 +10,10 @@ array([-0.1,  0.1, -0.1], dtype=float32)
 
 import os as _os
 
-from . import _core
+from ._openmp import short_spin as _short_spin
+
+with _short_spin():
+    from . import _core
 
 if _core.isa() is None:
     raise ImportError(
