@@ -19,11 +19,13 @@ from cpython.pythread cimport (
     PyThread_type_lock,
 )
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from collections.abc import Mapping, Sequence
+from reprlib import repr as brief
 
 import numpy as np
 
@@ -691,7 +693,10 @@ cdef int number_of(dict keywords, object name, double *value) except -1:
     cdef PyObject *found = PyDict_GetItem(keywords, name)
     if found == NULL:
         return 0
-    value[0] = <object>found
+    try:
+        value[0] = <object>found
+    except OverflowError:
+        value[0] = INFINITY
     return 1
 
 
@@ -717,7 +722,7 @@ cdef class Kernel:
 
     cdef int64_t count(self, object value, str name, int64_t most) except -1:
         if type(value) is not int and not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{self.__name__}: {name} must be an integer, got {value!r}")
+            raise TypeError(f"{self.__name__}: {name} must be an integer, got {brief(value)}")
         if value < 1 or value > most:
             raise ValueError(f"{self.__name__}: {name} must be {'>= 1' if value < 1 else f'<= {most}'}, got {value}")
         return value
@@ -755,10 +760,12 @@ cdef class Kernel:
                 if number_of(keywords, name, &number):
                     check_range(f"{self.__name__}: {name}", "weight_decay", number)
                     used += 1
-            options.weight_decay = keywords.get("weight_decay", 0.0)
-            options.decoupled_decay = keywords.get("decoupled_decay", 0.0)
+            number_of(keywords, "weight_decay", &options.weight_decay)
+            number_of(keywords, "decoupled_decay", &options.decoupled_decay)
             if "maximize" in keywords:
-                options.maximize = keywords["maximize"]
+                if not isinstance(keywords["maximize"], (bool, np.bool_)):
+                    raise TypeError(f"{self.__name__}: maximize must be True or False, got {brief(keywords['maximize'])}")
+                options.maximize = bool(keywords["maximize"])
                 used += 1
             if "num_threads" in keywords:
                 threads = self.count(keywords["num_threads"], "num_threads", 1 << 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -26,10 +27,10 @@ def check_hyper(label: str, hyper: Mapping[str, Any]) -> None:
     for key, value in hyper.items():
         if key in FLAGS:
             if not isinstance(value, (bool, np.bool_)):
-                raise TypeError(f"{label}: {key} must be True or False, got {value!r}")
+                raise TypeError(f"{label}: {key} must be True or False, got {brief(value)}")
         elif key == "betas":
             if not isinstance(value, (tuple, list)) or len(value) != 2:
-                raise TypeError(f"{label}: betas must be a pair of numbers, got {value!r}")
+                raise TypeError(f"{label}: betas must be a pair of numbers, got {brief(value)}")
             for i, beta in enumerate(value):
                 check_number(f"{label}: betas[{i}]", f"beta{i + 1}", beta)
         elif key == "momentum_decay" and value is None:
@@ -41,8 +42,29 @@ def check_hyper(label: str, hyper: Mapping[str, Any]) -> None:
 def check_number(label: str, name: str, value: Any) -> None:
     """Raise TypeError or ValueError unless a value is a real number in the range of a hyperparameter."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, int, np.floating, np.integer)):
-        raise TypeError(f"{label} must be a number, got {value!r}")
-    _core.check_range(label, name, float(value))
+        raise TypeError(f"{label} must be a number, got {brief(value)}")
+    _core.check_range(label, name, as_float(value))
+
+
+def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return valid hyperparameters as Python's own floats, bools and tuples, which nobody else can change."""
+    values: dict[str, Any] = {}
+    for key, value in hyper.items():
+        if key in FLAGS:
+            values[key] = bool(value)
+        elif key == "betas":
+            values[key] = tuple(float(beta) for beta in value)
+        else:
+            values[key] = None if value is None else float(value)
+    return values
+
+
+def as_float(value: Any) -> float:
+    """Return a number as a float: infinity where it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else -float("inf")
 
 
 class Group(dict[str, Any]):
@@ -64,7 +86,7 @@ class Group(dict[str, Any]):
         self._label = label
         rule_class._check(label, hyper)
         self.settings = _core.Settings(rule or rule_class._rule(hyper))
-        super().__init__(hyper, params=arrays)
+        super().__init__(plain(hyper), params=arrays)
         self._apply(self)
 
     def checked(self, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +94,7 @@ class Group(dict[str, Any]):
         after = {key: value for key, value in self.items() if key != "params"}
         for key in changes:
             if key not in after:
-                raise ValueError(f"{self._label}: what can be set is {', '.join(after)}, got {key!r}")
+                raise ValueError(f"{self._label}: what can be set is {', '.join(after)}, got {brief(key)}")
         after |= changes
         self._class._check(self._label, after)
         changed = [key for key, value in changes.items() if value != self[key]]
@@ -83,9 +105,9 @@ class Group(dict[str, Any]):
         if fixed:
             raise ValueError(
                 f"{self._label}: {fixed[0]} must stay {self[fixed[0]]!r}, since the state was laid out for it,"
-                f" got {changes[fixed[0]]!r}"
+                f" got {brief(changes[fixed[0]])}"
             )
-        return after
+        return plain(after)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set several hyperparameters, all or none."""
@@ -102,10 +124,10 @@ class Group(dict[str, Any]):
             flat["beta1"], flat["beta2"] = flat["betas"]
         if flat.get("momentum_decay", 0) is None:
             flat["momentum_decay"] = float("inf")
-        decay = float(flat["weight_decay"])
+        decay = flat["weight_decay"]
         l2, decoupled = (0.0, decay) if self._class._decoupled else (decay, 0.0)
-        numbers = {name: float(flat[name]) for name in self.settings.hyper_names}
-        self.settings.set(numbers, l2, decoupled, bool(flat["maximize"]))
+        numbers = {name: flat[name] for name in self.settings.hyper_names}
+        self.settings.set(numbers, l2, decoupled, flat["maximize"])
 
     def _refuse(self, *args: Any) -> Any:
         raise TypeError(f"{self._label}: hyperparameters can be set, but not added or removed")
@@ -123,10 +145,10 @@ def split_groups(label: str, params: Params, hyper: Mapping[str, Any]) -> tuple[
     groups = []
     for i, group in enumerate(params):
         if not isinstance(group, Mapping) or "params" not in group:
-            raise TypeError(f'{label}: params[{i}] must be a mapping with "params", as params[0] is, got {group!r:.80}')
+            raise TypeError(f'{label}: params[{i}] must be a mapping with "params" like params[0], got {brief(group)}')
         unknown = [key for key in group if key != "params" and key not in hyper]
         if unknown:
-            raise ValueError(f"{label}: params[{i}] can override {', '.join(hyper)}, got {unknown[0]!r}")
+            raise ValueError(f"{label}: params[{i}] can override {', '.join(hyper)}, got {brief(unknown[0])}")
         groups.append((group["params"], {key: group.get(key, default) for key, default in hyper.items()}))
     return True, groups
 
@@ -138,7 +160,7 @@ def members(label: str, params: Any, first: int) -> tuple[Any, list[Name], list[
     if isinstance(params, Mapping):
         for name in params:
             if not isinstance(name, (str, int)):
-                raise TypeError(f"{label} must have names that are str or int, got {name!r}")
+                raise TypeError(f"{label} must have names that are str or int, got {brief(name)}")
         return tuple(params), list(params), list(params.values())
     if is_sequence(params):
         return len(params), list(range(first, first + len(params))), list(params)

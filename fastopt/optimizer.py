@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from reprlib import repr as brief
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 import numpy as np
@@ -88,9 +89,9 @@ class Optimizer:
         label = type(self).__name__
         hyper = {**hyper, "weight_decay": weight_decay, "maximize": maximize}
         if nonfinite not in NONFINITE:
-            raise ValueError(f"{label}: nonfinite must be one of {', '.join(NONFINITE)}, got {nonfinite!r}")
+            raise ValueError(f"{label}: nonfinite must be one of {', '.join(NONFINITE)}, got {brief(nonfinite)}")
         if num_threads is not None and not (isinstance(num_threads, (int, np.integer)) and num_threads >= 1):
-            raise ValueError(f"{label}: num_threads must be an integer >= 1 or None, got {num_threads!r}")
+            raise ValueError(f"{label}: num_threads must be an integer >= 1 or None, got {brief(num_threads)}")
 
         grouped, given = split_groups(label, params, hyper)
         self._lay_out(grouped, given, [None] * len(given), nonfinite, num_threads)
@@ -261,20 +262,20 @@ class Optimizer:
         label = f"{type(self).__name__}.load_state_dict"
         given = _entries(label, "the state", state_dict, ["format", "rule", "step_count", "groups", "state"])
         if given["format"] != FORMAT:
-            raise ValueError(f"{label}: format must be {FORMAT}, got {given['format']!r}")
+            raise ValueError(f"{label}: format must be {FORMAT}, got {brief(given['format'])}")
         if given["rule"] != type(self).__name__:
-            raise ValueError(f"{label}: rule must be {type(self).__name__!r}, got {given['rule']!r}")
+            raise ValueError(f"{label}: rule must be {type(self).__name__!r}, got {brief(given['rule'])}")
         step_count = _count(f"{label}: step_count", given["step_count"])
 
         groups = given["groups"]
         if not isinstance(groups, Sequence) or len(groups) != len(self.groups):
-            raise ValueError(f"{label}: groups must be a list of {len(self.groups)}, got {groups!r:.80}")
+            raise ValueError(f"{label}: groups must be a list of {len(self.groups)}, got {brief(groups)}")
         changes = []
         for i, (group, names, entry) in enumerate(zip(self.groups, self._members, groups, strict=True)):
             values = _entries(label, f"groups[{i}]", entry, list(group))
             if not isinstance(values["params"], Sequence) or set(values["params"]) != set(names):
                 raise ValueError(
-                    f"{label}: params of groups[{i}] must be {names!r:.200}, got {values['params']!r:.200}"
+                    f"{label}: params of groups[{i}] must be {names!r:.200}, got {brief(values['params'])}"
                 )
             del values["params"]
             try:
@@ -292,7 +293,7 @@ class Optimizer:
                 value = entry[key]
                 if key in carry:
                     if not isinstance(value, (float, int)):
-                        raise TypeError(f"{label}: {key!r} in the {where} must be a number, got {value!r:.80}")
+                        raise TypeError(f"{label}: {key!r} in the {where} must be a number, got {brief(value)}")
                 elif not isinstance(value, np.ndarray):
                     raise TypeError(f"{label}: {key!r} in the {where} must be an array, got {type(value).__name__}")
                 elif value.shape != array.shape or value.dtype != array.dtype:
@@ -359,5 +360,5 @@ def _entries(label: str, what: str, given: Any, names: Sequence[Any]) -> dict[An
 def _count(label: str, value: Any) -> int:
     """Return a number of steps, or raise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 1 << 62:
-        raise ValueError(f"{label} must be an integer >= 0, got {value!r:.80}")
+        raise ValueError(f"{label} must be an integer >= 0, got {brief(value)}")
     return int(value)

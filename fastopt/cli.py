@@ -1,0 +1,98 @@
+"""The command line: ``python -m fastopt COMMAND``.
+
+A command is one row of `COMMANDS`. Its function gets the arguments that follow its name, returns the exit code, and is
+imported only when it is called, so that no command pays for, or fails by, what another one needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+__all__ = ["COMMANDS", "Parser", "integer", "main", "names"]
+
+PROG = "python -m fastopt"
+
+# name: (module, function, what it does)
+COMMANDS = {
+    "demo": ("fastopt.demo", "main", "train a network with every rule, next to plain NumPy"),
+    "bench": ("fastopt.bench", "main", "time a step of each rule, against the memory's limit with --roofline"),
+    "config": ("fastopt.cli", "config", "print version, compiler, instruction set and threads"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An `argparse.ArgumentParser` that says what is wrong in one line, and exits with 2."""
+
+    def __init__(self, command: str = "", *, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=f"{PROG} {command}".rstrip(),
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message, without the usage, and leave."""
+        if message.startswith("argument "):  # "argument --epochs: must be" reads "--epochs must be"
+            message = message.removeprefix("argument ").replace(": ", " ", 1)
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """Return the argument type of a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {low} to {high}, got {text!r}")
+        return value
+
+    return parse
+
+
+def names(*known: str) -> Callable[[str], list[str]]:
+    """Return the argument type of a list of known names, separated by commas."""
+
+    def parse(text: str) -> list[str]:
+        chosen = text.split(",")
+        if not set(chosen) <= set(known) or len(set(chosen)) < len(chosen):
+            required = f"must be names from {', '.join(known)}, each at most once, with commas between them"
+            raise argparse.ArgumentTypeError(f"{required}; got {text!r}")
+        return chosen
+
+    return parse
+
+
+def config(arguments: Sequence[str]) -> int:
+    """Print `fastopt.show_config()`."""
+    Parser("config", description="Print version, compiler, instruction set and threads.").parse_args(arguments)
+    import fastopt
+
+    fastopt.show_config()
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name, and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = Parser(
+        description="Optimizer update rules as fused C loops on NumPy arrays.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:10}{summary}" for name, (_, _, summary) in COMMANDS.items())
+        + f"\n\n{PROG} COMMAND --help tells more.",
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, one of those below")
+    module, function, _ = COMMANDS[parser.parse_args(arguments[:1]).command]
+    try:
+        code: int = getattr(import_module(module), function)(arguments[1:])
+    except KeyboardInterrupt:
+        return 130
+    return code

@@ -1,0 +1,310 @@
+"""Every rule in plain NumPy, as its paper writes it and as one would write it by hand.
+
+The demo and the benchmarks race fastopt against these functions, and the tests compare its results with theirs. Each
+function updates the parameter ``p`` in place and leaves the gradient ``g`` alone. ``state`` is a dict, empty before the
+first step, that keeps the state arrays by the letters of the papers. ``t`` counts the steps from 1.
+
+All of them share two options: ``weight_decay``, the L2 penalty whose gradient ``weight_decay * p`` is added to ``g``
+(in `adamw` it shrinks the parameter instead), and ``maximize``, which walks up the gradient.
+
+>>> p, state = np.array([1.0, -2.0]), {}
+>>> for t in range(1, 4):
+...     adam(p, 2 * p, state, t, lr=0.1)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["adadelta", "adagrad", "adam", "adamax", "adamw", "nadam", "rmsprop", "sgd"]
+
+Array = NDArray[np.floating[Any]]
+State = dict[str, Any]
+
+
+def _gradient(p: Array, g: Array, weight_decay: float, maximize: bool) -> Array:
+    """Return the gradient that the rule follows."""
+    if maximize:
+        g = -g
+    if weight_decay:
+        g = g + weight_decay * p
+    return g
+
+
+def _zeros(state: State, p: Array, *names: str) -> None:
+    """On the first step, fill the state with arrays of zeros."""
+    for name in names:
+        if name not in state:
+            state[name] = np.zeros_like(p)
+
+
+def sgd(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Gradient descent, and the two momenta.
+
+    SGD, Robbins & Monro, "A stochastic approximation method", 1951::
+
+        p -= lr * g
+
+    Momentum, Polyak, "Some methods of speeding up the convergence of iteration methods", 1964; b = g on step 1::
+
+        b = momentum * b + (1 - dampening) * g
+        p -= lr * b
+
+    Nesterov, as in Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013::
+
+        b = momentum * b + g
+        p -= lr * (g + momentum * b)
+    """
+    g = _gradient(p, g, weight_decay, maximize)
+    if momentum:
+        if t == 1:
+            state["b"] = g.copy()
+        else:
+            state["b"] = momentum * state["b"] + (1 - dampening) * g
+        g = g + momentum * state["b"] if nesterov else state["b"]
+    p -= lr * g
+
+
+def adagrad(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-2,
+    lr_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: float = 1e-10,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Adagrad. Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning", 2011.
+
+    ::
+
+        G += g^2
+        p -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(G) + eps)
+    """
+    g = _gradient(p, g, weight_decay, maximize)
+    if t == 1:
+        state["G"] = np.full_like(p, initial_accumulator_value)
+    G = state["G"] = state["G"] + g**2
+    p -= lr / (1 + (t - 1) * lr_decay) * g / (np.sqrt(G) + eps)
+
+
+def adadelta(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1.0,
+    rho: float = 0.9,
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Adadelta. Zeiler, "ADADELTA: an adaptive learning rate method", 2012.
+
+    ::
+
+        E = rho E + (1 - rho) g^2
+        d = sqrt(D + eps) / sqrt(E + eps) * g
+        D = rho D + (1 - rho) d^2
+        p -= lr d
+    """
+    g = _gradient(p, g, weight_decay, maximize)
+    _zeros(state, p, "E", "D")
+    E = state["E"] = rho * state["E"] + (1 - rho) * g**2
+    d = np.sqrt(state["D"] + eps) / np.sqrt(E + eps) * g
+    state["D"] = rho * state["D"] + (1 - rho) * d**2
+    p -= lr * d
+
+
+def rmsprop(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-2,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+    centered: bool = False,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """RMSprop. Tieleman & Hinton, lecture 6.5 of "Neural networks for machine learning", 2012.
+
+    ::
+
+        v = alpha v + (1 - alpha) g^2
+        p -= lr * g / (sqrt(v) + eps)
+
+    Centered, Graves, "Generating sequences with recurrent neural networks", 2013, divides by the standard deviation::
+
+        a = alpha a + (1 - alpha) g
+        p -= lr * g / (sqrt(v - a^2) + eps)
+
+    With momentum, the quotient q = g / (...) goes through a buffer: ``b = momentum b + q; p -= lr b``.
+    """
+    g = _gradient(p, g, weight_decay, maximize)
+    _zeros(state, p, "v")
+    v = state["v"] = alpha * state["v"] + (1 - alpha) * g**2
+    if centered:
+        _zeros(state, p, "a")
+        a = state["a"] = alpha * state["a"] + (1 - alpha) * g
+        v = np.maximum(v - a**2, 0)  # rounding can take it below zero
+    q = g / (np.sqrt(v) + eps)
+    if momentum:
+        _zeros(state, p, "b")
+        q = state["b"] = momentum * state["b"] + q
+    p -= lr * q
+
+
+def adam(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    amsgrad: bool = False,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Adam. Kingma & Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 1.
+
+    ::
+
+        m = beta1 m + (1 - beta1) g
+        v = beta2 v + (1 - beta2) g^2
+        m_hat = m / (1 - beta1^t)
+        v_hat = v / (1 - beta2^t)
+        p -= lr * m_hat / (sqrt(v_hat) + eps)
+
+    AMSGrad, Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018, takes the largest v so far.
+    """
+    beta1, beta2 = betas
+    g = _gradient(p, g, weight_decay, maximize)
+    _zeros(state, p, "m", "v")
+    m = state["m"] = beta1 * state["m"] + (1 - beta1) * g
+    v = state["v"] = beta2 * state["v"] + (1 - beta2) * g**2
+    if amsgrad:
+        _zeros(state, p, "vmax")
+        v = state["vmax"] = np.maximum(state["vmax"], v)
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    p -= lr * m_hat / (np.sqrt(v_hat) + eps)
+
+
+def adamw(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    amsgrad: bool = False,
+    weight_decay: float = 1e-2,
+    maximize: bool = False,
+) -> None:
+    """AdamW. Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
+
+    ::
+
+        p *= 1 - lr * weight_decay
+        p -= lr * m_hat / (sqrt(v_hat) + eps)        as in Adam
+    """
+    p *= 1 - lr * weight_decay
+    adam(p, g, state, t, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, maximize=maximize)
+
+
+def adamax(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Adamax. Kingma & Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 2, where eps = 0.
+
+    ::
+
+        m = beta1 m + (1 - beta1) g
+        u = max(beta2 u, |g| + eps)
+        p -= lr / (1 - beta1^t) * m / u              and nothing where u is 0
+    """
+    beta1, beta2 = betas
+    g = _gradient(p, g, weight_decay, maximize)
+    _zeros(state, p, "m", "u")
+    m = state["m"] = beta1 * state["m"] + (1 - beta1) * g
+    u = state["u"] = np.maximum(beta2 * state["u"], np.abs(g) + eps)
+    if eps == 0:
+        m, u = np.where(u == 0, 0, m), np.where(u == 0, 1, u)
+    p -= lr / (1 - beta1**t) * m / u
+
+
+def nadam(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    momentum_decay: float | None = 4e-3,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """NAdam. Dozat, "Incorporating Nesterov momentum into Adam", 2016.
+
+    ::
+
+        mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2)
+        m = beta1 m + (1 - beta1) g
+        v = beta2 v + (1 - beta2) g^2
+        m_hat = mu_(t+1) m / (1 - mu_1 ... mu_(t+1)) + (1 - mu_t) g / (1 - mu_1 ... mu_t)
+        v_hat = v / (1 - beta2^t)
+        p -= lr * m_hat / (sqrt(v_hat) + eps)
+
+    ``momentum_decay=None`` is the constant momentum mu_t = beta1.
+    """
+    beta1, beta2 = betas
+    decay = math.inf if momentum_decay is None else momentum_decay
+    mu, mu_next = (beta1 * (1 - 0.5 * 0.96 ** (i * decay)) for i in (t, t + 1))
+    product = state["mu_product"] = mu * state.get("mu_product", 1.0)
+    g = _gradient(p, g, weight_decay, maximize)
+    _zeros(state, p, "m", "v")
+    m = state["m"] = beta1 * state["m"] + (1 - beta1) * g
+    v = state["v"] = beta2 * state["v"] + (1 - beta2) * g**2
+    m_hat = mu_next * m / (1 - product * mu_next) + (1 - mu) * g / (1 - product)
+    v_hat = v / (1 - beta2**t)
+    p -= lr * m_hat / (np.sqrt(v_hat) + eps)
