@@ -1,0 +1,199 @@
+/* A program that uses the C API alone.  Prints every check that fails, and exits with their number. */
+#include "fastopt.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int failures;
+#define CHECK(condition) ((condition) ? (void)0 : (void)(failures++, printf("line %d: %s\n", __LINE__, #condition)))
+
+enum { N = 100003 };
+static float p[N], g[N], m[N], v[N], first_p[N], first_m[N], first_v[N];
+static const double adam[] = {1e-3, 0.9, 0.999, 1e-8};
+
+static fastopt_tensor make(const char *rule, fastopt_dtype dtype, ptrdiff_t n, void *param, const void *grad,
+                           const double *hyper)
+{
+    return (fastopt_tensor){
+        .rule = fastopt_find_rule(rule), .dtype = dtype, .n = n, .p = param, .g = grad, .step = 1, .hyper = hyper};
+}
+
+static void adam_steps(int num_threads)
+{
+    fastopt_tensor t = make("adam", FASTOPT_FLOAT32, N, p, g, adam);
+    t.state[0] = m;
+    t.state[1] = v;
+    memset(m, 0, sizeof m);
+    memset(v, 0, sizeof v);
+    for (int i = 0; i < N; i++)
+        p[i] = (float)i / N;
+    for (t.step = 1; t.step <= 3; t.step++) {
+        for (int i = 0; i < N; i++)
+            g[i] = (float)((i * 7 + t.step) % 11 - 5);
+        CHECK(fastopt_step(&t, 1, num_threads) == FASTOPT_OK);
+    }
+}
+
+/* Against the paper's formula in doubles. */
+static void test_adam(void)
+{
+    adam_steps(1);
+    double worst = 0;
+    for (int i = 0; i < N; i++) {
+        double x = (float)i / N, mean = 0, square = 0;
+        for (int t = 1; t <= 3; t++) {
+            const double grad = (i * 7 + t) % 11 - 5;
+            mean = 0.9 * mean + 0.1 * grad;
+            square = 0.999 * square + 0.001 * grad * grad;
+            x -= 1e-3 * mean / (1 - pow(0.9, t)) / (sqrt(square / (1 - pow(0.999, t))) + 1e-8);
+        }
+        worst = fmax(worst, fabs(x - p[i]));
+    }
+    CHECK(worst < 1e-6);
+}
+
+/* The same bits on every instruction set and any number of threads. */
+static void test_same_bits(void)
+{
+    const char *before = fastopt_isa();
+    adam_steps(1);
+    memcpy(first_p, p, sizeof p);
+    memcpy(first_m, m, sizeof m);
+    memcpy(first_v, v, sizeof v);
+    for (int i = 0; fastopt_isa_at(i); i++)
+        for (int threads = 1; threads <= 3; threads++) {
+            CHECK(fastopt_use_isa(fastopt_isa_at(i)));
+            CHECK(!strcmp(fastopt_isa(), fastopt_isa_at(i)));
+            adam_steps(threads);
+            CHECK(!memcmp(first_p, p, sizeof p) && !memcmp(first_m, m, sizeof m) && !memcmp(first_v, v, sizeof v));
+        }
+    CHECK(!fastopt_use_isa("abacus"));
+    CHECK(fastopt_use_isa(before));
+}
+
+/* Many tensors in one call: several rules, both dtypes, options, and one without a gradient. */
+static void test_many(void)
+{
+    const double momentum[] = {0.5, 0.5, 0}, sgd[] = {0.25};
+    const fastopt_options uphill = {.maximize = 1}, decay = {.weight_decay = 2}, decoupled = {.decoupled_decay = 2};
+    float a[2] = {1, 2}, a_grad[2] = {1, -1}, b[2] = {0};
+    double c[3] = {1, 2, 4}, c_grad[3] = {4, 4, 4}, d[1] = {7}, e[1] = {8}, f[1] = {8}, zero[1] = {0};
+    fastopt_tensor tensors[] = {
+        make("momentum", FASTOPT_FLOAT32, 2, a, a_grad, momentum),
+        make("sgd", FASTOPT_FLOAT64, 1, d, NULL, sgd),
+        make("sgd", FASTOPT_FLOAT64, 3, c, c_grad, sgd),
+        make("sgd", FASTOPT_FLOAT64, 1, e, zero, sgd),
+        make("sgd", FASTOPT_FLOAT64, 1, f, zero, sgd),
+    };
+    tensors[0].state[0] = b;
+    tensors[2].options = &uphill;
+    tensors[3].options = &decay;
+    tensors[4].options = &decoupled;
+    CHECK(fastopt_step(tensors, 5, 2) == FASTOPT_OK);
+    CHECK(a[0] == 0.5 && a[1] == 2.5 && b[0] == 1 && b[1] == -1);
+    CHECK(c[0] == 2 && c[1] == 3 && c[2] == 5);
+    CHECK(d[0] == 7);
+    CHECK(e[0] == 8 - 0.25 * 16 && f[0] == 8 * 0.5);
+    tensors[0].step = 2;
+    CHECK(fastopt_step(tensors, 1, 1) == FASTOPT_OK);
+    CHECK(a[0] == -0.25 && a[1] == 3.25 && b[0] == 1.5 && b[1] == -1.5);
+    CHECK(fastopt_step(NULL, 0, 1) == FASTOPT_OK);
+}
+
+/* A 3 x 2 window into a 3 x 4 array, with a gradient that is stored transposed and backwards. */
+static void test_strided(void)
+{
+    const double lr[] = {1};
+    double window[3][4] = {{1, 2, 9, 9}, {3, 4, 9, 9}, {5, 6, 9, 9}};
+    const double grad[2][3] = {{60, 50, 40}, {30, 20, 10}};
+    const fastopt_layout layout = {.ndim = 2,
+                                   .shape = {3, 2},
+                                   .p_stride = {4 * sizeof(double), sizeof(double)},
+                                   .g_stride = {-(ptrdiff_t)sizeof(double), -3 * (ptrdiff_t)sizeof(double)}};
+    fastopt_tensor t = make("sgd", FASTOPT_FLOAT64, 6, window, &grad[1][2], lr);
+    t.layout = &layout;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK);
+    const double expected[3][4] = {{1 - 10, 2 - 40, 9, 9}, {3 - 20, 4 - 50, 9, 9}, {5 - 30, 6 - 60, 9, 9}};
+    CHECK(!memcmp(window, expected, sizeof expected));
+}
+
+/* A carried double starts by itself on step 1 and is the caller's to keep. */
+static void test_carry(void)
+{
+    const double hyper[] = {0.1, 0.5, 0.75, 2, INFINITY}; /* constant momentum: mu_t = 0.5 */
+    double x[1] = {1}, grad[1] = {2}, mean[1] = {0}, square[1] = {0}, carry[1] = {NAN};
+    fastopt_tensor t = make("nadam", FASTOPT_FLOAT64, 1, x, grad, hyper);
+    t.state[0] = mean;
+    t.state[1] = square;
+    t.carry = carry;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK);
+    CHECK(carry[0] == 0.5 && fabs(x[0] - (1 - 0.1 * 8 / 3 / 4)) < 1e-15);
+    t.carry = NULL;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_BAD_TENSOR);
+}
+
+/* Every error comes before the first write, wherever in the list it is. */
+static void test_errors(void)
+{
+    const double good[] = {0.5}, bad_lr[] = {-1}, nan_lr[] = {NAN}, bad_beta[] = {1e-3, 0.9, 1, 1e-8};
+    const fastopt_options bad_decay = {.weight_decay = -1}, bad_decoupled = {.decoupled_decay = INFINITY};
+    double x[1] = {1}, y[1] = {1}, grad[1] = {1}, mean[1] = {0}, square[1] = {0};
+#define REFUSED(status, ...)                                                                                           \
+    do {                                                                                                               \
+        fastopt_tensor both[] = {make("sgd", FASTOPT_FLOAT64, 1, x, grad, good),                                       \
+                                 make("sgd", FASTOPT_FLOAT64, 1, y, grad, good)};                                      \
+        fastopt_tensor *t = &both[1];                                                                                  \
+        t->state[0] = mean;                                                                                            \
+        t->state[1] = square;                                                                                          \
+        __VA_ARGS__;                                                                                                   \
+        CHECK(fastopt_step(both, 2, 1) == (status));                                                                   \
+        CHECK(x[0] == 1 && y[0] == 1 && mean[0] == 0 && square[0] == 0);                                               \
+    } while (0)
+    REFUSED(FASTOPT_BAD_HYPER, t->hyper = bad_lr);
+    REFUSED(FASTOPT_BAD_HYPER, t->hyper = nan_lr);
+    REFUSED(FASTOPT_BAD_HYPER, t->rule = fastopt_find_rule("adam"); t->hyper = bad_beta);
+    REFUSED(FASTOPT_BAD_HYPER, t->options = &bad_decay);
+    REFUSED(FASTOPT_BAD_HYPER, t->options = &bad_decoupled);
+    REFUSED(FASTOPT_BAD_TENSOR, t->rule = NULL);
+    REFUSED(FASTOPT_BAD_TENSOR, t->hyper = NULL);
+    REFUSED(FASTOPT_BAD_TENSOR, t->p = NULL);
+    REFUSED(FASTOPT_BAD_TENSOR, t->n = -1);
+    REFUSED(FASTOPT_BAD_TENSOR, t->step = 0);
+    REFUSED(FASTOPT_BAD_TENSOR, t->rule = fastopt_find_rule("adam"); t->hyper = adam; t->state[1] = NULL);
+}
+
+static void test_queries(void)
+{
+    CHECK(fastopt_find_rule("abacus") == NULL && fastopt_find_hyper("abacus") == NULL);
+    for (int i = 0; fastopt_rule_at(i); i++) {
+        const fastopt_rule *rule = fastopt_rule_at(i);
+        CHECK(rule->index == i && fastopt_find_rule(rule->name) == rule);
+        CHECK(!strcmp(rule->hyper[0], "lr"));
+        for (int h = 0; rule->hyper[h]; h++)
+            CHECK(fastopt_find_hyper(rule->hyper[h]) != NULL);
+    }
+    const fastopt_hyper *momentum = fastopt_find_hyper("momentum"), *dampening = fastopt_find_hyper("dampening");
+    CHECK(fastopt_in_range(momentum, 0) && !fastopt_in_range(momentum, 1) && !fastopt_in_range(momentum, NAN));
+    CHECK(fastopt_in_range(dampening, 1) && !fastopt_in_range(dampening, nextafter(1, 2)));
+    CHECK(!fastopt_in_range(fastopt_find_hyper("lr"), INFINITY));
+    CHECK(fastopt_version()[0] && fastopt_compiler()[0]);
+#ifdef _OPENMP
+    CHECK(fastopt_openmp() == _OPENMP);
+#else
+    CHECK(fastopt_openmp() == 0);
+#endif
+}
+
+int main(void)
+{
+    test_adam();
+    test_same_bits();
+    test_many();
+    test_strided();
+    test_carry();
+    test_errors();
+    test_queries();
+    return failures;
+}

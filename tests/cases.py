@@ -1,0 +1,155 @@
+"""One row per rule and option set, and the way from a row to the oracle."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import numpy as np
+import reference
+
+import fastopt
+
+# What every class takes, beside the options shared by all. Written out: the tests check the signatures against it.
+SHARED: dict[str, Any] = {"weight_decay": 0.0, "maximize": False}
+_ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "SGD": {"lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "nesterov": False} | SHARED,
+    "Adagrad": {"lr": 1e-2, "lr_decay": 0.0, "initial_accumulator_value": 0.0, "eps": 1e-10} | SHARED,
+    "Adadelta": {"lr": 1.0, "rho": 0.9, "eps": 1e-6} | SHARED,
+    "RMSprop": {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False} | SHARED,
+    "Adam": _ADAM | SHARED,
+    "AdamW": _ADAM | SHARED | {"weight_decay": 1e-2},
+    "Adamax": {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8} | SHARED,
+    "NAdam": {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "momentum_decay": 4e-3} | SHARED,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A class with some options, and the rule of rules.def that it must run."""
+
+    name: str
+    cls: str
+    rule: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, params: Any, **kwargs: Any) -> Any:
+        """The package's optimizer of this case."""
+        return getattr(fastopt, self.cls)(params, **{**self.kwargs, **kwargs})
+
+    def settings(self, **changed: Any) -> dict[str, Any]:
+        """All keyword arguments of the class, defaults included."""
+        return {**DEFAULTS[self.cls], **self.kwargs, **changed}
+
+    def hyper(self, **changed: Any) -> dict[str, float]:
+        """The hyperparameters of the rule, by the names of rules.def."""
+        settings = self.settings(**changed)
+        if "betas" in settings:
+            settings["beta1"], settings["beta2"] = settings["betas"]
+        if settings.get("momentum_decay", 0) is None:
+            settings["momentum_decay"] = inf
+        return {name: float(settings[name]) for name in reference.hyper_names(self.rule)}
+
+    def options(self, **changed: Any) -> dict[str, Any]:
+        """What happens around the rule, as reference.step takes it."""
+        settings = self.settings(**changed)
+        decay = "decoupled_decay" if self.cls == "AdamW" else "weight_decay"
+        return {decay: settings["weight_decay"], "maximize": settings["maximize"]}
+
+
+class Oracle:
+    """The case's optimizer for one parameter, which it copies."""
+
+    def __init__(self, case: Case, p: np.ndarray) -> None:
+        self.case, self.p, self.t = case, p.copy(), 0
+        accumulator = case.settings().get("initial_accumulator_value", 0.0)
+        self.state: dict[str, Any] = reference.new_state(case.rule, p, accumulator)
+
+    def step(self, g: np.ndarray, **changed: Any) -> None:
+        self.t += 1
+        hyper, options = self.case.hyper(**changed), self.case.options(**changed)
+        reference.step(self.case.rule, self.p, g, self.state, self.t, hyper, **options)
+
+    @property
+    def buffers(self) -> dict[str, np.ndarray]:
+        return {name: self.state[name] for name in reference.state_names(self.case.rule)}
+
+
+PLAIN = [
+    Case("sgd", "SGD", "sgd"),
+    Case("adagrad", "Adagrad", "adagrad"),
+    Case("adadelta", "Adadelta", "adadelta"),
+    Case("rmsprop", "RMSprop", "rmsprop"),
+    Case("adam", "Adam", "adam"),
+    Case("adamw", "AdamW", "adam"),
+    Case("adamax", "Adamax", "adamax"),
+    Case("nadam", "NAdam", "nadam"),
+]
+OPTIONS = [
+    Case("sgd-momentum", "SGD", "momentum", {"momentum": 0.9}),
+    Case("sgd-dampening", "SGD", "momentum", {"momentum": 0.9, "dampening": 0.3}),
+    Case("sgd-nesterov", "SGD", "nesterov", {"momentum": 0.9, "nesterov": True}),
+    Case("adagrad-lr_decay", "Adagrad", "adagrad", {"lr_decay": 0.1}),
+    Case("adagrad-accumulator", "Adagrad", "adagrad", {"initial_accumulator_value": 0.1}),
+    Case("rmsprop-centered", "RMSprop", "rmsprop_centered", {"centered": True}),
+    Case("rmsprop-momentum", "RMSprop", "rmsprop_momentum", {"momentum": 0.9}),
+    Case("rmsprop-both", "RMSprop", "rmsprop_centered_momentum", {"momentum": 0.9, "centered": True}),
+    Case("adam-amsgrad", "Adam", "amsgrad", {"amsgrad": True}),
+    Case("adamw-amsgrad", "AdamW", "amsgrad", {"amsgrad": True}),
+    Case("adamw-no_decay", "AdamW", "adam", {"weight_decay": 0.0}),
+    Case("adamax-eps=0", "Adamax", "adamax", {"eps": 0.0}),
+    Case("nadam-constant", "NAdam", "nadam", {"momentum_decay": None}),
+]
+STAGES = [
+    Case(f"{case.name}-{name}", case.cls, case.rule, kwargs)
+    for case in PLAIN
+    for name, kwargs in {
+        "weight_decay": {"weight_decay": 0.1},
+        "maximize": {"maximize": True},
+        "both_stages": {"weight_decay": 0.1, "maximize": True},
+    }.items()
+]
+CASES = PLAIN + OPTIONS + STAGES
+# Every rule once.
+RULES = list({case.rule: case for case in PLAIN + OPTIONS}.values())
+DTYPES = (np.float32, np.float64)
+
+
+def ids(value: Any) -> str | None:
+    """Readable test ids for cases and dtypes."""
+    if isinstance(value, Case):
+        return value.name
+    return value.__name__ if isinstance(value, type) else None
+
+
+def bits(x: np.ndarray) -> np.ndarray:
+    """x as integers, with one pattern for every NaN."""
+    x = np.ascontiguousarray(x)
+    return np.where(np.isnan(x), x.dtype.type("nan"), x).view(f"i{x.itemsize}")
+
+
+def assert_same_bits(actual: Any, expected: Any, what: str = "") -> None:
+    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), what
+    differ = bits(actual) != bits(expected)
+    if differ.any():
+        first = np.unravel_index(np.argmax(differ), differ.shape)
+        where = f"{what}{[int(i) for i in first]}"
+        message = f"{where}: {actual[first]!r}, expected {expected[first]!r}; {differ.sum()} of {differ.size} differ"
+        raise AssertionError(message)
+
+
+def assert_like(opt: Any, name: Any, p: np.ndarray, oracle: Oracle) -> None:
+    """Parameter and state are the oracle's to the bit."""
+    assert_same_bits(p, oracle.p.reshape(p.shape), f"{name}: p")
+    for letter, buffer in oracle.buffers.items():
+        assert_same_bits(opt.state[name][letter], buffer.reshape(p.shape), f"{name}: {letter}")
+
+
+def gradients(seed: int, shape: Any, dtype: Any) -> Iterator[np.ndarray]:
+    """Gradients over many magnitudes, with some zeros of either sign."""
+    rng = np.random.default_rng(seed)
+    while True:
+        g = rng.standard_normal(shape) * 10.0 ** rng.integers(-4, 2, shape)
+        g = np.where(rng.random(shape) < 0.02, np.copysign(0.0, g), g)
+        yield np.asarray(g, dtype)

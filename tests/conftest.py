@@ -1,0 +1,17 @@
+import pytest
+from hypothesis import settings
+
+import fastopt
+
+# The same examples on every run, and no limit on the time of one: a busy machine is not a bug.
+settings.register_profile("fastopt", derandomize=True, deadline=None, max_examples=200)
+settings.load_profile("fastopt")
+
+
+@pytest.fixture(params=fastopt._core.available_isas())
+def isa(request):
+    """Every instruction set that this CPU has, in turn."""
+    before = fastopt._core.isa()
+    fastopt._core.use_isa(request.param)
+    yield request.param
+    fastopt._core.use_isa(before)

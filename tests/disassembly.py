@@ -1,0 +1,77 @@
+"""Whether the compiler vectorised the loops: python disassembly.py FILE, an extension module or object with symbols.
+
+Counts the arithmetic of every rule's loop by width. A vectorised loop has packed instructions on the registers of its
+instruction set, beside scalar ones for the elements left over; an operation that is only ever scalar, a fused
+multiply-add or an approximate root or quotient is a problem. Exits with 1 when there is one. x86-64 only.
+"""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+REGISTERS = {"baseline": ("xmm",), "avx2": ("ymm",), "avx512": ("ymm", "zmm")}
+LOOP = re.compile(r"^[0-9a-f]+ <_?(?P<rule>\w+)_(?P<dtype>f32|f64)_(?P<isa>baseline|avx2|avx512)(\.\w+)*>:$")
+ARITHMETIC = re.compile(r"\tv?(?P<op>add|sub|mul|div|sqrt)(?P<lanes>[ps])[sd]\s.*?(?P<register>[xyz]mm)")
+INEXACT = re.compile(r"\t(?P<name>vf[n]?m(?:add|sub)\w+|v?r(?:sqrt|cp)\w+)\s")
+
+
+def loops(file: Path, rules: set[str]) -> dict[tuple[str, str, str], Counter[str]]:
+    """The instructions of every loop in the file: (rule, dtype, isa) -> how many of "mul packed ymm" and so on."""
+    text = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", str(file)], check=True, capture_output=True, text=True
+    ).stdout
+    found: dict[tuple[str, str, str], Counter[str]] = {}
+    counts: Counter[str] = Counter()
+    for line in text.splitlines():
+        if line.endswith(">:"):
+            loop = LOOP.match(line)
+            counts = Counter()  # of a function that is no loop, and forgotten
+            if loop and loop["rule"] in rules:
+                counts = found.setdefault((loop["rule"], loop["dtype"], loop["isa"]), counts)
+        elif match := ARITHMETIC.search(line):
+            counts[f"{match['op']} {'packed ' + match['register'] if match['lanes'] == 'p' else 'scalar'}"] += 1
+        elif match := INEXACT.search(line):
+            counts[match["name"]] += 1
+    return found
+
+
+def problems(file: Path, rules: set[str]) -> list[str]:
+    """What is wrong with the loops in the file, one line each."""
+    found = loops(file, rules)
+    wrong = []
+    for isa in sorted({key[2] for key in found}):
+        for dtype in ("f32", "f64"):
+            for rule in sorted(rules):
+                name, counts = f"{rule}_{dtype}_{isa}", found.get((rule, dtype, isa))
+                if counts is None:
+                    wrong.append(f"{name}: not in the file")
+                    continue
+                packed = {key.split()[0] for key in counts if " packed " in key and key.endswith(REGISTERS[isa])}
+                scalar = {key.split()[0] for key in counts if key.endswith("scalar")}
+                if (isa, dtype) == ("baseline", "f64"):
+                    pass  # two lanes: for a loop with conditions a compiler may rightly choose scalars
+                elif not packed:
+                    wrong.append(f"{name}: no packed instruction on {' or '.join(REGISTERS[isa])} registers")
+                elif scalar - packed:
+                    wrong.append(f"{name}: only scalar {', '.join(sorted(scalar - packed))}")
+                wrong += [f"{name}: {key}" for key in counts if INEXACT.match(f"\t{key} ")]
+    return wrong
+
+
+def main(file: Path) -> int:
+    rows = re.findall(r"^RULE\((\w+),", (Path(__file__).parents[1] / "csrc/rules.def").read_text(), re.MULTILINE)
+    found = loops(file, set(rows))
+    if not found:
+        print(f"{file}: no loops, or no symbols")
+        return 1
+    for (rule, dtype, isa), counts in sorted(found.items()):
+        print(f"{rule}_{dtype}_{isa}: " + ", ".join(f"{n} {key}" for key, n in sorted(counts.items())))
+    wrong = problems(file, set(rows))
+    print("\n".join(wrong))
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,237 @@
+"""The oracle: every row of csrc/rules.def in plain NumPy, one operation at a time in the order of the C loop.
+
+The two agree to the last bit in float32 and in float64. Scalars of a step are computed in Python floats, as C does in
+doubles, and rounded once to the dtype of the parameter. Kernels run with subnormals flushed, so the arrays here are
+`Flushed` ones. Written for the tests alone; the package never imports it.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from decimal import Context, Decimal
+from typing import Any
+
+import numpy as np
+
+
+def flush(x: Any) -> np.ndarray:
+    """x with subnormals replaced by zeros of the same sign."""
+    x = np.asarray(x)
+    if x.dtype.kind != "f":
+        return x
+    return np.where(abs(x) < np.finfo(x.dtype).smallest_normal, np.copysign(x.dtype.type(0), x), x)
+
+
+class Flushed(np.ndarray):
+    """An array whose arithmetic takes subnormals for 0 and gives 0 for subnormals."""
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        result = flush(getattr(ufunc, method)(*map(flush, inputs), **kwargs))
+        if out is None:
+            return result.view(Flushed)
+        out[0].view(np.ndarray)[...] = result
+        return out[0]
+
+
+def power(b: float, n: int) -> float:
+    """b**n, rounded once: libm's pow may be wrong in its last bit."""
+    return float(Context(prec=80).power(Decimal(b), n))
+
+
+def exp(x: float) -> float:
+    """exp(x) for x <= 0 by the operations of csrc/exact.h, because libm's differs between machines."""
+    if x < -745:
+        return 0.0
+    k = math.floor(x * 1.4426950408889634 + 0.5)
+    r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10
+    total = 1.0
+    for i in range(14, 0, -1):
+        total = 1 + total * r / i
+    return math.ldexp(total, k)
+
+
+def larger(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The maximum, NaN where either is."""
+    return np.where((x > y) | (x != x), x, y)
+
+
+# The rules. Parameter and gradient, then the state by the paper's letters, then t, the step counted from 1, and the
+# hyperparameters in the order of rules.def. A rule that carries a double from step to step has a `carry`.
+
+
+def sgd(p, g, *, t, lr):
+    T = p.dtype.type
+    p -= T(lr) * g
+
+
+def momentum(p, g, b, *, t, lr, momentum, dampening):
+    T = p.dtype.type
+    undamped = T(1) if t == 1 or momentum == 0 else T(1 - dampening)
+    b[...] = T(momentum) * b + undamped * g
+    p -= T(lr) * b
+
+
+def nesterov(p, g, b, *, t, lr, momentum):
+    T = p.dtype.type
+    b[...] = T(momentum) * b + g
+    p -= T(lr) * (g + T(momentum) * b)
+
+
+def adagrad(p, g, G, *, t, lr, lr_decay, eps):
+    T = p.dtype.type
+    lr_t = T(lr / (1 + (t - 1) * lr_decay))
+    G += g * g
+    p -= lr_t * g / (np.sqrt(G) + T(eps))
+
+
+def adadelta(p, g, E, D, *, t, lr, rho, eps):
+    T = p.dtype.type
+    E[...] = T(rho) * E + T(1 - rho) * (g * g)
+    d = np.sqrt((D + T(eps)) / (E + T(eps))) * g
+    D[...] = T(rho) * D + T(1 - rho) * (d * d)
+    p -= T(lr) * d
+
+
+def mean_square(v, g, alpha):
+    T = v.dtype.type
+    v[...] = T(alpha) * v + T(1 - alpha) * (g * g)
+
+
+def variance(v, a, g, alpha):
+    T = a.dtype.type
+    mean_square(v, g, alpha)
+    a[...] = T(alpha) * a + T(1 - alpha) * g
+    difference = v - a * a
+    return np.where(difference < 0, T(0), difference).view(Flushed)
+
+
+def rmsprop(p, g, v, *, t, lr, alpha, eps):
+    T = p.dtype.type
+    mean_square(v, g, alpha)
+    p -= T(lr) * g / (np.sqrt(v) + T(eps))
+
+
+def rmsprop_centered(p, g, v, a, *, t, lr, alpha, eps):
+    T = p.dtype.type
+    p -= T(lr) * g / (np.sqrt(variance(v, a, g, alpha)) + T(eps))
+
+
+def rmsprop_momentum(p, g, v, b, *, t, lr, alpha, eps, momentum):
+    T = p.dtype.type
+    mean_square(v, g, alpha)
+    b[...] = T(momentum) * b + g / (np.sqrt(v) + T(eps))
+    p -= T(lr) * b
+
+
+def rmsprop_centered_momentum(p, g, v, a, b, *, t, lr, alpha, eps, momentum):
+    T = p.dtype.type
+    b[...] = T(momentum) * b + g / (np.sqrt(variance(v, a, g, alpha)) + T(eps))
+    p -= T(lr) * b
+
+
+def moments(m, v, g, beta1, beta2):
+    T = m.dtype.type
+    m[...] = T(beta1) * m + T(1 - beta1) * g
+    v[...] = T(beta2) * v + T(1 - beta2) * (g * g)
+
+
+def adam(p, g, m, v, *, t, lr, beta1, beta2, eps):
+    T = p.dtype.type
+    lr_t, unbias2 = T(lr / (1 - power(beta1, t))), T(1 / math.sqrt(1 - power(beta2, t)))
+    moments(m, v, g, beta1, beta2)
+    p -= lr_t * m / (np.sqrt(v) * unbias2 + T(eps))
+
+
+def amsgrad(p, g, m, v, vmax, *, t, lr, beta1, beta2, eps):
+    T = p.dtype.type
+    lr_t, unbias2 = T(lr / (1 - power(beta1, t))), T(1 / math.sqrt(1 - power(beta2, t)))
+    moments(m, v, g, beta1, beta2)
+    vmax[...] = larger(vmax, v)
+    p -= lr_t * m / (np.sqrt(vmax) * unbias2 + T(eps))
+
+
+def adamax(p, g, m, u, *, t, lr, beta1, beta2, eps):
+    T = p.dtype.type
+    lr_t = T(lr / (1 - power(beta1, t)))
+    m[...] = T(beta1) * m + T(1 - beta1) * g
+    u[...] = larger(T(beta2) * u, abs(g) + T(eps))
+    p -= np.where(u == 0, T(0), lr_t * m / u)
+
+
+def nadam(p, g, m, v, *, t, carry, lr, beta1, beta2, eps, momentum_decay):
+    T = p.dtype.type
+
+    def mu_at(t):
+        return beta1 * (1 - 0.5 * exp(t * momentum_decay * -0.040821994520255166))  # ln 0.96
+
+    mu, mu_next = mu_at(t), mu_at(t + 1)
+    product = (1.0 if t == 1 else carry["mu_product"]) * mu
+    carry["mu_product"] = product
+    lr_m, lr_g = T(lr * mu_next / (1 - product * mu_next)), T(lr * (1 - mu) / (1 - product))
+    unbias2 = T(1 / math.sqrt(1 - power(beta2, t)))
+    moments(m, v, g, beta1, beta2)
+    p -= (lr_m * m + lr_g * g) / (np.sqrt(v) * unbias2 + T(eps))
+
+
+RULES: dict[str, Callable[..., None]] = {
+    rule.__name__: rule
+    for rule in (
+        sgd,
+        momentum,
+        nesterov,
+        adagrad,
+        adadelta,
+        rmsprop,
+        rmsprop_centered,
+        rmsprop_momentum,
+        rmsprop_centered_momentum,
+        adam,
+        amsgrad,
+        adamax,
+        nadam,
+    )
+}
+CARRIES = {"nadam": ("mu_product",)}
+
+
+def state_names(rule: str) -> tuple[str, ...]:
+    """The letters of a rule's state buffers, in order."""
+    names = inspect.signature(RULES[rule]).parameters.values()
+    return tuple(p.name for p in names if p.kind is p.POSITIONAL_OR_KEYWORD)[2:]
+
+
+def hyper_names(rule: str) -> tuple[str, ...]:
+    """A rule's hyperparameters, in order."""
+    names = inspect.signature(RULES[rule]).parameters.values()
+    return tuple(p.name for p in names if p.kind is p.KEYWORD_ONLY and p.name not in ("t", "carry"))
+
+
+def new_state(rule: str, p: np.ndarray, accumulator: float = 0.0) -> dict[str, np.ndarray]:
+    """State before the first step: zeros, except Adagrad's where asked."""
+    return {name: np.full_like(p, accumulator, subok=False) for name in state_names(rule)}
+
+
+def step(
+    rule: str,
+    p: np.ndarray,
+    g: np.ndarray,
+    state: dict[str, Any],
+    t: int,
+    hyper: Mapping[str, float],
+    *,
+    weight_decay: float = 0.0,
+    decoupled_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """One step in place on p and on the arrays (and carried doubles) of state: the stages, then the rule."""
+    T = p.dtype.type
+    p, g = p.view(Flushed), g.view(Flushed)
+    extra = {"carry": state} if rule in CARRIES else {}
+    with np.errstate(all="ignore"):
+        if maximize:
+            g = -g
+        if weight_decay:
+            g = g + T(weight_decay) * p
+        if decoupled_decay:
+            p *= T(1 - hyper["lr"] * decoupled_decay)
+        RULES[rule](p, g, *(state[name].view(Flushed) for name in state_names(rule)), t=t, **extra, **hyper)

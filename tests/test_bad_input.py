@@ -1,0 +1,503 @@
+"""Every mistake is a clear error before the first write: parameters, state and step counts stay as they were."""
+
+import copy
+import re
+from contextlib import contextmanager
+from math import inf, nan
+
+import numpy as np
+import pytest
+from cases import DEFAULTS, PLAIN, ids
+from numpy.lib.stride_tricks import as_strided
+
+import fastopt
+
+REFUSED = (TypeError, ValueError, FloatingPointError)
+
+
+def plain(value):
+    """Something to compare that holds the bits of every array in value."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    return repr(value)
+
+
+@contextmanager
+def refused(message, opt=None, *arrays):
+    """The block raises an error with this text, and neither the optimizer nor the arrays change."""
+
+    def everything():
+        return plain([opt and opt.state_dict(), opt and [group["params"] for group in opt.groups], list(arrays)])
+
+    before = everything()
+    with pytest.raises(REFUSED, match=re.escape(message) or None):
+        yield
+    assert everything() == before
+
+
+def stepped():
+    """An optimizer with something to lose."""
+    opt = fastopt.Adam({"w": np.ones((2, 3)), "b": np.ones(3)})
+    opt.step({"w": np.full((2, 3), 0.5), "b": np.full(3, -0.5)})
+    return opt
+
+
+# ---- Hyperparameters ----
+
+UNBOUNDED = ("finite and >= 0", [-1.0, inf, nan])
+BELOW_1 = ("in [0, 1)", [-0.1, 1.0, inf, nan])
+RANGES = {
+    "lr": UNBOUNDED,
+    "weight_decay": UNBOUNDED,
+    "eps": UNBOUNDED,
+    "lr_decay": UNBOUNDED,
+    "initial_accumulator_value": UNBOUNDED,
+    "momentum": BELOW_1,
+    "alpha": BELOW_1,
+    "rho": BELOW_1,
+    "dampening": ("in [0, 1]", [-0.1, 1.1, nan]),
+    "momentum_decay": (">= 0", [-1.0, nan]),
+}
+NOT_NUMBERS = ["0.1", 1j, [0.1]]
+
+
+def bad_hyper():
+    """Every class and hyperparameter with values it must refuse: class, name, value, message."""
+    for cls, defaults in DEFAULTS.items():
+        for name, default in defaults.items():
+            if name == "betas":
+                for i in (0, 1):
+                    for bad in (-0.1, 1.0, nan, "0.9"):
+                        betas = (bad, 0.9) if i == 0 else (0.9, bad)
+                        required = "a number" if bad == "0.9" else "in [0, 1)"
+                        yield cls, name, betas, f"betas[{i}] must be {required}, got {bad!r}"
+                for bad in (0.9, (0.9,), (0.9, 0.9, 0.9), None):
+                    yield cls, name, bad, f"betas must be a pair of numbers, got {bad!r}"
+            elif isinstance(default, bool):
+                for bad in (None, "yes", 2):
+                    yield cls, name, bad, f"{name} must be True or False, got {bad!r}"
+            else:
+                required, values = RANGES[name]
+                for bad in values:
+                    yield cls, name, bad, f"{name} must be {required}"
+                    yield cls, name, bad, f"got {bad!r}"
+                for bad in NOT_NUMBERS if name == "momentum_decay" else [*NOT_NUMBERS, None]:
+                    yield cls, name, bad, f"{name} must be a number, got {bad!r}"
+
+
+HYPER = pytest.mark.parametrize(("cls", "name", "value", "message"), list(bad_hyper()), ids=repr)
+
+
+@HYPER
+def test_hyperparameter_at_construction(cls, name, value, message):
+    p = np.ones(3)
+    with refused(message, None, p):
+        getattr(fastopt, cls)(p, **{name: value})
+    with refused(cls, None, p):
+        getattr(fastopt, cls)([{"params": p, name: value}])
+
+
+@HYPER
+def test_hyperparameter_in_a_group(cls, name, value, message):
+    opt = getattr(fastopt, cls)(np.ones(3))
+    with refused(message, opt):
+        opt.groups[0][name] = value
+    with refused(cls, opt):
+        opt.groups[0].update({"lr": 0.5, name: value})
+
+
+@pytest.mark.parametrize("case", PLAIN, ids=ids)
+@pytest.mark.parametrize("value", [-1.0, inf, nan, "0.1", None])
+def test_learning_rate(case, value):
+    opt = case.make([{"params": np.ones(3)}, {"params": np.ones(2), "lr": 0.5}])
+    with refused("lr must be ", opt):
+        opt.lr = value
+
+
+def test_the_message_in_full():
+    with pytest.raises(ValueError, match=re.escape("Adam: betas[1] must be in [0, 1), got 1.0") + "$"):
+        fastopt.Adam(np.ones(3), betas=(0.9, 1.0))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"nesterov": True}, {"nesterov": True, "momentum": 0.9, "dampening": 0.1}],
+    ids=["no momentum", "dampening"],
+)
+def test_nesterov(kwargs):
+    with refused("SGD: nesterov"):
+        fastopt.SGD(np.ones(3), **kwargs)
+    with refused("SGD"):
+        fastopt.SGD([{"params": np.ones(3), **kwargs}])
+
+
+@pytest.mark.parametrize("name", ["momentum", "dampening"])
+def test_nesterov_must_keep_its_momentum(name):
+    opt = fastopt.SGD(np.ones(3), momentum=0.9, nesterov=True)
+    with refused("SGD: nesterov", opt):
+        opt.groups[0][name] = {"momentum": 0.0, "dampening": 0.5}[name]
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [("SGD", "momentum", 0.9), ("SGD", "nesterov", True), ("RMSprop", "centered", True), ("Adam", "amsgrad", True)],
+)
+def test_what_the_state_was_laid_out_for(cls, name, value):
+    """Options that need other state buffers cannot come later."""
+    opt = getattr(fastopt, cls)(np.ones(3))
+    with refused(f"{cls}: ", opt):
+        opt.groups[0][name] = value
+
+
+def test_groups_keep_their_entries():
+    opt = fastopt.Adam(np.ones(3))
+    group = opt.groups[0]
+    with refused("'momentum'", opt):
+        group["momentum"] = 0.9
+    with refused("params", opt):
+        group["params"] = [np.ones(4)]
+    for remove in (lambda: group.pop("lr"), group.clear, group.popitem, lambda: group.__delitem__("lr")):
+        with refused("Adam", opt):
+            remove()
+
+
+def test_unknown_hyperparameter():
+    with pytest.raises(TypeError, match="momentum"):
+        fastopt.Adam(np.ones(3), momentum=0.9)
+    with refused("'momentum'"):
+        fastopt.Adam([{"params": np.ones(3), "momentum": 0.9}])
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2"])
+def test_num_threads(value):
+    with refused(f"num_threads must be an integer >= 1 or None, got {value!r}"):
+        fastopt.SGD(np.ones(3), num_threads=value)
+    with refused(f"got {value!r}"):
+        fastopt.set_num_threads(value)
+
+
+# ---- Parameters ----
+
+
+def read_only():
+    p = np.ones(3)
+    p.flags.writeable = False
+    return p
+
+
+PARAMETERS = {
+    "a list of numbers": (lambda: [1.0, 2.0], "float"),
+    "a number": (lambda: 1.0, "float"),
+    "None": (lambda: None, "NoneType"),
+    "a string": (lambda: "w", "str"),
+    "a set": (lambda: {1.0}, "set"),
+    "nothing": (list, "at least one"),
+    "an empty mapping": (dict, "at least one"),
+    "a nested list": (lambda: [[np.ones(3)]], "list"),
+    "read-only": (lambda: [np.ones(3), read_only()], "parameter 1 must be writable"),
+    "broadcast": (lambda: np.broadcast_to(np.ones(3), (2, 3)), "writable"),
+    "bool": (lambda: np.ones(3, bool), "bool"),
+    "integers": (lambda: {"w": np.ones(3, np.int64)}, "'w' must have dtype float32 or float64"),
+    "complex": (lambda: np.ones(3, complex), "complex128"),
+    "objects": (lambda: np.ones(3, object), "object"),
+    "float16": (lambda: np.ones(3, np.float16), "float16"),
+    "long double": (lambda: np.ones(3, np.longdouble), np.dtype(np.longdouble).name)
+    if np.dtype(np.longdouble) != np.dtype(float)
+    else (lambda: np.ones(3, "c8"), "complex64"),
+    "other byte order": (lambda: np.ones(3, np.dtype(np.float32).newbyteorder()), "byte order"),
+    "masked": (lambda: np.ma.masked_array([1.0, 2.0], [True, False]), "MaskedArray"),
+    "names that are not strings": (lambda: {(1, 2): np.ones(3)}, "(1, 2)"),
+    "a group without params": (lambda: [{"params": np.ones(3)}, {"lr": 0.1}], '"params"'),
+    "a group that is an array": (lambda: [{"params": np.ones(3)}, np.ones(3)], '"params"'),
+    "an array that is a group": (lambda: [np.ones(3), {"params": np.ones(3)}], "dict"),
+    "one name twice": (lambda: [{"params": {"w": np.ones(3)}}, {"params": {"w": np.ones(2)}}], "'w' twice"),
+}
+
+
+@pytest.mark.parametrize(("params", "message"), PARAMETERS.values(), ids=PARAMETERS)
+def test_parameters(params, message):
+    with refused(message):
+        fastopt.SGD(params())
+    with pytest.raises(REFUSED, match=r"^SGD"):
+        fastopt.SGD(params())
+
+
+BASE = np.arange(24.0)
+OVERLAPPING = {
+    "the same array twice": [BASE, BASE],
+    "two arrays of the same memory": [BASE[:], BASE[:]],
+    "an end and a start": [BASE[:10], BASE[9:]],
+    "inside another": [BASE, BASE[5:6]],
+    "interleaved, meeting once": [BASE[::2], BASE[::3]],
+    "a row and a column": [BASE.reshape(4, 6)[1], BASE.reshape(4, 6)[:, 2]],
+    "part of an element": [BASE[:2], BASE.view(np.float32)[3:4]],
+    "third and first": [BASE[:4], BASE[8:], BASE[3:5]],
+}
+DISJOINT = {
+    "halves": lambda base: [base[:12], base[12:]],
+    "interleaved": lambda base: [base[::2], base[1::2]],
+    "columns": lambda base: [base.reshape(4, 6)[:, 1], base.reshape(4, 6)[:, 4:]],
+    "blocks": lambda base: [base.reshape(4, 6)[:2, :3], base.reshape(4, 6)[:2, 3:], base.reshape(4, 6)[2:]],
+    "backwards": lambda base: [base[:12][::-1], base[12:][::-1]],
+    "nothing of it": lambda base: [base, base[3:3]],
+}
+
+
+@pytest.mark.parametrize("arrays", OVERLAPPING.values(), ids=OVERLAPPING)
+def test_parameters_that_overlap(arrays):
+    for params in (arrays, {f"p{i}": p for i, p in enumerate(arrays)}, [{"params": p} for p in arrays]):
+        with refused("must have its own memory", None, BASE):
+            fastopt.SGD(params)
+
+
+@pytest.mark.parametrize("views", DISJOINT.values(), ids=DISJOINT)
+def test_views_of_one_array(views):
+    """Views that do not overlap are parameters like any other."""
+    base = np.zeros(24)
+    arrays = views(base)
+    fastopt.SGD(arrays, lr=1.0).step([np.ones(p.shape) for p in arrays])
+    assert all((p == -1).all() for p in arrays)
+    assert base.sum() == -sum(p.size for p in arrays)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"), [((4,), (0,)), ((3, 3), (8, 8)), ((3, 2), (8, 16)), ((4,), (4,)), ((2, 2), (0, 8))]
+)
+def test_a_parameter_that_overlaps_itself(shape, strides):
+    base = np.arange(10.0)
+    with refused("overlap itself", None, base):
+        fastopt.SGD(as_strided(base, shape, strides))
+
+
+def test_a_parameter_that_changed_since():
+    """Its memory, shape or flags are the optimizer's business as long as that lives."""
+    g = np.ones(6)
+    for change in (lambda p: p.setflags(write=False), lambda p: setattr(p, "shape", (2, 3))):
+        p = np.ones(6)
+        opt = fastopt.Adam([p])
+        opt.step([g])
+        change(p)
+        with refused("Adam.step: parameter 0", opt):
+            opt.step([g if p.shape == (6,) else g.reshape(2, 3)])
+
+
+# ---- Gradients ----
+
+W, B = np.ones((2, 3)), np.ones(3)
+GRADIENTS = {
+    "nothing": (None, "gradients"),
+    "one missing": ({"w": W}, "'b'"),
+    "one too many": ({"w": W, "b": B, "c": B}, "'c'"),
+    "another name": ({"w": W, "c": B}, "'b'"),
+    "a sequence": ([W, B], "list"),
+    "an array": (W, "ndarray"),
+    "shape": ({"w": W, "b": np.ones(4)}, "gradient of 'b' has shape (4,), its parameter has (3,)"),
+    "transposed": ({"w": np.ones((3, 2)), "b": B}, "gradient of 'w' has shape (3, 2), its parameter has (2, 3)"),
+    "more axes": ({"w": W, "b": np.ones((1, 3))}, "(1, 3)"),
+    "a scalar": ({"w": W, "b": np.ones(())}, "()"),
+    "dtype": ({"w": W, "b": B.astype(np.float32)}, "float32"),
+    "integers": ({"w": W, "b": np.ones(3, int)}, "int64"),
+    "other byte order": ({"w": W, "b": B.astype(B.dtype.newbyteorder())}, "gradient of 'b' has dtype"),
+    "a list": ({"w": W, "b": [1.0, 1.0, 1.0]}, "gradient of 'b' must be a numpy.ndarray or None, got list"),
+    "a number": ({"w": W, "b": 1.0}, "float"),
+    "masked": ({"w": W, "b": np.ma.masked_array(B, [True, False, False])}, "MaskedArray"),
+}
+
+
+@pytest.mark.parametrize(("grads", "message"), GRADIENTS.values(), ids=GRADIENTS)
+def test_gradients(grads, message):
+    opt = stepped()
+    with refused(message, opt):
+        opt.step(grads)
+    with pytest.raises(REFUSED, match=r"^Adam\.step: "):
+        opt.step(grads)
+    opt.step({"w": W, "b": B})
+    assert opt.step_count == 2
+
+
+SEQUENCES = {
+    "too few": (lambda: [np.ones(3), np.ones(2)], [B], "2"),
+    "too many": (lambda: [np.ones(3), np.ones(2)], [B, np.ones(2), B], "2"),
+    "a mapping for a sequence": (lambda: [np.ones(3)], {0: B}, "dict"),
+    "an array for a sequence": (lambda: [np.ones(3)], B, "ndarray"),
+    "an array of rows for a sequence": (lambda: [np.ones(3), np.ones(3)], np.ones((2, 3)), "ndarray"),
+    "a sequence for an array": (lambda: np.ones(3), [B], "list"),
+    "a mapping for an array": (lambda: np.ones(3), {"w": B}, "dict"),
+    "a nested sequence": (lambda: [np.ones(3)], [[B]], "list"),
+    "a group missing": (lambda: [{"params": np.ones(3)}, {"params": np.ones(3)}], [B], "2"),
+    "no groups": (lambda: [{"params": np.ones(3)}], B, "ndarray"),
+    "an array for a group of one": (lambda: [{"params": [np.ones(3)]}], [B], "group 0"),
+    "a group too short": (lambda: [{"params": B.copy()}, {"params": [B.copy(), B.copy()]}], [B, [B]], "group 1"),
+}
+
+
+@pytest.mark.parametrize(("params", "grads", "message"), SEQUENCES.values(), ids=SEQUENCES)
+def test_gradient_structures(params, grads, message):
+    opt = fastopt.Adam(params())
+    with refused(message, opt):
+        opt.step(grads)
+    with pytest.raises(REFUSED, match=r"^Adam\.step: "):
+        opt.step(grads)
+
+
+@pytest.mark.parametrize("first", [None, np.ones(8)], ids=["first step", "later step"])
+@pytest.mark.parametrize(
+    "overlap", ["itself", "its view", "its part", "backwards", "the other", "state", "other state"]
+)
+def test_gradients_that_overlap(overlap, first):
+    """With a parameter or with the state, of the gradient's own parameter or of another."""
+    memory = np.arange(16.0)
+    p, q = memory[:8], memory[8:]
+    opt = fastopt.Adam([p, q])
+    opt.step([first, first])
+    g = {
+        "itself": p,
+        "its view": p[:],
+        "its part": memory[4:12],
+        "backwards": p[::-1],
+        "the other": q,
+        "state": opt.state[0]["m"],
+        "other state": opt.state[1]["v"][::-1],
+    }[overlap]
+    with refused("Adam.step: gradient of parameter 0 must not share memory", opt, memory):
+        opt.step([g, np.ones(8)])
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [lambda memory: memory[7::-1], lambda memory: np.broadcast_to(memory[7:8], 8), lambda memory: memory[7:8]],
+    ids=["backwards", "broadcast", "shorter"],
+)
+def test_an_overlapping_gradient_at_the_address_of_a_harmless_one(harmless):
+    """The address alone does not tell what a gradient reaches."""
+    memory = np.arange(20.0)
+    opt = fastopt.SGD([memory[8:16], np.ones(1)])
+    g = harmless(memory)
+    opt.step([g, None] if g.size == 8 else [None, g])
+    with refused("share memory", opt, memory):
+        opt.step([memory[7:15], None])
+
+
+def test_gradients_may_overlap_each_other():
+    p, q, g = np.zeros(3), np.zeros(3), np.ones(3)
+    fastopt.SGD([p, q], lr=1.0).step([g, g[::-1]])
+    np.testing.assert_array_equal([p, q], -1)
+
+
+@pytest.mark.parametrize("bad", [nan, inf, -inf])
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("at", [0, 1500, 2999])
+def test_gradients_that_are_not_finite(bad, strided, at):
+    """Where asked for, a step with one is refused, or left out; the damage may be anywhere."""
+    good, g = np.ones(3000), np.ones(6000)[::2] if strided else np.ones(3000)
+    g[at] = bad
+    opt = fastopt.Adam({"w": np.ones(3000), "b": np.ones(3000)}, nonfinite="raise")
+    opt.step({"w": good, "b": good})
+    with refused("Adam.step: gradients must be finite, got NaN or infinity in that of 'b'", opt):
+        opt.step({"w": good, "b": g})
+    opt = fastopt.Adam({"w": np.ones(3000), "b": np.ones(3000)}, nonfinite="skip")
+    opt.step({"w": good, "b": good})
+    before = plain([opt.groups[0]["params"], opt.state_dict()["state"]])
+    opt.step({"w": good, "b": g})
+    assert plain([opt.groups[0]["params"], opt.state_dict()["state"]]) == before
+    assert opt.skipped_steps == 1
+
+
+def test_nonfinite():
+    with refused("Adam: nonfinite must be one of propagate, raise, skip, got 'ignore'"):
+        fastopt.Adam(np.ones(3), nonfinite="ignore")
+
+
+# ---- load_state_dict ----
+
+
+def change(path, value):
+    """A change of the entry at path, or its removal."""
+
+    def apply(saved):
+        *way, last = path
+        for key in way:
+            saved = saved[key]
+        if value is None:
+            del saved[last]
+        else:
+            saved[last] = value
+
+    return apply
+
+
+SAVED = {
+    "no format": (change(["format"], None), "'format'"),
+    "a later format": (change(["format"], 99), "99"),
+    "another rule": (change(["rule"], "SGD"), "'SGD'"),
+    "no step count": (change(["step_count"], None), "'step_count'"),
+    "a negative step count": (change(["step_count"], -1), "-1"),
+    "a step count of 1.5": (change(["step_count"], 1.5), "1.5"),
+    "unknown entry": (change(["colour"], "red"), "'colour'"),
+    "no groups": (change(["groups"], None), "'groups'"),
+    "fewer groups": (change(["groups"], []), "groups"),
+    "groups that are a number": (change(["groups"], 3), "groups"),
+    "a group that is a number": (change(["groups", 0], 3), "int"),
+    "parameters of another name": (change(["groups", 0, "params"], ["w", "c"]), "'c'"),
+    "parameters that are a number": (change(["groups", 0, "params"], 3), "params"),
+    "no learning rate": (change(["groups", 0, "lr"], None), "'lr'"),
+    "unknown hyperparameter": (change(["groups", 0, "momentum"], 0.9), "'momentum'"),
+    "a bad hyperparameter": (change(["groups", 0, "lr"], -1.0), "lr must be finite and >= 0, got -1.0"),
+    "another option": (change(["groups", 0, "amsgrad"], True), "amsgrad"),
+    "state that is a number": (change(["state"], 3), "int"),
+    "a missing parameter": (change(["state", "b"], None), "'b'"),
+    "an unknown parameter": (change(["state", "c"], {}), "'c'"),
+    "a missing buffer": (change(["state", "b", "v"], None), "'v'"),
+    "an unknown buffer": (change(["state", "b", "u"], np.ones(3)), "'u'"),
+    "another shape": (change(["state", "b", "v"], np.ones(4)), "(4,)"),
+    "a shape that broadcasts": (change(["state", "w", "v"], np.ones(3)), "(3,)"),
+    "another dtype": (change(["state", "b", "v"], np.ones(3, np.float32)), "float32"),
+    "a list": (change(["state", "b", "v"], [0.0, 0.0, 0.0]), "list"),
+    "no step": (change(["state", "b", "step"], None), "'step'"),
+    "a negative step": (change(["state", "b", "step"], -1), "-1"),
+    "a step that is a string": (change(["state", "b", "step"], "1"), "'1'"),
+    "a step beyond 64 bits": (change(["state", "b", "step"], 2**64), str(2**64)),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SAVED.values(), ids=SAVED)
+def test_load_state_dict(spoil, message):
+    """The damage may come last: what was right before it is not taken over either."""
+    saved = stepped().state_dict()
+    saved["groups"][0]["lr"] = 0.25
+    spoil(saved)
+    opt = fastopt.Adam({"w": np.ones((2, 3)), "b": np.ones(3)})
+    with refused(message, opt):
+        opt.load_state_dict(saved)
+    with pytest.raises(REFUSED, match=r"^Adam\.load_state_dict: "):
+        opt.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("garbage", [None, 3, "text", [], {}, np.ones(3), [("format", 1)]], ids=repr)
+def test_load_garbage(garbage):
+    opt = stepped()
+    with refused("Adam.load_state_dict: ", opt):
+        opt.load_state_dict(garbage)
+
+
+@pytest.mark.parametrize("case", PLAIN, ids=ids)
+def test_load_the_state_of_another_class(case):
+    saved = case.make(np.ones(3)).state_dict()
+    for other in PLAIN:
+        if other.cls != case.cls:
+            opt = other.make(np.ones(3))
+            with refused(case.cls, opt):
+                opt.load_state_dict(copy.deepcopy(saved))
+
+
+@pytest.mark.parametrize("value", ["1", None, np.ones(3)], ids=["string", "None", "array"])
+def test_load_a_carried_number(value):
+    opt = fastopt.NAdam(np.ones(3))
+    saved = opt.state_dict()
+    saved["state"][0]["mu_product"] = value
+    with refused("'mu_product'", opt):
+        opt.load_state_dict(saved)

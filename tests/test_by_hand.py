@@ -1,0 +1,107 @@
+"""First steps worked out by hand. All start at p = 1 with lr = 0.1; other values are chosen so that roots come out."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+
+import fastopt
+
+BETAS = (0.5, 0.75)
+MU_1 = 0.9 * (1 - 0.5 * 0.96**0.004)
+MU_2 = 0.9 * (1 - 0.5 * 0.96**0.008)
+
+# name: class, options, gradients, the parameter after each
+STEPS = {
+    "sgd": ("SGD", {}, [0.5, -1], [0.95, 1.05]),
+    # p = 1, weight_decay = 0.5: g = 2 + 0.5 * 1;  then p = 0.75: g = 0 + 0.375
+    "sgd, L2": ("SGD", {"weight_decay": 0.5}, [2, 0], [0.75, 0.7125]),
+    "sgd, maximize": ("SGD", {"maximize": True}, [0.5], [1.05]),
+    # the decay still pulls to 0: g = -2 + 0.5 * 1
+    "sgd, maximize and L2": ("SGD", {"maximize": True, "weight_decay": 0.5}, [2], [1.15]),
+    # b = 0.5;  b = 0.9 * 0.5 + 0.5 = 0.95
+    "momentum": ("SGD", {"momentum": 0.9}, [0.5, 0.5], [0.95, 0.855]),
+    # b = 0.5, undamped on the first step;  b = 0.9 * 0.5 + 0.5 * 0.5 = 0.7
+    "momentum, dampening": ("SGD", {"momentum": 0.9, "dampening": 0.5}, [0.5, 0.5], [0.95, 0.88]),
+    # b = 0.5, along 0.5 + 0.9 * 0.5 = 0.95;  b = 0.95, along 0.5 + 0.9 * 0.95 = 1.355
+    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}, [0.5, 0.5], [0.905, 0.7695]),
+    # G = 4, 2 / 2 = 1;  G = 6.25, 1.5 / 2.5 = 0.6
+    "adagrad": ("Adagrad", {"eps": 0.0}, [2, 1.5], [0.9, 0.84]),
+    # the second step has lr = 0.1 / (1 + 1)
+    "adagrad, lr_decay": ("Adagrad", {"eps": 0.0, "lr_decay": 1.0}, [2, 1.5], [0.9, 0.87]),
+    # G = 5 + 4, 2 / 3
+    "adagrad, accumulator": ("Adagrad", {"eps": 0.0, "initial_accumulator_value": 5.0}, [2], [1 - 0.2 / 3]),
+    # eps stands outside the root: 2 / (2 + 2)
+    "adagrad, eps": ("Adagrad", {"eps": 2.0}, [2], [0.95]),
+    # E = 0.25 * 4 = 1, sqrt((0 + 1/3) / (1 + 1/3)) = 1/2, d = 1, D = 0.25
+    # E = 0.75 + 1 = 1.75, sqrt((1/4 + 1/3) / (7/4 + 1/3)) = sqrt(7/25), d = 2 sqrt(7) / 5
+    "adadelta": ("Adadelta", {"rho": 0.75, "eps": 1 / 3}, [2, 2], [0.9, 0.9 - 0.04 * sqrt(7)]),
+    # v = 0.25 * 4 = 1, 2 / (1 + 1) = 1;  v = 0.75 + 0.25 = 1, 1 / (1 + 1) = 0.5
+    "rmsprop": ("RMSprop", {"alpha": 0.75, "eps": 1.0}, [2, 1], [0.9, 0.85]),
+    # b = 1;  b = 0.5 * 1 + 0.5 = 1
+    "rmsprop, momentum": ("RMSprop", {"alpha": 0.75, "eps": 1.0, "momentum": 0.5}, [2, 1], [0.9, 0.8]),
+    # v = 0.5 * 4 = 2, a = 1, 2 / (sqrt(2 - 1) + 1) = 1;  v = 1 + 2 = 3, a = 1.5, 2 / (sqrt(3/4) + 1)
+    "rmsprop, centered": (
+        "RMSprop",
+        {"alpha": 0.5, "eps": 1.0, "centered": True},
+        [2, 2],
+        [0.9, 0.9 - 0.2 / (sqrt(0.75) + 1)],
+    ),
+    # b = 1;  b = 0.5 * 1 + 2 / (sqrt(3/4) + 1)
+    "rmsprop, both": (
+        "RMSprop",
+        {"alpha": 0.5, "eps": 1.0, "centered": True, "momentum": 0.5},
+        [2, 2],
+        [0.9, 0.85 - 0.2 / (sqrt(0.75) + 1)],
+    ),
+    # m_hat = 2, v_hat = 4, 2 / (2 + 2)
+    # m = 0.5 * 1 + 0.5 * 4 = 2.5, m_hat = 2.5 / 0.75;  v = 0.75 * 1 + 0.25 * 16 = 4.75, v_hat = 4.75 / 0.4375 = 76/7
+    "adam": ("Adam", {"betas": BETAS, "eps": 2.0}, [2, 4], [0.95, 0.95 - 1 / 3 / (sqrt(76 / 7) + 2)]),
+    # the first step is lr whatever the gradient
+    "adam, first step": ("Adam", {"eps": 0.0}, [1e-3], [0.9]),
+    # m = 2, v = 4;  m = 1, m_hat = 4/3, v = 3 but vmax = 4, v_hat = 4 / 0.4375 = 64/7
+    "amsgrad": (
+        "Adam",
+        {"betas": BETAS, "eps": 4.0, "amsgrad": True},
+        [4, 0],
+        [0.95, 0.95 - 0.4 / 3 / (8 / sqrt(7) + 4)],
+    ),
+    # L2 joins both moments: g = 1 + 1, so the step is that of adam with 2
+    "adam, L2": ("Adam", {"betas": BETAS, "eps": 2.0, "weight_decay": 1.0}, [1], [0.95]),
+    # p = 1 * (1 - 0.1 * 0.5), then 2 / (2 + 2)
+    "adamw": ("AdamW", {"betas": BETAS, "eps": 2.0, "weight_decay": 0.5}, [2], [0.9]),
+    # the decay does not turn round with the gradient: p = 0.95 + 0.05
+    "adamw, maximize": ("AdamW", {"betas": BETAS, "eps": 2.0, "weight_decay": 0.5, "maximize": True}, [2], [1.0]),
+    # m = 1, u = 2, 0.1 / 0.5 * 1/2 = 0.1;  m = 0.5 + 0.25, u = max(0.5 * 2, 0.5) = 1, 0.1 / 0.75 * 0.75
+    "adamax": ("Adamax", {"betas": (0.5, 0.5), "eps": 0.0}, [2, 0.5], [0.9, 0.8]),
+    # u = max(0, 2 + 2)
+    "adamax, eps": ("Adamax", {"betas": (0.5, 0.5), "eps": 2.0}, [2], [0.95]),
+    # u stays 0 until there is a gradient; then m = 0.5 * 2, m_hat = 1 / 0.75, u = 2
+    "adamax, no gradient": ("Adamax", {"betas": (0.5, 0.5), "eps": 0.0}, [0, 2], [1, 1 - 0.1 / 1.5]),
+    # m = 1, v_hat = 4;  0.5 * 1 / (1 - 0.25) + 0.5 * 2 / (1 - 0.5) = 8/3, over 2 + 2
+    "nadam, constant": ("NAdam", {"betas": BETAS, "eps": 2.0, "momentum_decay": None}, [2], [1 - 0.1 * 8 / 3 / 4]),
+    # mu_1 = mu_2 = 0.25;  0.25 * 1 / (1 - 0.0625) + 0.75 * 2 / (1 - 0.25) = 34/15, over 2 + 2
+    "nadam, no decay": ("NAdam", {"betas": BETAS, "eps": 2.0, "momentum_decay": 0.0}, [2], [1 - 0.1 * 34 / 15 / 4]),
+    # the default: m = 0.1 * 1, v_hat = 1, eps = 0
+    "nadam": ("NAdam", {"eps": 0.0}, [1], [1 - 0.1 * (MU_2 * 0.1 / (1 - MU_1 * MU_2) + (1 - MU_1) / (1 - MU_1))]),
+}
+
+
+@pytest.mark.parametrize(("cls", "kwargs", "grads", "after"), STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 4e-16), (np.float32, 2e-7)], ids=["float64", "float32"])
+def test_steps(cls, kwargs, grads, after, dtype, tolerance):
+    p = np.ones(3, dtype)
+    opt = getattr(fastopt, cls)(p, lr=0.1, **kwargs)
+    for g, wanted in zip(grads, after, strict=True):
+        opt.step(np.full(3, g, dtype))
+        np.testing.assert_allclose(p, wanted, rtol=tolerance, atol=0)
+
+
+def test_learning_rate_outside_the_momentum_buffer():
+    """A new learning rate takes effect at once: b = 1, then 1.5; p = 1 - 0.1 * 1 - 0.01 * 1.5."""
+    p = np.ones(1)
+    opt = fastopt.SGD(p, lr=0.1, momentum=0.5)
+    opt.step(np.ones(1))
+    opt.lr = 0.01
+    opt.step(np.ones(1))
+    np.testing.assert_allclose(p, 0.885, rtol=4e-16)

@@ -1,0 +1,71 @@
+"""The C core as an embedder uses it: its own compiler, no Python headers, with and without OpenMP."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).parents[1] / "csrc"
+PROGRAM = Path(__file__).with_name("c_api.c")
+# ISO C allows no fused multiply-add, but clang fuses by default.
+FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{CSRC}"]
+
+pytestmark = pytest.mark.skipif(not CSRC.is_dir(), reason="needs the source tree")
+
+
+def run(*command: object) -> str:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=["gcc", "clang"])
+def compiler(request):
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[[], ["-fopenmp"]], ids=["serial", "openmp"])
+def flags(request, compiler, tmp_path_factory):
+    if request.param:
+        probe = tmp_path_factory.mktemp("probe") / "probe.c"
+        probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+        command = [compiler, *request.param, str(probe), "-o", str(probe.with_suffix(""))]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip(f"{compiler} has no OpenMP runtime")
+    return FLAGS + request.param
+
+
+@pytest.fixture(scope="module")
+def objects(compiler, flags, tmp_path_factory):
+    """The core, compiled: one object per source."""
+    folder = tmp_path_factory.mktemp("objects")
+    for source in sorted(CSRC.glob("*.c")):
+        run(compiler, *flags, "-c", source, "-o", folder / f"{source.stem}.o")
+    return sorted(folder.glob("*.o"))
+
+
+def test_program(compiler, flags, objects, tmp_path):
+    program = tmp_path / "c_api"
+    run(compiler, *flags, *objects, PROGRAM, "-o", program, "-lm", "-pthread")
+    run(program)
+
+
+def test_every_global_symbol_has_the_prefix(objects):
+    if shutil.which("nm") is None:
+        pytest.skip("nm is not installed")
+    lines = [line for path in objects for line in run("nm", "-g", "--defined-only", path).splitlines()]
+    names = [line.split()[-1].lstrip("_") for line in lines if line]
+    assert "fastopt_step" in names
+    assert [name for name in names if not name.startswith("fastopt_")] == []
+
+
+@pytest.mark.parametrize("standard", ["c++11", "c++20"])
+def test_header_in_cxx(standard, tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    source = tmp_path / "user.cpp"
+    source.write_text('#include "fastopt.h"\nint main() { fastopt_tensor t{}; return fastopt_step(&t, 0, 1); }\n')
+    run("g++", f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{CSRC}", "-fsyntax-only", source)

@@ -1,0 +1,57 @@
+"""Every rule has its four rows: rules.def, the classes, the oracle, the cases."""
+
+import inspect
+
+import pytest
+import reference
+from cases import CASES, DEFAULTS, OPTIONS, PLAIN
+
+import fastopt
+from fastopt import numpy_rules
+
+ROWS = fastopt._core.rules()
+CLASSES = {
+    name: value
+    for name, value in vars(fastopt).items()
+    if inspect.isclass(value) and issubclass(value, fastopt.Optimizer) and value is not fastopt.Optimizer
+}
+
+
+def test_every_rule_has_an_oracle():
+    assert [row[0] for row in ROWS] == list(reference.RULES)
+
+
+@pytest.mark.parametrize(("rule", "state", "hyper", "carry"), ROWS, ids=[row[0] for row in ROWS])
+def test_rows_agree(rule, state, hyper, carry):
+    """The oracle has the buffers, hyperparameters and carried numbers of rules.def; cases and a kernel exist."""
+    assert reference.state_names(rule) == state
+    assert reference.hyper_names(rule) == hyper
+    assert reference.CARRIES.get(rule, ()) == carry
+    assert rule in {case.rule for case in PLAIN + OPTIONS}
+    assert rule in fastopt.kernels.__all__
+
+
+def test_every_class_has_cases():
+    assert set(CLASSES) == set(DEFAULTS) == {case.cls for case in PLAIN}
+    assert set(CLASSES) <= set(fastopt.__all__)
+    for cls, defaults in DEFAULTS.items():
+        tried = {name for case in CASES if case.cls == cls for name in case.kwargs}
+        switches = {name for name, default in defaults.items() if isinstance(default, bool)}
+        assert switches | {"weight_decay"} <= tried
+
+
+@pytest.mark.parametrize("cls", DEFAULTS)
+def test_signatures(cls):
+    """The classes, the plain NumPy rules and the cases have the same hyperparameters and defaults."""
+    parameters = inspect.signature(CLASSES[cls]).parameters
+    defaults = {name: p.default for name, p in parameters.items()}
+    assert (
+        defaults == {"params": inspect.Parameter.empty, "nonfinite": "propagate", "num_threads": None} | DEFAULTS[cls]
+    )
+    paper = inspect.signature(getattr(numpy_rules, cls.lower())).parameters.values()
+    assert {p.name: p.default for p in paper if p.kind is p.KEYWORD_ONLY} == DEFAULTS[cls]
+
+
+def test_names_of_cases():
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)

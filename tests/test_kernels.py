@@ -1,0 +1,178 @@
+"""fastopt.kernels: the rules on the caller's own buffers."""
+
+import numpy as np
+import pytest
+from cases import CASES, DTYPES, RULES, Case, Oracle, assert_same_bits, gradients, ids
+from test_bad_input import refused
+
+import fastopt
+
+
+def buffers(case: Case, p: np.ndarray) -> list[np.ndarray]:
+    """What the kernel takes after parameter and gradient: the state of Oracle before the first step."""
+    rule = getattr(fastopt.kernels, case.rule)
+    state = list(Oracle(case, p).buffers.values())
+    return state + [np.zeros(1) for _ in range(len(rule.buffers) - 2 - len(state))]
+
+
+@pytest.mark.parametrize("size", [0, 1, 65, 100003])
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_the_bits_of_the_class(case, dtype, size, isa):
+    own = np.random.default_rng(1).standard_normal(size).astype(dtype)
+    p, state = own.copy(), buffers(case, own)
+    opt, kernel = case.make(own), getattr(fastopt.kernels, case.rule)
+    for t, g in zip((1, 2, 3), gradients(2, size, dtype), strict=False):
+        opt.step(g)
+        kernel(p, g, *state, step=t, num_threads=t, **case.hyper(), **case.options())
+    assert_same_bits(p, own)
+    for (letter, wanted), buffer in zip(opt.state[0].items(), state, strict=True):
+        assert_same_bits(buffer.reshape(wanted.shape), wanted, letter)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3), (1, 4, 2)])
+def test_shapes(shape):
+    p, g, m, v = (np.ones(shape) for _ in range(4))
+    flat = [np.ones(p.size) for _ in range(4)]
+    hyper = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
+    fastopt.kernels.adam(p, g, m, v, step=3, **hyper)
+    fastopt.kernels.adam(*flat, step=3, **hyper)
+    assert_same_bits(p.reshape(-1), flat[0])
+
+
+def test_a_read_only_gradient():
+    p, g = np.ones(3), np.ones(3)
+    g.flags.writeable = False
+    fastopt.kernels.sgd(p, g, step=1, lr=0.5)
+    np.testing.assert_array_equal(p, 0.5)
+
+
+# ---- Mistakes ----
+
+MEMORY = np.arange(20.0)
+ADAM = {"step": 1, "lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
+
+
+def fresh() -> list:
+    return [np.ones(4) for _ in range(4)]
+
+
+def replaced(i: int, value: object) -> list:
+    arrays = fresh()
+    arrays[i] = value
+    return arrays
+
+
+def read_only(n: int) -> np.ndarray:
+    a = np.ones(n)
+    a.flags.writeable = False
+    return a
+
+
+BUFFERS = {
+    "none": ([], "p, g, m, v"),
+    "one missing": (fresh()[:3], "p, g, m, v"),
+    "one too many": ([*fresh(), np.ones(4)], "p, g, m, v"),
+    "a list": (replaced(1, [1.0] * 4), "g must be a numpy.ndarray"),
+    "None": (replaced(1, None), "g must be a numpy.ndarray"),
+    "integers": (replaced(0, np.ones(4, int)), "p must have dtype"),
+    "float16": (replaced(0, np.ones(4, np.float16)), "float16"),
+    "another dtype": (replaced(2, np.ones(4, np.float32)), "m must have"),
+    "other byte order": ([np.ones(4, np.dtype(float).newbyteorder())] * 4, "p must have dtype"),
+    "other byte order in one": (replaced(3, np.ones(4, np.dtype(float).newbyteorder())), "v must have"),
+    "another size": (replaced(1, np.ones(5)), "g must have"),
+    "another shape": (replaced(3, np.ones((2, 2))), "v must have"),
+    "a shape that broadcasts": (replaced(1, np.ones(1)), "g must have"),
+    "read-only parameter": (replaced(0, read_only(4)), "p must be writable"),
+    "read-only state": (replaced(3, read_only(4)), "v must be writable"),
+    "the gradient is the parameter": ([MEMORY[:4], MEMORY[:4], *fresh()[2:]], "share memory"),
+    "the gradient is state": ([np.ones(4), MEMORY[:4], np.ones(4), MEMORY[:4]], "share memory"),
+    "state is the parameter": ([MEMORY[:4], np.ones(4), MEMORY[1:5], np.ones(4)], "share memory"),
+    "state twice": ([*fresh()[:2], MEMORY[:4], MEMORY[3:7]], "share memory"),
+    "masked": (replaced(1, np.ma.masked_array(np.ones(4), [True, False, False, False])), "g must be a numpy.ndarray"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "message"), BUFFERS.values(), ids=BUFFERS)
+def test_bad_buffers(arrays, message):
+    with refused(message, None, *arrays):
+        fastopt.kernels.adam(*arrays, **ADAM)
+    with pytest.raises((TypeError, ValueError), match=r"^adam: "):
+        fastopt.kernels.adam(*arrays, **ADAM)
+
+
+@pytest.mark.parametrize("i", range(4))
+@pytest.mark.parametrize(
+    "stored",
+    [MEMORY[:8:2], MEMORY[3::-1], MEMORY[:8].view(np.uint8)[1:33].view(float)],
+    ids=["strided", "backwards", "unaligned"],
+)
+def test_layouts_are_handled_or_refused(i, stored):
+    """Never silently wrong."""
+    arrays, wanted = replaced(i, stored.copy()), replaced(i, stored.copy())
+    arrays[i] = stored
+    before = MEMORY.copy()
+    fastopt.kernels.adam(*wanted, **ADAM)
+    try:
+        fastopt.kernels.adam(*arrays, **ADAM)
+    except (TypeError, ValueError):
+        assert_same_bits(MEMORY, before)
+        for j in {0, 1, 2, 3} - {i}:
+            np.testing.assert_array_equal(arrays[j], 1)
+    else:
+        for array, copied in zip(arrays, wanted, strict=True):
+            assert_same_bits(array, copied)
+    finally:
+        MEMORY[:] = before
+
+
+BAD_KEYWORDS = {
+    "step of 0": ({"step": 0}, "step must be >= 1, got 0"),
+    "negative step": ({"step": -1}, "step must be"),
+    "step of 1.5": ({"step": 1.5}, ""),
+    "step None": ({"step": None}, "step must be"),
+    "step beyond 64 bits": ({"step": 2**64}, ""),
+    "negative learning rate": ({"lr": -1.0}, "adam: lr must be finite and >= 0, got -1.0"),
+    "NaN": ({"lr": float("nan")}, "adam: lr must be finite and >= 0, got nan"),
+    "beta of 1": ({"beta2": 1.0}, "adam: beta2 must be in [0, 1), got 1.0"),
+    "a string": ({"eps": "1e-8"}, ""),
+    "None": ({"eps": None}, ""),
+    "unknown": ({"alpha": 0.9}, "alpha"),
+    "betas": ({"betas": (0.9, 0.99)}, "betas"),
+    "negative decay": ({"weight_decay": -1.0}, "adam: weight_decay must be finite and >= 0, got -1.0"),
+    "infinite decay": ({"decoupled_decay": float("inf")}, "adam: decoupled_decay must be finite and >= 0, got inf"),
+    "no threads": ({"num_threads": 0}, "num_threads must be"),
+    "half a thread": ({"num_threads": 1.5}, ""),
+    "maximize that is no bool": ({"maximize": "yes"}, ""),
+}
+
+
+@pytest.mark.parametrize(("keywords", "message"), BAD_KEYWORDS.values(), ids=BAD_KEYWORDS)
+def test_bad_keywords(keywords, message):
+    arrays = fresh()
+    with refused(message, None, *arrays):
+        fastopt.kernels.adam(*arrays, **{**ADAM, **keywords})
+
+
+@pytest.mark.parametrize("name", ADAM)
+def test_missing_keywords(name):
+    arrays = fresh()
+    with refused(f"adam: {name} must be given", None, *arrays):
+        fastopt.kernels.adam(*arrays, **{key: value for key, value in ADAM.items() if key != name})
+
+
+@pytest.mark.parametrize("case", RULES, ids=ids)
+def test_every_rule_refuses_a_missing_buffer_and_a_bad_learning_rate(case):
+    p, g = np.ones(3), np.ones(3)
+    state, kernel, hyper = buffers(case, p), getattr(fastopt.kernels, case.rule), case.hyper()
+    with refused(f"{case.rule}: ", None, p, *state):
+        kernel(*[p, g, *state][:-1], step=1, **hyper)
+    with refused(f"{case.rule}: lr must be", None, p, *state):
+        kernel(p, g, *state, step=1, **{**hyper, "lr": -1.0})
+
+
+@pytest.mark.parametrize("carry", [np.zeros(1, np.float32), np.zeros(2), np.zeros(0), 0.0, [0.0]], ids=repr)
+def test_a_bad_carried_number(carry):
+    p, g, m, v = fresh()
+    with refused("nadam: mu_product must be", None, p, m, v):
+        fastopt.kernels.nadam(p, g, m, v, carry, **ADAM, momentum_decay=4e-3)

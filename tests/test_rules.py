@@ -1,0 +1,204 @@
+"""Every rule, dtype, size, instruction set and thread count gives the oracle's bits, and the paper's numbers."""
+
+import os
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+from cases import CASES, DTYPES, RULES, Case, Oracle, assert_like, assert_same_bits, gradients, ids
+
+import fastopt
+from fastopt import numpy_rules
+
+SIZES = (0, 1, 7, 63, 64, 65, 1023, 1025, 100003)
+CUTS = np.cumsum(SIZES)[:-1]
+STEPS = 4
+TINY = {dtype: np.finfo(dtype).smallest_normal for dtype in DTYPES}
+
+
+@cache
+def data(dtype: type) -> tuple[np.ndarray, list[np.ndarray]]:
+    """One long parameter, which the tests cut into the sizes, and its gradients."""
+    p = np.random.default_rng(1).standard_normal(sum(SIZES)).astype(dtype)
+    gs = gradients(2, p.shape, dtype)
+    return p, [next(gs) for _ in range(STEPS)]
+
+
+@cache
+def expected(case: Case, dtype: type) -> Oracle:
+    """The oracle after all steps. No rule looks at an element's neighbours, so all sizes are one run."""
+    p, gs = data(dtype)
+    oracle = Oracle(case, p)
+    for g in gs:
+        oracle.step(g)
+    return oracle
+
+
+def expected_cuts(case: Case, dtype: type) -> list[Oracle]:
+    """The same, one oracle per size."""
+    whole = expected(case, dtype)
+    cuts = [Oracle(case, p) for p in np.split(whole.p, CUTS)]
+    for letter, buffer in whole.buffers.items():
+        for cut, part in zip(cuts, np.split(buffer, CUTS), strict=True):
+            cut.state[letter] = part
+    return cuts
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_many_arrays(case, dtype, isa, threads):
+    p, gs = data(dtype)
+    params = [part.copy() for part in np.split(p, CUTS)]
+    opt = case.make(params, num_threads=threads)
+    for g in gs:
+        opt.step(np.split(g, CUTS))
+    for i, oracle in enumerate(expected_cuts(case, dtype)):
+        assert_like(opt, i, params[i], oracle)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_one_array_of_every_size(case, dtype, isa, threads):
+    start, gs = data(dtype)
+    for i, oracle in enumerate(expected_cuts(case, dtype)):
+        p = np.split(start, CUTS)[i].copy()
+        opt = case.make(p, num_threads=threads)
+        for g in gs:
+            opt.step(np.split(g, CUTS)[i])
+        assert_like(opt, 0, p, oracle)
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_paper_form(case):
+    start, gs = data(np.float64)
+    p, paper, state = start[-1000:].copy(), start[-1000:].copy(), {}
+    opt = case.make(p)
+    rule = getattr(numpy_rules, case.cls.lower())
+    for t, g in enumerate(gs, 1):
+        opt.step(g[-1000:])
+        rule(paper, g[-1000:], state, t, **case.settings())
+    np.testing.assert_allclose(p, paper, rtol=1e-12, atol=1e-12)
+    for letter, buffer in opt.state[0].items():
+        np.testing.assert_allclose(buffer, state[letter], rtol=1e-12, atol=1e-15, err_msg=letter)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("case", RULES, ids=ids)
+def test_a_hundred_steps(case, dtype):
+    """Bias corrections and carried scalars stay exact, and a new learning rate takes effect at once."""
+    p = np.linspace(-1, 1, 37, dtype=dtype)
+    oracle, opt, lr = Oracle(case, p), case.make(p), case.settings()["lr"]
+    for t, g in zip(range(1, 101), gradients(3, p.shape, dtype), strict=False):
+        opt.lr = lr / t
+        opt.step(g)
+        oracle.step(g, lr=lr / t)
+    assert_like(opt, 0, p, oracle)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("case", RULES, ids=ids)
+@pytest.mark.parametrize("start", [5000, 10**6, 2**40])
+def test_late_steps(case, dtype, start):
+    """The powers in the bias corrections after very many steps."""
+    p = np.linspace(-1, 1, 37, dtype=dtype)
+    oracle, opt = Oracle(case, p), case.make(p)
+    saved = opt.state_dict()
+    saved["state"][0]["step"] = oracle.t = start
+    if case.rule == "nadam":
+        saved["state"][0]["mu_product"] = oracle.state["mu_product"] = 1e-9
+    opt.load_state_dict(saved)
+    for _, g in zip(range(3), gradients(3, p.shape, dtype), strict=False):
+        opt.step(g)
+        oracle.step(g)
+    assert_like(opt, 0, p, oracle)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("case", [case for case in RULES if "centered" in case.rule], ids=ids)
+def test_a_variance_that_rounds_below_0(case, dtype, isa):
+    """A constant gradient has none, so that v - a^2 is nothing but rounding."""
+    p, g = np.ones(1000, dtype), np.linspace(1, 2, 1000, dtype=dtype)
+    oracle, opt, below = Oracle(case, p), case.make(p, alpha=0.5), 0
+    for _ in range(60):
+        opt.step(g)
+        oracle.step(g, alpha=0.5)
+        below += (oracle.state["v"] < oracle.state["a"] ** 2).sum()
+    assert below > 0
+    assert np.isfinite(p).all()
+    assert_like(opt, 0, p, oracle)
+
+
+def special_values(dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """Every pair of a special parameter and a special gradient, many times over so that vector loops meet them."""
+    info, tiny = np.finfo(dtype), TINY[dtype]
+    values = [0, 1, tiny, tiny / 2, info.smallest_subnormal, 1e-30, 1e15, info.max, np.inf]
+    values = np.array([sign * x for x in values for sign in (1, -1)] + [np.nan], dtype)
+    p, g = np.meshgrid(values, values)
+    return np.tile(p.ravel(), 3), np.tile(g.ravel(), 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_special_values(case, dtype, isa):
+    """Infinities, NaN, zeros of both signs, overflow and subnormals spread as in the oracle."""
+    p, g = special_values(dtype)
+    oracle, opt = Oracle(case, p), case.make(p)
+    for factor in (1, 0, -1):
+        with np.errstate(all="ignore"):
+            scaled = g * dtype(factor)
+        opt.step(scaled)
+        oracle.step(scaled)
+        assert_like(opt, 0, p, oracle)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("case", RULES, ids=ids)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_decay_into_subnormals(case, dtype, isa, threads):
+    """Gradients stop; state decays through the smallest normal number to 0 on every thread."""
+    # Gradients that they, or their squares, are just above it after a factor such as 1 - beta2.
+    near = np.outer([1, 10, 100, 1000], [1.0001, 1.002, 1.2]).ravel() * TINY[dtype]
+    few = np.concatenate([near, np.sqrt(near)]).astype(dtype)
+    p, g = np.full(100_008, 2 * TINY[dtype], dtype), np.tile(few, 100_008 // few.size)
+    oracle, opt = Oracle(case, p[: few.size]), case.make(p, num_threads=threads)
+    first = {}
+    for factor in (1, 0, 0, 0, 0, 0):
+        opt.step(g * dtype(factor))
+        oracle.step(few * dtype(factor))
+        first = first or {letter: buffer.copy() for letter, buffer in oracle.buffers.items()}
+    for name, actual, wanted in [("p", p, oracle.p)] + [(k, opt.state[0][k], v) for k, v in oracle.buffers.items()]:
+        assert_same_bits(actual, np.tile(wanted, p.size // few.size), name)
+        assert not ((actual != 0) & (abs(actual) < TINY[dtype])).any(), name
+    became_0 = any(((first[letter] != 0) & (buffer == 0)).any() for letter, buffer in oracle.buffers.items())
+    assert became_0 or case.rule in ("sgd", "adagrad")  # which have nothing that decays
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_the_callers_subnormals_are_left_alone(size):
+    """The flush mode is put back on the calling thread."""
+    fastopt.SGD(np.ones(size), num_threads=2).step(np.ones(size))
+    assert TINY[np.float64] / 2 > 0
+
+
+COUNT_THREADS = """
+import os, sys
+import numpy as np
+import fastopt
+p = np.zeros(100003, np.float32)
+opt = fastopt.SGD(p, num_threads=int(sys.argv[1]))
+before = len(os.listdir("/proc/self/task"))
+opt.step(np.ones_like(p))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc to count threads")
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_pinned_threads_run(threads):
+    """A step on n threads starts n - 1 beside the caller."""
+    run = [sys.executable, "-c", COUNT_THREADS, str(threads)]
+    assert int(subprocess.run(run, check=True, capture_output=True, text=True).stdout) == threads - 1
