@@ -1,0 +1,123 @@
+"""The command line: ``python -m bench.peers``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+import fastopt
+
+from . import footprint, report
+from .contenders import CONTENDERS
+from .race import Crew, Settings, race
+from .results import Results, available_memory, describe_machine, describe_versions
+from .workloads import EXTRAS, IMPORT, MEMORY, NOT_QUICK, QUICK, SWEEP, WORKLOADS, sweep
+
+MEMORY_SHARE = 0.6  # of the memory that is free at the start
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.peers", description="Race fastopt against what a user would pick instead."
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--quick", action="store_true", help="some workloads and peers, under three minutes (the default)"
+    )
+    form.add_argument("--full", action="store_true", help="everything, in about fifteen minutes")
+    parser.add_argument("--workloads", metavar="A,B", type=_names(*WORKLOADS, *EXTRAS), help="only these; see --list")
+    parser.add_argument("--peers", metavar="A,B", type=_names(*CONTENDERS), help="race only these against fastopt")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every raw round, the machine and the versions")
+    parser.add_argument("--picture", metavar="FILE", type=Path, help="draw bars; a sweep goes to FILE-sweep beside it")
+    parser.add_argument("--load", metavar="FILE", type=Path, help="report an earlier run's JSON instead of measuring")
+    parser.add_argument("--list", action="store_true", help="list workloads and peers")
+    return parser.parse_args(arguments)
+
+
+def _names(*known: str):  # type: ignore[no-untyped-def]
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not one of {', '.join(known)}")
+        return names
+
+    return read
+
+
+def prepare(options: argparse.Namespace) -> tuple[Settings, Results]:
+    """Choose how much to measure, and describe where."""
+    threads = fastopt.get_num_threads()
+    settings = Settings(
+        rounds=10 if options.full else 6,
+        turn=0.1 if options.full else 0.06,
+        threads=threads,
+        memory=int(available_memory() * MEMORY_SHARE),
+    )
+    shown = {"form": "full" if options.full else "quick", "rounds": settings.rounds, "turn_seconds": settings.turn}
+    return settings, Results(describe_machine(threads), describe_versions(), shown)
+
+
+def measure(options: argparse.Namespace, settings: Settings, results: Results, console: Console) -> None:
+    """Run what was asked for and print each table as soon as it is there."""
+    names = options.workloads or ((*WORKLOADS, *EXTRAS) if options.full else (*QUICK, *EXTRAS))
+    threads = settings.threads
+
+    def wanted(peers: Sequence[str]) -> list[str]:
+        if options.peers:
+            return [name for name in peers if name in options.peers]
+        return [name for name in peers if options.full or name not in NOT_QUICK]
+
+    with console.status("") as status:
+        progress = status.update
+        for name in names:
+            if name in WORKLOADS:
+                workload = WORKLOADS[name]
+                with Crew(threads) as crew:
+                    results.races.append(race(workload, wanted(workload.peers), settings, crew, progress))
+                console.print(report.race_table(results.races[-1]))
+        if IMPORT in names:
+            results.import_seconds = footprint.import_seconds(20 if options.full else 9, progress)
+        if MEMORY in names:
+            peers = footprint.MEMORY_PEERS if options.full else ()
+            results.memory = footprint.memory(wanted(peers), threads, progress)
+        if SWEEP in names:
+            with Crew(threads) as crew:  # the same processes for all sizes
+                for workload in sweep(*((1e8, 2) if options.full else (1e7, 1))):
+                    results.sweep.append(race(workload, wanted(workload.peers), settings, crew, progress))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if options.list:
+        console.print(report.listing())
+        return
+    if options.load:
+        results = Results.load(options.load)
+        console.print(report.heading(results))
+        for finished in results.races:
+            console.print(report.race_table(finished))
+    else:
+        settings, results = prepare(options)
+        console.print(report.heading(results))
+        try:
+            measure(options, settings, results, console)
+        except KeyboardInterrupt:
+            console.print("Interrupted; this is what there is.")
+    for table in report.closing_tables(results):
+        console.print(table)
+    if options.json:
+        results.save(options.json)
+    if options.picture:
+        from . import picture
+
+        for path in picture.draw(results, options.picture):
+            console.print(f"drew {path}")
+
+
+if __name__ == "__main__":
+    main()

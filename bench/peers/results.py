@@ -1,0 +1,237 @@
+"""What was measured: raw rounds, the statistics made of them, and their JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from .contenders import FASTOPT, MEMORY_LIMIT
+
+# Largest difference of a parameter from fastopt's after the checked steps, relative to the largest parameter. The
+# parameters are about 0.1 at most and a step moves one by 1e-3 to 1e-2: rounding stays below 1e-6, and any other
+# formula, an eps inside a root say, is far above.
+TOLERANCE = 1e-5
+
+# What a turn times. Where STEP is inside a training loop, the same steps are timed back to back, and after other work
+# on one thread, which leaves cold caches and sleeping threads as a loop does, but no BLAS.
+STEP, ALONE, COLD = "step", "alone", "cold"
+PACKAGES = ("fastopt", "numpy", "numba", "torch", "jax", "jaxlib", "optax", "deepspeed")
+
+
+@dataclass
+class Turn:
+    """Seconds per step of one contender in one round, batch by batch."""
+
+    round: int
+    seconds: dict[str, list[float]]
+
+
+@dataclass
+class Row:
+    """A contender in one race.
+
+    Attributes
+    ----------
+    problem : str
+        Why it did not race, or was not timed to the end.
+    difference : float or None
+        From fastopt's parameters, see `TOLERANCE`; None where there is nothing to compare.
+    """
+
+    name: str
+    note: str = ""
+    problem: str = ""
+    difference: float | None = None
+    turns: list[Turn] = field(default_factory=list)
+
+    @property
+    def raced(self) -> bool:
+        return bool(self.turns)
+
+    @property
+    def right(self) -> bool:
+        return self.difference is None or self.difference <= TOLERANCE
+
+    def per_round(self, what: str = STEP) -> dict[int, float]:
+        """Return each round's median."""
+        return {turn.round: median(turn.seconds[what]) for turn in self.turns if what in turn.seconds}
+
+    def median(self, what: str = STEP) -> float:
+        return median(self.per_round(what).values())
+
+    def quartiles(self, what: str = STEP) -> tuple[float, float]:
+        """Return the quartiles of the rounds' medians."""
+        values = list(self.per_round(what).values())
+        if len(values) < 2:
+            return values[0], values[0]
+        low, _, high = quantiles(values, n=4, method="inclusive")
+        return low, high
+
+    def percentile_90(self, what: str = STEP) -> float:
+        """Return the 90th percentile of all batches of all rounds."""
+        values = [seconds for turn in self.turns for seconds in turn.seconds[what]]
+        return quantiles(values, n=10, method="inclusive")[-1] if len(values) > 1 else values[0]
+
+
+def ratio(row: Row, base: Row, what: str = STEP) -> float:
+    """Return how many times as long as `base` a contender takes: the median of the ratios within rounds."""
+    mine, theirs = row.per_round(what), base.per_round(what)
+    return median(mine[i] / theirs[i] for i in mine.keys() & theirs.keys())
+
+
+@dataclass
+class Race:
+    """One workload's outcome."""
+
+    name: str
+    title: str
+    rule: str
+    arrays: int
+    elements: int
+    traffic: int  # bytes per step
+    inside_loop: bool
+    busy_cpus: float  # what others used when the race began
+    rows: dict[str, Row]
+
+    @property
+    def fastopt(self) -> Row:
+        return self.rows[FASTOPT]
+
+    def peers(self) -> list[Row]:
+        """Return the rows that can be compared with fastopt: they raced, and got the same answer."""
+        if not self.fastopt.raced:
+            return []
+        special = (FASTOPT, MEMORY_LIMIT)
+        return [row for row in self.rows.values() if row.name not in special and row.raced and row.right]
+
+    def share_of_limit(self) -> float | None:
+        """Return the memory limit's time as a share of fastopt's."""
+        limit = self.rows.get(MEMORY_LIMIT)
+        return ratio(limit, self.fastopt) if limit is not None and limit.raced and self.fastopt.raced else None
+
+
+@dataclass
+class Results:
+    """A whole run."""
+
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    races: list[Race] = field(default_factory=list)
+    sweep: list[Race] = field(default_factory=list)
+    import_seconds: list[float] = field(default_factory=list)
+    memory: dict[str, int | str] = field(default_factory=dict)  # bytes, or why there are none
+
+    def save(self, path: Path) -> None:
+        # Six digits are more than any clock has, and keep the file small.
+        path.write_text(json.dumps(_rounded(asdict(self)), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        data = json.loads(path.read_text())
+        for key in ("races", "sweep"):
+            data[key] = [_race(race) for race in data[key]]
+        return cls(**data)
+
+
+def _race(data: dict[str, Any]) -> Race:
+    rows = {
+        name: Row(**{**row, "turns": [Turn(**turn) for turn in row["turns"]]}) for name, row in data["rows"].items()
+    }
+    return Race(**{**data, "rows": rows})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def describe_machine(threads: int) -> dict[str, Any]:
+    return {
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "threads": threads,
+        "caches": _caches(),
+        "memory_gib": round(_memory_total() / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "environment": {
+            name: value for name, value in os.environ.items() if re.match(r"(OMP|OPENBLAS|MKL|FASTOPT|NUMBA)_", name)
+        },
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def busy_cpus(seconds: float = 0.25) -> float:
+    """Return how many CPUs are at work, while this process sleeps."""
+    before = _idle_and_total()
+    time.sleep(seconds)
+    after = _idle_and_total()
+    if before is None or after is None or after[1] == before[1]:
+        return 0.0
+    idle, total = (new - old for new, old in zip(after, before, strict=True))
+    return (1 - idle / total) * (os.cpu_count() or 1)
+
+
+def _idle_and_total() -> tuple[int, int] | None:
+    try:
+        ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    except OSError:
+        return None
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def available_memory() -> int:
+    return _meminfo("MemAvailable") or 4 * 2**30
+
+
+def _memory_total() -> int:
+    return _meminfo("MemTotal") or 0
+
+
+def _meminfo(name: str) -> int | None:
+    try:
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def _cpu() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _caches() -> dict[str, str]:
+    caches = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        caches[f"L{level} {kind.lower()}"] = size
+    return caches

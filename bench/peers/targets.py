@@ -1,0 +1,133 @@
+"""The bars to reach, in one place, and how a run stands against them.
+
+They hold for two cores of x86-64 with AVX2, float32, two threads; ratios are taken within one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from .contenders import CONTENDERS, FASTOPT
+from .results import ALONE, Race, Results, Row, ratio
+from .workloads import RULES
+
+TORCH = ("torch", "torch-foreach", "torch-fused")
+TORCH_FUSED = ("torch-fused",)
+NUMBA = ("numba", "numba-serial")
+NUMPY = ("numpy",)
+OPTAX = ("optax",)
+
+# How many times as long as fastopt the fastest of these must take.
+RATIOS: tuple[tuple[str, tuple[str, ...], float], ...] = (
+    ("adam-1024", TORCH_FUSED, 40),
+    ("adam-1024", NUMBA, 2.5),
+    ("adam-1024", NUMPY, 8),
+    ("adam-32M", TORCH_FUSED, 1.05),
+    ("adam-32M", NUMPY, 8),
+    ("adam-1000x1024", TORCH_FUSED, 20),
+    ("adam-1000x1024", NUMBA, 8),
+    ("adam-1000x1024", NUMPY, 25),
+    ("adam-64x512x512", TORCH_FUSED, 1.15),
+    ("adam-gpt2", TORCH_FUSED, 1.0),
+    ("adam-gpt2", OPTAX, 1.2),
+    ("adam-gpt2", NUMPY, 8),
+    ("momentum-32M", TORCH_FUSED, 1.05),
+    ("adagrad-32M", TORCH_FUSED, 1.05),
+    ("rmsprop-32M", TORCH, 6),
+    ("adamax-32M", TORCH, 6),
+    ("adadelta-32M", TORCH, 9),
+    ("nadam-32M", TORCH, 9),
+)
+
+# Seconds of a step, at most.
+SECONDS: tuple[tuple[str, str, float], ...] = (
+    ("adam-1024", FASTOPT, 1.5e-6),
+    ("adam-1024", "fastopt-kernel", 1.2e-6),
+)
+
+# The share of the memory limit's speed that every rule must reach on large arrays.
+LIMIT_SHARE = 0.92
+LIMIT_RACES = tuple(f"{rule}-{size}" for rule in RULES for size in ("32M", "31M"))
+
+# Inside a loop, against the better of one thread and all threads alone; and against pure NumPy in the same loop.
+LOOP_MEDIAN, LOOP_PERCENTILE_90, LOOP_NUMPY = 1.3, 2.0, 1.0
+
+IMPORT_SECONDS = 15e-3
+MEMORY_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One bar and what was measured against it.
+
+    Attributes
+    ----------
+    race, row : str
+        Where it belongs; the row is the contender in whose line it is shown.
+    what, bar, measured : str
+        For people.
+    """
+
+    race: str
+    row: str
+    what: str
+    bar: str
+    measured: str
+    passed: bool
+
+
+def judge(results: Results) -> list[Verdict]:
+    """Return a verdict for every bar that this run has measured."""
+    verdicts = [verdict for race in results.races for verdict in judge_race(race)]
+    if results.import_seconds:
+        seconds = median(results.import_seconds)
+        verdicts.append(_at_most("import", FASTOPT, "import beyond NumPy", seconds, IMPORT_SECONDS, 1e3, " ms"))
+    extra = results.memory.get(FASTOPT)
+    if isinstance(extra, int):
+        verdicts.append(_at_most("memory", FASTOPT, "memory beyond state", extra, MEMORY_BYTES, 2**-20, " MiB"))
+    return verdicts
+
+
+def judge_race(race: Race) -> Iterator[Verdict]:
+    if not race.fastopt.raced:
+        return
+    rows = {row.name: row for row in race.peers()}
+    for name, group, bar in RATIOS:
+        if name == race.name and (ratios := {n: ratio(rows[n], race.fastopt) for n in group if n in rows}):
+            best = min(ratios, key=ratios.__getitem__)
+            yield _at_least(race.name, best, f"{CONTENDERS[best].label} / fastopt", ratios[best], bar)
+    rows[FASTOPT] = race.fastopt
+    for name, contender, bar in SECONDS:
+        if name == race.name and contender in rows:
+            what = f"{CONTENDERS[contender].label}, one step"
+            yield _at_most(race.name, contender, what, rows[contender].median(), bar, 1e6, " µs")
+    share = race.share_of_limit()
+    if race.name in LIMIT_RACES and share is not None:
+        what = "speed / memory limit"
+        yield Verdict(race.name, FASTOPT, what, f"≥ {LIMIT_SHARE:.0%}", f"{share:.1%}", share >= LIMIT_SHARE)
+    if race.inside_loop:
+        yield from _judge_loop(race.name, rows)
+
+
+def _judge_loop(name: str, rows: dict[str, Row]) -> Iterator[Verdict]:
+    fastopt = rows[FASTOPT]
+    fixed = [rows[n].per_round(ALONE) for n in ("fastopt-1", "fastopt-all") if n in rows]
+    if fixed:
+        best = {i: min(rounds[i] for rounds in fixed if i in rounds) for i in fixed[0]}
+        inside = fastopt.per_round()
+        share = median(inside[i] / best[i] for i in inside.keys() & best.keys())
+        yield _at_most(name, FASTOPT, "median inside / best alone", share, LOOP_MEDIAN, 1, "x")
+        tail = fastopt.percentile_90() / median(best.values())
+        yield _at_most(name, FASTOPT, "90th percentile inside / best alone", tail, LOOP_PERCENTILE_90, 1, "x")
+    if "numpy" in rows:
+        yield _at_least(name, "numpy", "NumPy / fastopt, inside", ratio(rows["numpy"], fastopt), LOOP_NUMPY)
+
+
+def _at_least(race: str, row: str, what: str, value: float, bar: float) -> Verdict:
+    return Verdict(race, row, what, f"≥ {bar:g}x", f"{value:.3g}x", value >= bar)
+
+
+def _at_most(race: str, row: str, what: str, value: float, bar: float, scale: float, unit: str) -> Verdict:
+    return Verdict(race, row, what, f"≤ {bar * scale:g}{unit}", f"{value * scale:.3g}{unit}", value <= bar)

@@ -1,0 +1,197 @@
+"""A contender in a process of its own, driven over a pipe: one request, one answer."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from .contenders import CONTENDERS, Contender, Entry, UnavailableError
+from .results import ALONE, COLD, STEP
+from .training import Perceptron
+from .workloads import Array, Workload, adam
+
+# The gradients of the steps that are checked, as multiples of those that are timed. They change in sign and size,
+# because some rules forget the size of a constant gradient, and with it a mistake. Powers of two keep them exact.
+CHECK_FACTORS = (-0.5, 4.0, 1.0)
+
+BATCHES = 20  # of a turn, where steps are short enough
+LOOP_WARM_UP = 3  # iterations
+CACHES = 2**27  # bytes, more than the last cache of most machines
+
+
+class Worker:
+    """Answers a race's requests for one contender."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self.card = CONTENDERS[name]
+        self.threads = threads
+        self.contender: Contender | None = None
+        self.perceptron: Perceptron | None = None
+
+    def build(self, workload: Workload, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
+        """Make the contender's arrays and optimizer, and say what the race must know of it."""
+        self.free()
+        self.workload = workload
+        params: Any = workload.parameters()
+        grads: Any = workload.gradients()
+        if workload.layers:
+            params, grads = list(params), list(grads)
+            self.perceptron = Perceptron(workload.layers, params, grads)
+            self.other = np.zeros(CACHES, np.int8)
+        entry = Entry(workload, params, grads, workload.hyperparameters(**changes), self.threads)
+        self.contender = self.card.make(entry)
+        return {"note": self.contender.note, "compared_with": dict(self.contender.compared_with)}
+
+    def free(self) -> None:
+        self.contender = self.perceptron = None
+        gc.collect()
+
+    def save(self, path: str) -> None:
+        """Make the checked steps and write the parameters to a file."""
+        with open(path, "wb") as file:
+            for p in self._after_checked_steps():
+                file.write(p.tobytes())
+
+    def difference(self, path: str) -> float:
+        """Make the checked steps and return the largest difference from a file's, relative to the largest parameter."""
+        theirs = np.memmap(path, np.float32, mode="r")
+        largest = difference = 0.0
+        start = 0
+        for p in self._after_checked_steps():
+            part = theirs[start : start + p.size].reshape(p.shape)
+            start += p.size
+            largest = max(largest, float(np.max(np.abs(part), initial=0)))
+            # max() would pass over a NaN, and a NaN is as wrong as can be.
+            worst = float(np.max(np.abs(p - part), initial=0))
+            difference = math.inf if math.isnan(worst) else max(difference, worst)
+        return difference / largest
+
+    def _after_checked_steps(self) -> Iterator[Array]:
+        assert self.contender is not None
+        for factor in CHECK_FACTORS:
+            self.contender.load_gradients(self.workload.gradients(factor))
+            self.contender.run(1)
+        return self.contender.parameters()
+
+    def estimate(self) -> float:
+        """Return about how many seconds a step takes, once warm."""
+        assert self.contender is not None
+        steps = 1
+        while (seconds := self.contender.measure(1, steps)[0]) * steps < 0.01:
+            steps *= 4
+        return seconds
+
+    def turn(self, seconds: float, step_seconds: float) -> dict[str, list[float]]:
+        """Measure for about that long: seconds per step, alone and, if the workload has a loop, inside it."""
+        assert self.contender is not None
+        gc.disable()
+        try:
+            if self.perceptron is None:
+                return {STEP: self._alone(seconds, step_seconds)}
+            return {
+                STEP: self._after(self.perceptron.backpropagate, 4 * seconds),
+                ALONE: self._alone(seconds, step_seconds),
+                COLD: self._after(lambda: np.add(self.other, 1, out=self.other), 2 * seconds),
+            }
+        finally:
+            gc.enable()
+
+    def _alone(self, seconds: float, step_seconds: float) -> list[float]:
+        assert self.contender is not None
+        steps = max(1, int(seconds / BATCHES / step_seconds))
+        batches = min(BATCHES, max(1, round(seconds / (steps * step_seconds))))
+        if batches > 1:
+            self.contender.run(steps)  # wakes threads and fills caches again after the others' turns
+        return self.contender.measure(batches, steps)
+
+    def _after(self, work: Callable[[], Any], seconds: float) -> list[float]:
+        """Alternate between other work and a step, and time the steps."""
+        assert self.contender is not None
+        times: list[float] = []
+        end = perf_counter() + seconds
+        while len(times) < 2 * LOOP_WARM_UP or perf_counter() < end:
+            work()
+            start = perf_counter()
+            self.contender.run(1)
+            times.append(perf_counter() - start)
+        return times[LOOP_WARM_UP:]
+
+    def memory(self, workload: Workload) -> int:
+        """Return the bytes that steps need at their peak beyond parameters, gradients and state."""
+        # A small run first, so that code, threads and the allocator's first pages do not count.
+        self._warm(adam("small", "small", ((4,), (100, 100))))
+        before = _resident()
+        peak = self._warm(workload)
+        return peak - before - workload.footprint
+
+    def _warm(self, workload: Workload) -> int:
+        """Make the first steps and return the process's peak memory during later ones."""
+        self.build(workload)
+        assert self.contender is not None
+        self.contender.run(1)  # some make their state, or compile, in the first step
+        gc.collect()
+        _forget_peak()
+        self.contender.run(3)
+        return _peak()
+
+
+def _resident() -> int:
+    return _kilobytes("/proc/self/smaps_rollup", "Rss")
+
+
+def _peak() -> int:
+    return _kilobytes("/proc/self/status", "VmHWM")
+
+
+def _kilobytes(path: str, field: str) -> int:
+    try:
+        found = re.search(rf"^{field}:\s+(\d+) kB", Path(path).read_text(), re.MULTILINE)
+    except OSError as error:
+        raise UnavailableError(str(error)) from error
+    if found is None:
+        raise UnavailableError(f"{path} has no {field}")
+    return int(found[1]) * 1024
+
+
+def _forget_peak() -> None:
+    """Give free memory back to the system and let the peak start from what is left."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (AttributeError, OSError) as error:
+        raise UnavailableError(f"peak memory is read on Linux with glibc only ({error})") from error
+
+
+def serve(connection: Connection, name: str, threads: int) -> None:
+    """Answer requests until the race hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the race hangs up when it is interrupted
+    # Libraries print at import or on first use; the terminal belongs to the report.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    worker = Worker(name, threads)
+    with suppress(EOFError, OSError):
+        while True:
+            request, arguments = connection.recv()
+            connection.send(_answer(worker, request, arguments))
+
+
+def _answer(worker: Worker, request: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+    try:
+        return "done", getattr(worker, request)(*arguments)
+    except UnavailableError as error:
+        return "unavailable", str(error)
+    except Exception:
+        return "failed", traceback.format_exc()
