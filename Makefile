@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/rules/*.h) fastopt/_core.pyx setup.py pyproject.toml
 
-.PHONY: demo test bench bench-peers perf-check lint format config clean
+.PHONY: demo test bench bench-peers perf-check stress lint format config clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m fastopt demo
@@ -21,6 +21,11 @@ bench-peers: $(VENV)/peers
 
 perf-check: $(VENV)/test
 	$(BIN)/python -m bench.instructions
+
+# The slow checks of docs/guarantees.md.
+stress: $(VENV)/test
+	$(BIN)/python -m tests.stress_saves --saves 200
+	$(BIN)/python -m tests.stress_subnormals
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .

@@ -155,7 +155,7 @@ static void run(job *job)
 static int valid_hyper(const fastopt_tensor *t)
 {
     for (int i = 0; t->rule->hyper[i]; i++)
-        if (!fastopt_in_range(fastopt_find_hyper(t->rule->hyper[i]), t->hyper[i]))
+        if (!fastopt_in_range(fastopt_rule_hyper(t->rule, i), t->hyper[i]))
             return 0;
     return 1;
 }

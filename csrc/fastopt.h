@@ -139,6 +139,7 @@ const fastopt_rule *fastopt_rule_at(int index);
 
 /* The range of a hyperparameter or option by name, or NULL; whether a value lies in it. */
 const fastopt_hyper *fastopt_find_hyper(const char *name);
+const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i); /* of its i-th hyperparameter, faster */
 int fastopt_in_range(const fastopt_hyper *hyper, double value);
 
 /* The instruction set in use; the ones this CPU can run, slowest first, NULL past the last; choose one (0: not

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* Subnormals are flushed to zero while kernels run: decayed state sticks at them and slows a step several times.
- * flush_begin() returns the caller's mode for flush_end(). */
+ * flush_begin() returns the caller's mode and exception flags for flush_end(), which leaves all as it was. */
 #if defined(__x86_64__) || defined(_M_X64) || defined(__SSE2__)
 #include <xmmintrin.h>
 static inline uint64_t flush_begin(void)
@@ -15,7 +15,6 @@ static inline uint64_t flush_begin(void)
     _mm_setcsr(mode | 0x8040); /* flush to zero, denormals are zero */
     return mode;
 }
-/* The mode comes back; the exception flags that the kernels raised go, as if nothing had happened. */
 static inline void flush_end(uint64_t mode)
 {
     _mm_setcsr((unsigned)mode);
@@ -23,14 +22,16 @@ static inline void flush_end(uint64_t mode)
 #elif defined(__aarch64__)
 static inline uint64_t flush_begin(void)
 {
-    uint64_t mode;
+    uint64_t mode, flags; /* 32 bits each */
     __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    __asm__ volatile("mrs %0, fpsr" : "=r"(flags));
     __asm__ volatile("msr fpcr, %0" : : "r"(mode | (UINT64_C(1) << 24)));
-    return mode;
+    return mode | flags << 32;
 }
 static inline void flush_end(uint64_t mode)
 {
-    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode & 0xffffffff));
+    __asm__ volatile("msr fpsr, %0" : : "r"(mode >> 32));
 }
 #else
 static inline uint64_t flush_begin(void)

@@ -47,6 +47,16 @@ const fastopt_hyper *fastopt_find_hyper(const char *name)
     return NULL;
 }
 
+const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i)
+{
+    /* Threads that meet here write the same. */
+    static const fastopt_hyper *found[RULES][FASTOPT_MAX_HYPER];
+    const fastopt_hyper **hyper = &found[rule->index][i];
+    if (!*hyper)
+        *hyper = fastopt_find_hyper(rule->hyper[i]);
+    return *hyper;
+}
+
 int fastopt_in_range(const fastopt_hyper *hyper, double value)
 {
     return value >= hyper->low && (value < hyper->high || (hyper->closed && value == hyper->high));

@@ -1,8 +1,9 @@
 /* Choosing the number of threads by measuring.
  *
  * The choice is used for most steps.  Now and then half or twice as many threads are tried for up to four steps in a
- * row (the first pays for waking them) and take over when they are clearly faster than the choice has been of late.
- * Trials that change nothing become rare; a choice that has become slow is put to trial at once. */
+ * row, and take over when they are clearly faster than the choice has been of late.  A trial ends with its first slow
+ * step, but for the one that pays for waking more threads.  Trials that change nothing become rare; a choice that has
+ * become slow is put to trial at once. */
 #include "tuner.h"
 
 enum {
@@ -70,10 +71,11 @@ void fastopt_note_time(fastopt_tuner *tuner, int threads, double time)
 
     tuner->tried[tuner->n_trial++] = time;
     const double goal = 0.95 * typical_recent(tuner);
+    const int waking = tuner->up && tuner->n_trial == 1;
     const int over = tuner->n_trial == TRIAL;
-    if (over && typical(tuner->tried, TRIAL) < goal)
+    if (over && typical(tuner->tried, TRIAL) < goal) {
         choose(tuner, tuner->trial, FIRST_PERIOD);
-    else if (over || (tuner->n_trial == 2 && tuner->tried[0] > goal && tuner->tried[1] > goal)) {
+    } else if (over || (time > goal && !waking)) {
         tuner->trial = 0;
         tuner->period = 2 * tuner->period < LAST_PERIOD ? 2 * tuner->period : LAST_PERIOD;
         tuner->quiet = tuner->period;

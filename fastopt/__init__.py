@@ -22,12 +22,15 @@ if _core.isa() is None:
     )
 
 from . import kernels
+from .checkpoint import load, save
 from .config import show_config
 from .optimizer import Optimizer
+from .processes import watch_forks as _watch_forks
 from .rules import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RMSprop
 from .threads import get_num_threads, initial_num_threads, set_num_threads
 
 set_num_threads(initial_num_threads())
+_watch_forks()
 __version__ = _core.build_info()[0]
 __all__ = [
     "SGD",
@@ -41,6 +44,8 @@ __all__ = [
     "RMSprop",
     "get_num_threads",
     "kernels",
+    "load",
+    "save",
     "set_num_threads",
     "show_config",
 ]

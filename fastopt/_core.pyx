@@ -7,7 +7,7 @@ shapes, flags) and touches nothing else.
 
 cimport cython
 cimport numpy as cnp
-from cpython.dict cimport PyDict_GetItem, PyDict_Size
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.object cimport PyObject
 from cpython.pythread cimport (
     NOWAIT_LOCK,
@@ -26,6 +26,7 @@ from libc.string cimport memcmp
 
 from collections.abc import Mapping, Sequence
 from reprlib import repr as brief
+from sys import intern
 
 import numpy as np
 
@@ -89,6 +90,7 @@ cdef extern from "fastopt.h" nogil:
     const fastopt_rule *fastopt_find_rule(const char *name)
     const fastopt_rule *fastopt_rule_at(int index)
     const fastopt_hyper *fastopt_find_hyper(const char *name)
+    const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i)
     int fastopt_in_range(const fastopt_hyper *hyper, double value)
     const char *fastopt_isa()
     const char *fastopt_isa_at(int index)
@@ -360,7 +362,8 @@ cdef class Table:
     cdef tuple bound
     cdef PyThread_type_lock lock
     cdef fastopt_tuner tuner
-    cdef public bint check_finite
+    cdef public bint check_finite, skip_nonfinite
+    cdef public int64_t skipped_steps
     cdef public int num_threads  # 0: chosen from what steps take
     cdef readonly int64_t step_count
 
@@ -616,6 +619,13 @@ cdef class Table:
         finally:
             PyThread_release_lock(self.lock)
 
+    def __enter__(self):
+        """Keep steps of other threads out."""
+        self.acquire()
+
+    def __exit__(self, *error):
+        PyThread_release_lock(self.lock)
+
     cdef int acquire(self) except -1:
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
             with nogil:
@@ -623,7 +633,7 @@ cdef class Table:
         return 0
 
     def step(self, grads):
-        """Check all, then update all; False when gradients had to be finite, and are not."""
+        """Check all, then update all."""
         cdef tuple flat
         cdef fastopt_call call
         cdef Py_ssize_t i, elements = 0
@@ -649,21 +659,24 @@ cdef class Table:
                 with nogil:
                     status = fastopt_step_with(self.tensors, self.count, &call)
             if status == FASTOPT_NONFINITE:
-                return False
+                if not self.skip_nonfinite:
+                    bad = [self.label(i) for i in range(self.count) if not fastopt_finite(&self.tensors[i])]
+                    raise FloatingPointError(f"{self.owner}.step: gradients must be finite, got NaN or infinity in that"
+                                             f" of {', '.join(bad)}")
+                self.skipped_steps += 1
+                return
             if status != FASTOPT_OK:
                 raise RuntimeError(f"{self.owner}.step: the C core refused the step with status {status}")
             for i in range(self.count):
                 if self.tensors[i].g != NULL:
                     self.tensors[i].step += 1
             self.step_count += 1
-            return True
         finally:
             PyThread_release_lock(self.lock)
 
-    def nonfinite(self):
-        """The parameters whose gradient in the last step has a NaN or an infinity."""
-        cdef Py_ssize_t i
-        return [i for i in range(self.count) if not fastopt_finite(&self.tensors[i])]
+    def chosen_threads(self):
+        """The number of threads that the steps so far have led to, 0 before there is one."""
+        return self.num_threads if self.num_threads else self.tuner.threads
 
     def traffic(self, Py_ssize_t i, cnp.ndarray g, int num_threads):
         """Move the bytes that a step of contiguous parameter i would move, and nothing else: all of it is overwritten."""
@@ -688,126 +701,169 @@ cdef class Table:
 
 # ---- The functional form ----
 
-cdef int number_of(dict keywords, object name, double *value) except -1:
-    """Read an optional keyword as a number; 1 when it is there."""
-    cdef PyObject *found = PyDict_GetItem(keywords, name)
-    if found == NULL:
-        return 0
-    try:
-        value[0] = <object>found
-    except OverflowError:
-        value[0] = INFINITY
-    return 1
+cdef extern from *:
+    """
+    /* A rule as a built-in function: Python then hands the keywords over as they are, without a dict. */
+    typedef PyObject *(*fastopt_kernel)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+    static PyObject *fastopt_function(PyMethodDef *def, const char *name, const char *doc, fastopt_kernel call,
+                                      PyObject *self, PyObject *module)
+    {
+        def->ml_name = name;
+        def->ml_doc = doc;
+        def->ml_meth = (PyCFunction)(void (*)(void))call;
+        def->ml_flags = METH_FASTCALL | METH_KEYWORDS;
+        return PyCFunction_NewEx(def, self, module);
+    }
+    """
+    ctypedef struct PyMethodDef:
+        pass
+    object fastopt_function(PyMethodDef *definition, const char *name, const char *doc, void *call, object self,
+                            object module)
 
 
+cdef int EXTRAS = 5  # keywords that every rule takes
+cdef tuple EXTRA_NAMES = ("step", "weight_decay", "decoupled_decay", "maximize", "num_threads")
+
+
+@cython.final
 cdef class Kernel:
-    """One update rule on the caller's own buffers; see fastopt.kernels."""
+    """What a function of fastopt.kernels knows of its rule."""
 
     cdef const fastopt_rule *rule
-    cdef readonly str __name__
-    cdef readonly tuple buffers, hyper
+    cdef PyMethodDef definition
+    cdef str name
+    cdef bytes c_name, c_doc
+    cdef tuple buffers, keywords  # the keywords: hyperparameters, then EXTRA_NAMES
     cdef int n_state, n_carry, n_hyper
-    cdef public str __doc__
-    cdef public object __signature__
 
     def __init__(self, str name):
         self.rule = rule_named(name)
-        self.__name__ = name
-        state, self.hyper, carry = names_of(self.rule.state), names_of(self.rule.hyper), names_of(self.rule.carry)
+        self.name = name
+        state, hyper, carry = names_of(self.rule.state), names_of(self.rule.hyper), names_of(self.rule.carry)
         self.buffers = ("p", "g", *state, *carry)
-        self.n_state, self.n_carry, self.n_hyper = len(state), len(carry), len(self.hyper)
+        self.keywords = tuple(map(intern, (*hyper, *EXTRA_NAMES)))
+        self.n_state, self.n_carry, self.n_hyper = len(state), len(carry), len(hyper)
 
-    def __repr__(self):
-        return f"<fastopt kernel {self.__name__}>"
+    def function(self, str doc):
+        """The callable, with a signature and this docstring."""
+        hyper = ", ".join(self.keywords[:self.n_hyper])
+        self.c_name = self.name.encode()
+        self.c_doc = (
+            f"{self.name}({', '.join(self.buffers)}, /, *, step, {hyper}, weight_decay=0.0, decoupled_decay=0.0,"
+            f" maximize=False, num_threads=None)\n--\n\n{doc}"
+        ).encode()
+        return fastopt_function(&self.definition, self.c_name, self.c_doc, <void *>call_kernel, self, "fastopt.kernels")
 
-    cdef int64_t count(self, object value, str name, int64_t most) except -1:
-        if type(value) is not int and not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{self.__name__}: {name} must be an integer, got {brief(value)}")
-        if value < 1 or value > most:
-            raise ValueError(f"{self.__name__}: {name} must be {'>= 1' if value < 1 else f'<= {most}'}, got {value}")
-        return value
+    cdef int number(self, int keyword, PyObject *given, double *value) except -1:
+        """Read a number and check its range."""
+        cdef const fastopt_hyper *hyper
+        try:
+            value[0] = <object>given
+        except OverflowError:
+            value[0] = INFINITY
+        hyper = fastopt_rule_hyper(self.rule, keyword) if keyword < self.n_hyper else fastopt_find_hyper("weight_decay")
+        if not fastopt_in_range(hyper, value[0]):
+            raise ValueError(f"{self.name}: {self.keywords[keyword]} must be {hyper.range.decode()}, got {value[0]!r}")
+        return 0
 
-    def __call__(self, *arrays, **keywords):
+    cdef int64_t count(self, int keyword, object value, int64_t most) except -1:
+        """Read an integer and check its range."""
+        cdef int overflow = 0
+        cdef int64_t number
+        if type(value) is not int:
+            if not isinstance(value, (int, np.integer)):
+                raise TypeError(f"{self.name}: {self.keywords[keyword]} must be an integer, got {brief(value)}")
+            value = int(value)
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow or number < 1 or number > most:
+            raise ValueError(f"{self.name}: {self.keywords[keyword]} must be {'>= 1' if value < 1 else f'<= {most}'},"
+                             f" got {value}")
+        return number
+
+    cdef int sort(self, PyObject *const *values, PyObject *names, PyObject **given) except -1:
+        """Put the values of keywords where `keywords` has their names; NULL for those that are not given."""
+        cdef Py_ssize_t i, n = 0 if names == NULL else PyTuple_GET_SIZE(<object>names)
+        cdef int k, known = self.n_hyper + EXTRAS
+        for k in range(known):
+            given[k] = NULL
+        for i in range(n):
+            name = <object>PyTuple_GET_ITEM(<object>names, i)
+            for k in range(known):
+                if <PyObject *>name == <PyObject *>PyTuple_GET_ITEM(self.keywords, k):
+                    break
+            else:
+                if name not in self.keywords:
+                    raise TypeError(f"{self.name}: keywords must be among {', '.join(self.keywords)}, got {name}")
+                k = self.keywords.index(name)
+            given[k] = values[i]
+        for k in range(self.n_hyper + 1):
+            if given[k] == NULL:
+                raise TypeError(f"{self.name}: {self.keywords[k]} must be given")
+        return 0
+
+    cdef int call(self, PyObject *const *arguments, Py_ssize_t n, PyObject *names) except -1:
         cdef fastopt_tensor t
         cdef fastopt_options options
         cdef double hyper[6]
-        cdef double number
-        cdef int i, j, used = 0, threads
+        cdef PyObject *given[11]
+        cdef int i, j, threads
         cdef Py_ssize_t size
         cdef uintptr_t low[8]
         cdef uintptr_t high[8]
         cdef cnp.ndarray p, a
         cdef fastopt_status status
-        if PyTuple_GET_SIZE(arrays) != 2 + self.n_state + self.n_carry:
-            raise TypeError(f"{self.__name__}: buffers must be {', '.join(self.buffers)}, got {len(arrays)} of them")
+        if n != 2 + self.n_state + self.n_carry:
+            raise TypeError(f"{self.name}: buffers must be {', '.join(self.buffers)}, got {n} of them")
+        self.sort(arguments + n, names, given)
         for i in range(self.n_hyper):
-            name = <object>PyTuple_GET_ITEM(self.hyper, i)
-            if not number_of(keywords, name, &hyper[i]):
-                raise TypeError(f"{self.__name__}: {name} must be given")
-            if not fastopt_in_range(fastopt_find_hyper(self.rule.hyper[i]), hyper[i]):
-                check_range(f"{self.__name__}: {name}", name, hyper[i])
-        used = self.n_hyper
-        step = keywords.get("step")
-        if step is None:
-            raise TypeError(f"{self.__name__}: step must be given, the number of this step counted from 1")
-        t.step = self.count(step, "step", 1 << 62)
-        used += 1
-        threads = 0
+            self.number(i, given[i], &hyper[i])
+        i = self.n_hyper
+        t.step = self.count(i, <object>given[i], <int64_t>1 << 62)
         options.weight_decay = options.decoupled_decay = 0
-        options.maximize = False
-        if PyDict_Size(keywords) > used:
-            for name in ("weight_decay", "decoupled_decay"):
-                if number_of(keywords, name, &number):
-                    check_range(f"{self.__name__}: {name}", "weight_decay", number)
-                    used += 1
-            number_of(keywords, "weight_decay", &options.weight_decay)
-            number_of(keywords, "decoupled_decay", &options.decoupled_decay)
-            if "maximize" in keywords:
-                if not isinstance(keywords["maximize"], (bool, np.bool_)):
-                    raise TypeError(f"{self.__name__}: maximize must be True or False, got {brief(keywords['maximize'])}")
-                options.maximize = bool(keywords["maximize"])
-                used += 1
-            if "num_threads" in keywords:
-                threads = self.count(keywords["num_threads"], "num_threads", 1 << 30)
-                used += 1
-            if PyDict_Size(keywords) > used:
-                known = (*self.hyper, "step", "weight_decay", "decoupled_decay", "maximize", "num_threads")
-                unknown = [name for name in keywords if name not in known]
-                raise TypeError(f"{self.__name__}: keywords must be among {', '.join(known)},"
-                                f" got {', '.join(unknown)}")
+        options.maximize = threads = 0
+        if given[i + 1] != NULL:
+            self.number(i + 1, given[i + 1], &options.weight_decay)
+        if given[i + 2] != NULL:
+            self.number(i + 2, given[i + 2], &options.decoupled_decay)
+        if given[i + 3] != NULL:
+            if not isinstance(<object>given[i + 3], (bool, np.bool_)):
+                raise TypeError(f"{self.name}: maximize must be True or False, got {brief(<object>given[i + 3])}")
+            options.maximize = bool(<object>given[i + 3])
+        if given[i + 4] != NULL and <object>given[i + 4] is not None:
+            threads = self.count(i + 4, <object>given[i + 4], 1 << 30)
 
         for i in range(2 + self.n_state + self.n_carry):
-            value = <object>PyTuple_GET_ITEM(arrays, i)
+            value = <object>arguments[i]
             if not is_plain_array(value):
-                raise TypeError(f"{self.__name__}: {self.buffers[i]} must be a numpy.ndarray, got {type_name(value)}")
+                raise TypeError(f"{self.name}: {self.buffers[i]} must be a numpy.ndarray, got {type_name(value)}")
             a = <cnp.ndarray>value
             if i == 0:
                 p = a
                 if not is_native_float(p):
-                    raise TypeError(f"{self.__name__}: p must have dtype float32 or float64 in native byte order,"
+                    raise TypeError(f"{self.name}: p must have dtype float32 or float64 in native byte order,"
                                     f" got {p.dtype.str!r} ({p.dtype})")
                 size = cnp.PyArray_SIZE(p)
             if i < 2 + self.n_state:
                 if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(p) or not cnp.PyArray_ISNOTSWAPPED(a):
-                    raise TypeError(f"{self.__name__}: {self.buffers[i]} must have p's dtype {p.dtype},"
+                    raise TypeError(f"{self.name}: {self.buffers[i]} must have p's dtype {p.dtype},"
                                     f" got {a.dtype.str!r} ({a.dtype})")
                 if cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(p) or \
                         memcmp(cnp.PyArray_DIMS(a), cnp.PyArray_DIMS(p), cnp.PyArray_NDIM(p) * sizeof(Py_ssize_t)):
-                    raise ValueError(f"{self.__name__}: {self.buffers[i]} must have p's shape {(<object>p).shape},"
+                    raise ValueError(f"{self.name}: {self.buffers[i]} must have p's shape {(<object>p).shape},"
                                      f" got {value.shape}")
             elif cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT64 or not cnp.PyArray_ISNOTSWAPPED(a) or cnp.PyArray_SIZE(a) != 1:
-                raise TypeError(f"{self.__name__}: {self.buffers[i]} must be a float64 array of one element,"
+                raise TypeError(f"{self.name}: {self.buffers[i]} must be a float64 array of one element,"
                                 f" got {a.dtype.str!r} of shape {value.shape}")
             if not cnp.PyArray_IS_C_CONTIGUOUS(a) or not cnp.PyArray_ISALIGNED(a):
-                raise ValueError(f"{self.__name__}: {self.buffers[i]} must be C-contiguous and aligned,"
+                raise ValueError(f"{self.name}: {self.buffers[i]} must be C-contiguous and aligned,"
                                  f" got strides {value.strides} for shape {value.shape}")
             if i != 1 and not cnp.PyArray_ISWRITEABLE(a):
-                raise ValueError(f"{self.__name__}: {self.buffers[i]} must be writable, got a read-only array")
+                raise ValueError(f"{self.name}: {self.buffers[i]} must be writable, got a read-only array")
             low[i] = <uintptr_t>cnp.PyArray_DATA(a)
             high[i] = low[i] + cnp.PyArray_NBYTES(a)
             for j in range(i):
                 if low[i] < high[j] and low[j] < high[i]:
-                    raise ValueError(f"{self.__name__}: {self.buffers[i]} must not share memory with"
+                    raise ValueError(f"{self.name}: {self.buffers[i]} must not share memory with"
                                      f" {self.buffers[j]}, but it does")
         t.rule = self.rule
         t.dtype = FASTOPT_FLOAT32 if cnp.PyArray_TYPE(p) == cnp.NPY_FLOAT32 else FASTOPT_FLOAT64
@@ -828,5 +884,14 @@ cdef class Kernel:
             with nogil:
                 status = fastopt_step(&t, 1, threads)
         if status != FASTOPT_OK:
-            raise RuntimeError(f"{self.__name__}: the C core refused the step with status {status}")
+            raise RuntimeError(f"{self.name}: the C core refused the step with status {status}")
+        return 0
 
+
+cdef object call_kernel(PyObject *kernel, PyObject *const *arguments, Py_ssize_t n, PyObject *names):
+    (<Kernel>kernel).call(arguments, n, names)
+
+
+def kernel(str name, str doc):
+    """A rule as a function on the caller's own buffers; see fastopt.kernels."""
+    return Kernel(name).function(doc)

@@ -22,6 +22,6 @@ from . import _core
 
 __all__ = []
 
-for _name, _state, _hyper, _carry in _core.rules():
-    globals()[_name] = _core.Kernel(_name)
+for _name, *_ in _core.rules():
+    globals()[_name] = _core.kernel(_name, "Make one step in place; see fastopt.kernels.")
     __all__.append(_name)

@@ -148,8 +148,8 @@ class Optimizer:
         self._table = _core.Table(label, self._names, arrays, settings, state, carry, self._structure, grouped, arena)
         self._table.num_threads = num_threads or 0
         self._table.check_finite = nonfinite != "propagate"
+        self._table.skip_nonfinite = nonfinite == "skip"
         self._nonfinite = nonfinite
-        self._skipped_steps = 0
 
     # What a subclass says of itself.
 
@@ -187,13 +187,7 @@ class Optimizer:
         FloatingPointError
             With ``nonfinite="raise"``, for NaN or infinity in a gradient.  Nothing has been changed then.
         """
-        if not self._table.step(grads):
-            if self._nonfinite == "raise":
-                raise FloatingPointError(
-                    f"{type(self).__name__}.step: gradients must be finite, got NaN or infinity in that of"
-                    f" {', '.join(describe(self._names[i]) for i in self._table.nonfinite())}"
-                )
-            self._skipped_steps += 1
+        self._table.step(grads)
 
     def bind(self, grads: Grads) -> None:
         """Take these arrays as the gradients of every later `step()` without argument.
@@ -211,7 +205,7 @@ class Optimizer:
     @property
     def skipped_steps(self) -> int:
         """How many steps ``nonfinite="skip"`` has left out."""
-        return self._skipped_steps
+        return self._table.skipped_steps
 
     @property
     def lr(self) -> float:
@@ -237,19 +231,16 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything but the parameters, as plain data: copies of the state arrays, numbers and strings."""
-        return {
-            "format": FORMAT,
-            "rule": type(self).__name__,
-            "step_count": self.step_count,
-            "groups": [
-                {**group, "params": list(names)} for group, names in zip(self.groups, self._members, strict=True)
-            ],
-            "state": {
+        groups = [{**group, "params": list(names)} for group, names in zip(self.groups, self._members, strict=True)]
+        with self._table:
+            state = {
                 name: {"step": steps}
                 | {key: float(value) if key in carry else value.copy() for key, value in self.state[name].items()}
                 for name, steps, carry in zip(self._names, self._table.steps(), self._carry_names(), strict=True)
-            },
-        }
+            }
+            step_count = self.step_count
+        rule = type(self).__name__
+        return {"format": FORMAT, "rule": rule, "step_count": step_count, "groups": groups, "state": state}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave, to the bit: state, hyperparameters and counts.
@@ -302,12 +293,13 @@ class Optimizer:
                         f" got {value.shape} and {value.dtype}"
                     )
 
-        for group, values in zip(self.groups, changes, strict=True):
-            group.update(values)
-        for name, arrays in self.state.items():
-            for key, array in arrays.items():
-                array[...] = entries[name][key]
-        self._table.restore(steps, step_count)
+        with self._table:
+            for group, values in zip(self.groups, changes, strict=True):
+                group.update(values)
+            for name, arrays in self.state.items():
+                for key, array in arrays.items():
+                    array[...] = entries[name][key]
+            self._table.restore(steps, step_count)
 
     def _carry_names(self) -> list[tuple[str, ...]]:
         """Return the names of the carried numbers of each parameter."""
@@ -324,7 +316,7 @@ class Optimizer:
             ],
             "rules": [group.settings.rule_name for group in self.groups],
             "options": {"nonfinite": self._nonfinite, "num_threads": self.num_threads},
-            "skipped_steps": self._skipped_steps,
+            "skipped_steps": self.skipped_steps,
             "state_dict": self.state_dict(),
         }
 
@@ -335,7 +327,7 @@ class Optimizer:
         given = list(zip(state["params"], hyper, strict=True))
         self._lay_out(state["grouped"], given, state["rules"], **state["options"])
         self.load_state_dict(state["state_dict"])
-        self._skipped_steps = state["skipped_steps"]
+        self._table.skipped_steps = state["skipped_steps"]
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__}({len(self._names)} parameters, {self.step_count} steps"]

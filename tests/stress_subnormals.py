@@ -1,0 +1,88 @@
+"""Time steps whose state has decayed to subnormals against steps with ordinary state: the ratio is at most 1.1.
+
+python -m tests.stress_subnormals
+"""
+
+import argparse
+import sys
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+import fastopt
+
+ELEMENTS = 100_000  # so that arithmetic counts, not memory
+ROUNDS = 40  # steps of each kind, in turns
+LIMIT = 1.1
+HYPER = {"lr": 1e-3, "eps": 1e-8, "beta1": 0.9, "beta2": 0.999, "momentum": 0.9, "dampening": 0.0, "alpha": 0.99}
+HYPER |= {"rho": 0.9, "lr_decay": 0.0, "momentum_decay": 4e-3}
+
+
+def timer(rule, dtype):
+    """Return a function that makes one step from state and gradients of a given size, and returns its seconds."""
+    name, state_names, hyper_names, carry_names = rule
+    kernel = getattr(fastopt.kernels, name)
+    p, g, *state = (np.ones(ELEMENTS, dtype) for _ in ("p", "g", *state_names))
+    carry = [np.ones(1) for _ in carry_names]
+    hyper = {key: HYPER[key] for key in hyper_names}
+
+    def step(value):
+        for buffer in (p, g, *state):
+            buffer.fill(1 if buffer is p else value)
+        begin = perf_counter()
+        kernel(p, g, *state, *carry, step=10, num_threads=1, **hyper)
+        return perf_counter() - begin
+
+    return step
+
+
+def numpy_timer(dtype):
+    """The same for a quotient in NumPy, which shows what subnormals cost on this machine."""
+    x, out = (np.ones(ELEMENTS, dtype) for _ in range(2))
+
+    def step(value):
+        x.fill(value)
+        begin = perf_counter()
+        np.divide(x, dtype(3), out=out)
+        return perf_counter() - begin
+
+    return step
+
+
+def ratio(step, dtype):
+    """How much longer a step takes with subnormals, by medians of both in turns, on the same memory."""
+    subnormal = np.finfo(dtype).smallest_normal / 8
+    pairs = [(step(subnormal), step(0.01)) for _ in range(ROUNDS)][ROUNDS // 4 :]
+    slow, fast = (median(times) for times in zip(*pairs, strict=True))
+    return slow / fast
+
+
+def lowest_ratio(step, dtype, attempts):
+    """The lowest of a few, since others use this machine too; what is slow is slow in all of them."""
+    found = ratio(step, dtype)
+    for _ in range(attempts - 1):
+        if found <= LIMIT:
+            break
+        found = min(found, ratio(step, dtype))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--attempts", type=int, default=10, help="measurements of a ratio above 1.1, default 10")
+    attempts = parser.parse_args().attempts
+    worst = 0.0
+    for dtype in (np.float32, np.float64):
+        of_numpy = ratio(numpy_timer(dtype), dtype)
+        print(f"{dtype.__name__}: a quotient in NumPy takes {of_numpy:.2f} times as long with subnormals")
+        for rule in fastopt._core.rules():
+            found = lowest_ratio(timer(rule, dtype), dtype, attempts)
+            print(f"  {rule[0]:<26} {found:.3f}" + ("  above 1.1" if found > LIMIT else ""))
+            worst = max(worst, found)
+    print(f"the worst ratio of a rule is {worst:.3f}, at most {LIMIT} is promised")
+    return worst > LIMIT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

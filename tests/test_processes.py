@@ -1,0 +1,479 @@
+"""fork, spawn, threads, subinterpreters and interrupts: every step is right, and whole.
+
+What could hang or crash runs in a process of its own, which is killed when it takes too long.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+import traceback
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import PLAIN, RULES, Oracle, assert_like, gradients, ids
+
+import fastopt
+
+LARGE = 150_000  # elements, enough for several threads
+HANGS = 120  # seconds
+
+OPENMP = pytest.mark.skipif(fastopt._core.build_info()[2] == 0, reason="this build has no OpenMP, so no threads")
+FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def in_a_process(function, *args):
+    """Run a function of this module in a new interpreter, and return what it prints."""
+    code = f"import test_processes as t; t.{function.__name__}(*{args!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-c", code],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # so that its children end with it
+    )
+    try:
+        output, _ = process.communicate(timeout=HANGS)
+    except subprocess.TimeoutExpired:
+        output = f"hangs for {HANGS} s"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+            process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+class Run:
+    """An optimizer of large arrays on pinned threads, and its oracle."""
+
+    def __init__(self, case=PLAIN[4], num_threads=2):
+        p = np.linspace(-1, 1, LARGE, dtype=np.float32)
+        self.p, self.oracle = p.copy(), Oracle(case, p)
+        self.opt = case.make(self.p, num_threads=num_threads)
+        self.gradients = gradients(0, p.shape, p.dtype)
+
+    def step(self):
+        g = next(self.gradients)
+        self.opt.step(g)
+        self.oracle.step(g)
+        assert_like(self.opt, 0, self.p, self.oracle)
+
+
+def os_threads():
+    """Threads of this process as the operating system counts them, where it tells."""
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else None
+
+
+def step_as_a_forked_child(runs):
+    """Steps of the parent's optimizers and of new ones are right, and no thread is started for them."""
+    try:
+        assert fastopt._core.forked()
+        before = os_threads()
+        for run in [*runs, Run(), Run(num_threads=None)]:
+            run.step()
+            run.step()
+        assert os_threads() == before
+    except BaseException:
+        traceback.print_exc()
+        raise SystemExit(1) from None
+
+
+def step_as_a_spawned_child():
+    assert not fastopt._core.forked()
+    Run().step()
+
+
+# ---- Processes ----
+
+
+def fork_after_threads(num_threads):
+    runs = [Run(num_threads=num_threads), Run()]
+    for run in runs:
+        run.step()
+    assert os_threads() in (None, *range(2, 1000))
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                step_as_a_forked_child(runs)
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+        for run in runs:
+            run.step()
+        assert not fastopt._core.forked()
+
+
+@FORK
+@OPENMP
+@pytest.mark.parametrize("num_threads", [2, 3, None])
+def test_fork_after_a_threaded_step(num_threads):
+    in_a_process(fork_after_threads, num_threads)
+
+
+def fork_of_a_fork():
+    run = Run()
+    run.step()
+    for generation in range(3):
+        pid = os.fork()
+        if pid != 0:
+            _, status = os.waitpid(pid, 0)
+            os._exit(os.waitstatus_to_exitcode(status) if generation else status != 0)
+        step_as_a_forked_child([run])
+    os._exit(0)
+
+
+@FORK
+@OPENMP
+def test_fork_of_a_fork():
+    in_a_process(fork_of_a_fork)
+
+
+def fork_before_threads():
+    """A child of a process that has used no threads can use them."""
+    run = Run(num_threads=1)
+    run.step()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            assert not fastopt._core.forked()
+            Run().step()
+            run.step()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+    Run().step()
+
+
+@FORK
+def test_fork_before_any_threaded_step():
+    in_a_process(fork_before_threads)
+
+
+def multiprocess(method):
+    run = Run()
+    run.step()
+    context = multiprocessing.get_context(method)
+    if method == "fork":
+        children = [context.Process(target=step_as_a_forked_child, args=([run],)) for _ in range(3)]
+    else:
+        children = [context.Process(target=step_as_a_spawned_child) for _ in range(2)]
+    for child in children:
+        child.start()
+    run.step()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0, "a child failed"
+    run.step()
+
+
+@OPENMP
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {method}")
+    in_a_process(multiprocess, method)
+
+
+def fork_while_others_step():
+    """Children forked at any moment of steps on other threads."""
+    runs = [Run() for _ in range(2)]
+    stop = threading.Event()
+
+    def step_for_ever(run):
+        while not stop.is_set():
+            run.step()
+
+    threads = [threading.Thread(target=step_for_ever, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    try:
+        for _ in range(10):
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    step_as_a_forked_child([])
+                    code = 0
+                finally:
+                    os._exit(code)
+            assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@FORK
+@OPENMP
+def test_fork_while_other_threads_step():
+    in_a_process(fork_while_others_step)
+
+
+def fork_with_logging(level, first):
+    import logging
+
+    logging.basicConfig(level=level, format="%(name)s %(levelname)s %(message)s", stream=sys.stdout)
+    if first == "threads":
+        Run().step()
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                run = Run()
+                run.step()
+                run.step()
+                sys.stdout.flush()
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+
+
+@FORK
+@OPENMP
+def test_a_child_says_once_that_it_runs_on_one_thread():
+    lines = in_a_process(fork_with_logging, "DEBUG", "threads").splitlines()
+    assert len(lines) == 2, lines
+    for line in lines:
+        assert line.startswith("fastopt DEBUG process ")
+        assert line.endswith(" was forked after steps on several threads: here, steps run on one thread")
+    assert lines[0] != lines[1]
+
+
+@FORK
+@pytest.mark.parametrize(("level", "first"), [("INFO", "threads"), ("DEBUG", "no threads")])
+def test_a_child_is_silent_otherwise(level, first):
+    assert in_a_process(fork_with_logging, level, first) == ""
+
+
+def test_importing_fastopt_does_not_import_logging():
+    code = (
+        "import sys, numpy; before = 'logging' in sys.modules; import fastopt; print(before, 'logging' in sys.modules)"
+    )
+    before, after = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert before == after
+
+
+# ---- Threads ----
+
+
+def all_at_once(functions):
+    """Call each function on a thread of its own, all from the same moment on."""
+    barrier, errors = threading.Barrier(len(functions)), []
+
+    def call(function):
+        barrier.wait()
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=call, args=(function,)) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, None])
+@pytest.mark.parametrize("size", [100, 40_000])
+def test_eight_threads_step_eight_optimizers(size, num_threads):
+    """Each on its own: rules that differ, so that nothing of one can pass for another's."""
+    cases = [RULES[i % len(RULES)] for i in range(8)]
+    params = [np.linspace(-i, 1, size, dtype=np.float32) for i in range(8)]
+    oracles = [Oracle(case, p) for case, p in zip(cases, params, strict=True)]
+    opts = [case.make(p, num_threads=num_threads) for case, p in zip(cases, params, strict=True)]
+    steps = [[next(source) for _ in range(10)] for source in (gradients(i, size, np.float32) for i in range(8))]
+
+    def step(opt, grads):
+        for g in grads:
+            opt.step(g)
+
+    all_at_once([lambda opt=opt, grads=grads: step(opt, grads) for opt, grads in zip(opts, steps, strict=True)])
+    for opt, p, oracle, grads in zip(opts, params, oracles, steps, strict=True):
+        for g in grads:
+            oracle.step(g)
+        assert_like(opt, 0, p, oracle)
+
+
+@pytest.mark.parametrize("case", RULES, ids=ids)
+@pytest.mark.parametrize("num_threads", [1, 2, None])
+def test_eight_threads_step_one_optimizer(case, num_threads):
+    """They take turns: the result is that of so many steps in a row."""
+    p = np.linspace(-1, 1, 40_000, dtype=np.float32)
+    g = next(gradients(1, p.shape, p.dtype))
+    oracle, opt = Oracle(case, p), case.make(p, num_threads=num_threads)
+
+    def five_steps():
+        for _ in range(5):
+            opt.step(g)
+
+    all_at_once([five_steps] * 8)
+    assert opt.step_count == 40
+    for _ in range(40):
+        oracle.step(g)
+    assert_like(opt, 0, p, oracle)
+
+
+def test_threads_meet_good_and_bad_gradients():
+    """A refused or skipped step of one thread leaves nothing behind in those of the others."""
+    p = np.linspace(-1, 1, 40_000, dtype=np.float32)
+    good = next(gradients(1, p.shape, p.dtype))
+    bad = good.copy()
+    bad[-1] = np.nan
+    oracle, opt = Oracle(PLAIN[4], p), fastopt.Adam(p, nonfinite="skip", num_threads=2)
+
+    def steps():
+        for _ in range(10):
+            opt.step(good)
+
+    def skips():
+        for _ in range(10):
+            opt.step(bad)
+
+    def refusals():
+        for wrong in [good[:-1], good.astype(float), "g", None] * 3:
+            with pytest.raises((TypeError, ValueError)):
+                opt.step(wrong)
+
+    all_at_once([steps, skips, refusals] * 2)
+    assert opt.step_count == 20
+    assert opt.skipped_steps == 20
+    for _ in range(20):
+        oracle.step(good)
+    assert_like(opt, 0, p, oracle)
+
+
+def test_an_error_is_about_the_gradients_of_its_own_call():
+    """Even if another thread makes a step between the check and the message."""
+    names = ("a", "b")
+    opt = fastopt.Adam({name: np.ones(3) for name in names}, nonfinite="raise")
+    grads = {bad: {name: np.full(3, np.nan if name == bad else 1.0) for name in names} for bad in names}
+
+    def step(bad):
+        with pytest.raises(FloatingPointError, match=f"in that of '{bad}'$"):
+            opt.step(grads[bad])
+
+    def interfere(frame, event, arg):
+        if event == "line":
+            all_at_once([lambda: step("b")])
+        return interfere
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, event, arg: interfere if frame.f_code is fastopt.Optimizer.step.__code__ else None)
+    try:
+        step("a")
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this interpreter always has a GIL, see docs/guarantees.md"
+)
+def test_free_threading_stays_free():
+    """Importing fastopt does not bring the GIL back."""
+    code = "import sys, fastopt; print(sys._is_gil_enabled())"
+    command = [sys.executable, "-W", "error", "-c", code]
+    assert subprocess.check_output(command, text=True) == "False\n"
+
+
+# ---- Subinterpreters ----
+
+STEP = """
+import warnings
+warnings.simplefilter("ignore")  # NumPy says that it does not support subinterpreters
+try:
+    import numpy as np, fastopt
+    p = np.zeros(50_000)
+    fastopt.SGD(p, lr=1.0, num_threads=2).step(np.ones(50_000))
+    print("right" if (p == -1).all() else f"wrong: {p}", flush=True)
+except ImportError as error:
+    print("refused:", str(error).splitlines()[0], flush=True)
+"""
+SUBINTERPRETERS = """
+import sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+for where in sys.argv[2:]:
+    if where == "main":
+        exec(sys.argv[1])
+    else:
+        interpreter = interpreters.create()
+        problem = interpreters.run_string(interpreter, sys.argv[1])
+        assert problem is None, problem
+        interpreters.destroy(interpreter)
+"""
+
+
+@pytest.mark.parametrize("order", ["main sub sub main", "sub main sub"])
+def test_subinterpreters_are_refused_or_right(order):
+    """As NumPy has it: one interpreter of a process can use it, and another is told so."""
+    if not find_spec("_interpreters") and not find_spec("_xxsubinterpreters"):
+        pytest.skip("this interpreter has no module to make subinterpreters with")
+    command = [sys.executable, "-X", "faulthandler", "-c", SUBINTERPRETERS, STEP, *order.split()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    assert result.returncode == 0, result
+    verdicts = result.stdout.splitlines()
+    assert len(verdicts) == len(order.split())
+    assert verdicts[0] == "right" or order.startswith("sub")
+    assert "right" in verdicts
+    assert all(verdict == "right" or verdict.startswith("refused: ") for verdict in verdicts), verdicts
+
+
+# ---- Interrupts ----
+
+
+def interrupted(size, num_threads, trials):
+    """KeyboardInterrupt at random moments of a loop: what is there is the result of a whole number of steps."""
+    names = ("w", "b")
+    params, copies = ({name: np.linspace(-1, 1, size, dtype=np.float32) for name in names} for _ in range(2))
+    g = {name: next(gradients(i, size, np.float32)) for i, name in enumerate(names)}
+    opt = fastopt.NAdam(params, num_threads=num_threads)
+    uninterrupted = fastopt.NAdam(copies, num_threads=1)
+    chance = random.Random(0)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)  # what SIGINT does, at a moment set beforehand
+    landed = 0
+    for _ in range(trials):
+        before = opt.step_count
+        try:
+            signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-4, 3e-3))
+            while True:
+                opt.step(g)
+        except KeyboardInterrupt:
+            landed += opt.step_count > before
+        while uninterrupted.step_count < opt.step_count:
+            uninterrupted.step(g)
+        state, expected = opt.state_dict(), uninterrupted.state_dict()
+        for name in names:
+            assert params[name].tobytes() == copies[name].tobytes()
+            assert state["state"][name].pop("step") == opt.step_count
+            for key, value in state["state"][name].items():
+                assert np.asarray(value).tobytes() == np.asarray(expected["state"][name][key]).tobytes()
+    assert landed > trials / 4, "too few interrupts came in the middle of the loop"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer to interrupt with")
+@pytest.mark.parametrize(("size", "num_threads"), [(100, None), (LARGE, 1), (LARGE, 2)])
+def test_an_interrupt_leaves_a_whole_step_or_none(size, num_threads):
+    in_a_process(interrupted, size, num_threads, 100)
