@@ -15,7 +15,7 @@ from .workloads import RULES
 
 TORCH = ("torch", "torch-foreach", "torch-fused")
 TORCH_FUSED = ("torch-fused",)
-NUMBA = ("numba", "numba-serial")
+NUMBA = ("numba",)  # parallel, with fused loops
 NUMPY = ("numpy",)
 OPTAX = ("optax",)
 
