@@ -489,10 +489,11 @@ cdef class Table:
                     isinstance(grads, (Mapping, np.ndarray, str)) or not isinstance(grads, Sequence)):
                 raise TypeError(f"{self.owner}.step: gradients{of_group} must be a sequence, as the parameters are,"
                                 f" got {type_name(grads)}")
-            flat = tuple(grads)
+            # The length comes first: what looks like a list may be endless in memory.
+            flat = tuple(grads) if len(grads) == structure else ()
             if PyTuple_GET_SIZE(flat) != <Py_ssize_t>structure:
                 raise ValueError(f"{self.owner}.step: gradients{of_group} must be {structure}, one per parameter,"
-                                 f" got {len(flat)}")
+                                 f" got {len(grads)}")
             return flat
         if not isinstance(grads, Mapping):
             raise TypeError(f"{self.owner}.step: gradients{of_group} must be a mapping, as the parameters are,"

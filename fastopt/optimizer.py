@@ -12,6 +12,7 @@ import numpy as np
 from . import _core
 from .arena import lay_out_state
 from .groups import Array, Group, Name, Params, check_hyper, describe, members, split_groups, together
+from .threads import check_threads
 
 Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Array | None] | None
 
@@ -90,8 +91,8 @@ class Optimizer:
         hyper = {**hyper, "weight_decay": weight_decay, "maximize": maximize}
         if nonfinite not in NONFINITE:
             raise ValueError(f"{label}: nonfinite must be one of {', '.join(NONFINITE)}, got {brief(nonfinite)}")
-        if num_threads is not None and not (isinstance(num_threads, (int, np.integer)) and num_threads >= 1):
-            raise ValueError(f"{label}: num_threads must be an integer >= 1 or None, got {brief(num_threads)}")
+        if num_threads is not None:
+            check_threads(f"{label}: num_threads", num_threads, " or None")
 
         grouped, given = split_groups(label, params, hyper)
         self._lay_out(grouped, given, [None] * len(given), nonfinite, num_threads)
@@ -138,6 +139,7 @@ class Optimizer:
 
         arena, state = lay_out_state(arrays, [len(s.state_names) for s in settings])
         carry = [np.zeros(len(s.carry_names)) for s in settings]
+        self._arena = arena
         #: Each parameter's state arrays, by its name and by the letter of the paper.
         self.state: dict[Name, dict[str, Array]] = {}
         for name, s, buffers, numbers, start in zip(self._names, settings, state, carry, initial, strict=True):
@@ -263,18 +265,17 @@ class Optimizer:
             raise ValueError(f"{label}: groups must be a list of {len(self.groups)}, got {brief(groups)}")
         changes = []
         for i, (group, names, entry) in enumerate(zip(self.groups, self._members, groups, strict=True)):
-            values = _entries(label, f"groups[{i}]", entry, list(group))
-            if not isinstance(values["params"], Sequence) or set(values["params"]) != set(names):
-                raise ValueError(
-                    f"{label}: params of groups[{i}] must be {names!r:.200}, got {brief(values['params'])}"
-                )
-            del values["params"]
+            hyper = _entries(label, f"groups[{i}]", entry, list(group))
+            if not isinstance(hyper["params"], Sequence) or set(hyper["params"]) != set(names):
+                raise ValueError(f"{label}: params of groups[{i}] must be {names!r:.200}, got {brief(hyper['params'])}")
+            del hyper["params"]
             try:
-                changes.append(group.checked(values))
+                changes.append(group.checked(hyper))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{label}: {error}") from None
 
         entries = _entries(label, "state", given["state"], self._names)
+        values: dict[Name, dict[str, Any]] = {}
         steps = []
         for name, carry in zip(self._names, self._carry_names(), strict=True):
             where = f"state of {describe(name)}"
@@ -285,20 +286,25 @@ class Optimizer:
                 if key in carry:
                     if not isinstance(value, (float, int)):
                         raise TypeError(f"{label}: {key!r} in the {where} must be a number, got {brief(value)}")
-                elif not isinstance(value, np.ndarray):
+                elif not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
                     raise TypeError(f"{label}: {key!r} in the {where} must be an array, got {type(value).__name__}")
                 elif value.shape != array.shape or value.dtype != array.dtype:
                     raise ValueError(
                         f"{label}: {key!r} in the {where} must have shape {array.shape} and dtype {array.dtype},"
                         f" got {value.shape} and {value.dtype}"
                     )
+            # What is given may be our own state, in another order.
+            values[name] = {
+                key: entry[key].copy() if np.may_share_memory(entry[key], self._arena) else entry[key]
+                for key in self.state[name]
+            }
 
         with self._table:
-            for group, values in zip(self.groups, changes, strict=True):
-                group.update(values)
+            for group, change in zip(self.groups, changes, strict=True):
+                group.update(change)
             for name, arrays in self.state.items():
                 for key, array in arrays.items():
-                    array[...] = entries[name][key]
+                    array[...] = values[name][key]
             self._table.restore(steps, step_count)
 
     def _carry_names(self) -> list[tuple[str, ...]]:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from reprlib import repr as brief
+from typing import Any
+
+import numpy as np
 
 from . import _core
+
+MOST = 1 << 30  # of the numbers of threads that can be asked for; a step uses 256 at most
 
 
 def set_num_threads(n: int) -> None:
@@ -21,9 +27,16 @@ def set_num_threads(n: int) -> None:
     ValueError
         For anything but an integer of at least 1.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"set_num_threads: n must be an integer >= 1, got {n!r}")
+    check_threads("set_num_threads: n", n)
     _core.set_default_threads(n)
+
+
+def check_threads(label: str, n: Any, alternative: str = "") -> None:
+    """Raise ValueError unless n is a number of threads; `alternative` is what else the caller takes."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"{label} must be an integer >= 1{alternative}, got {brief(n)}")
+    if n > MOST:
+        raise ValueError(f"{label} must be <= {MOST}{alternative}, got {brief(n)}")
 
 
 def get_num_threads() -> int:
@@ -39,12 +52,12 @@ def initial_num_threads() -> int:
     """Return the number of threads the environment asks for."""
     asked = os.environ.get("FASTOPT_NUM_THREADS")
     if asked:
-        if not asked.strip().isdecimal() or int(asked) < 1:
-            raise ValueError(f"FASTOPT_NUM_THREADS must be an integer >= 1, got {asked!r}")
+        if not asked.strip().isdecimal() or not 1 <= int(asked) <= MOST:
+            raise ValueError(f"FASTOPT_NUM_THREADS must be an integer in [1, {MOST}], got {brief(asked)}")
         return int(asked)
     # OpenMP allows a list, one number per nesting level.
     outermost = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if outermost.isdecimal() and int(outermost) >= 1:
+    if outermost.isdecimal() and 1 <= int(outermost) <= MOST:
         return int(outermost)
     return usable_cpus()
 
