@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/rules/*.h) fastopt/_core.pyx setup.py pyproject.toml
 
-.PHONY: demo test bench bench-peers perf-check stress lint format config clean
+.PHONY: demo test bench bench-peers perf-check stress sanitize fuzz lint format config clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m fastopt demo
@@ -26,6 +26,13 @@ perf-check: $(VENV)/test
 stress: $(VENV)/test
 	$(BIN)/python -m tests.stress_saves --saves 200
 	$(BIN)/python -m tests.stress_subnormals
+
+sanitize: $(VENV)/test
+	$(BIN)/python tests/sanitize.py
+
+fuzz: $(VENV)/test
+	$(BIN)/python tests/fuzz_api.py --seconds 300
+	$(BIN)/python tests/sanitize.py --only fuzz --seconds 300
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .

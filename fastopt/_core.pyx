@@ -19,7 +19,6 @@ from cpython.pythread cimport (
     PyThread_type_lock,
 )
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
@@ -31,6 +30,10 @@ from sys import intern
 import numpy as np
 
 cnp.import_array()
+
+
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
 
 
 cdef extern from "fastopt.h" nogil:
@@ -230,6 +233,14 @@ cdef inline bint is_plain_array(object value):
     """Whether a value is an ndarray that means what its memory holds: a mask would be passed over."""
     return cnp.PyArray_CheckExact(value) or (
         isinstance(value, cnp.ndarray) and not isinstance(value, np.ma.MaskedArray))
+
+
+cdef Py_ssize_t length_of(object value) except -1:
+    """The length of a sequence, or the largest there can be."""
+    try:
+        return len(value)
+    except OverflowError:
+        return PY_SSIZE_T_MAX
 
 
 cdef str type_name(object value):
@@ -468,9 +479,9 @@ cdef class Table:
         if isinstance(grads, (Mapping, np.ndarray, str)) or not isinstance(grads, Sequence):
             raise TypeError(f"{self.owner}.step: gradients must be a sequence with one entry per group,"
                             f" got {type_name(grads)}")
-        if len(grads) != len(self.structure):
+        if length_of(grads) != len(self.structure):
             raise ValueError(f"{self.owner}.step: gradients must have one entry for each of the"
-                             f" {len(self.structure)} groups, got {len(grads)}")
+                             f" {len(self.structure)} groups, got {length_of(grads)}")
         cdef tuple flat = ()
         for i, group in enumerate(grads):
             flat += self.flatten_group(group, i, f" of group {i}")
@@ -490,10 +501,10 @@ cdef class Table:
                 raise TypeError(f"{self.owner}.step: gradients{of_group} must be a sequence, as the parameters are,"
                                 f" got {type_name(grads)}")
             # The length comes first: what looks like a list may be endless in memory.
-            flat = tuple(grads) if len(grads) == structure else ()
+            flat = tuple(grads) if length_of(grads) == structure else ()
             if PyTuple_GET_SIZE(flat) != <Py_ssize_t>structure:
                 raise ValueError(f"{self.owner}.step: gradients{of_group} must be {structure}, one per parameter,"
-                                 f" got {len(grads)}")
+                                 f" got {length_of(grads)}")
             return flat
         if not isinstance(grads, Mapping):
             raise TypeError(f"{self.owner}.step: gradients{of_group} must be a mapping, as the parameters are,"
@@ -761,7 +772,8 @@ cdef class Kernel:
         try:
             value[0] = <object>given
         except OverflowError:
-            value[0] = INFINITY
+            raise ValueError(f"{self.name}: {self.keywords[keyword]} must be a number that a float can hold,"
+                             f" got {brief(<object>given)}") from None
         hyper = fastopt_rule_hyper(self.rule, keyword) if keyword < self.n_hyper else fastopt_find_hyper("weight_decay")
         if not fastopt_in_range(hyper, value[0]):
             raise ValueError(f"{self.name}: {self.keywords[keyword]} must be {hyper.range.decode()}, got {value[0]!r}")

@@ -43,7 +43,11 @@ def check_number(label: str, name: str, value: Any) -> None:
     """Raise TypeError or ValueError unless a value is a real number in the range of a hyperparameter."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, int, np.floating, np.integer)):
         raise TypeError(f"{label} must be a number, got {brief(value)}")
-    _core.check_range(label, name, as_float(value))
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{label} must be a number that a float can hold, got {brief(value)}") from None
+    _core.check_range(label, name, number)
 
 
 def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,14 +61,6 @@ def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
         else:
             values[key] = None if value is None else float(value)
     return values
-
-
-def as_float(value: Any) -> float:
-    """Return a number as a float: infinity where it is too large for one."""
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else -float("inf")
 
 
 class Group(dict[str, Any]):
@@ -140,7 +136,7 @@ class Group(dict[str, Any]):
 
 def split_groups(label: str, params: Params, hyper: Mapping[str, Any]) -> tuple[bool, list[tuple[Any, dict[str, Any]]]]:
     """Return whether parameters come in groups, and for each group its arrays as given and its hyperparameters."""
-    if not is_sequence(params) or len(params) == 0 or not isinstance(params[0], Mapping):
+    if not is_sequence(params) or not isinstance(next(iter(params), None), Mapping):
         return False, [(params, dict(hyper))]
     groups = []
     for i, group in enumerate(params):
@@ -163,7 +159,12 @@ def members(label: str, params: Any, first: int) -> tuple[Any, list[Name], list[
                 raise TypeError(f"{label} must have names that are str or int, got {brief(name)}")
         return tuple(params), list(params), list(params.values())
     if is_sequence(params):
-        return len(params), list(range(first, first + len(params))), list(params)
+        arrays = []
+        for array in params:
+            arrays.append(array)
+            if not isinstance(array, np.ndarray):
+                break  # it will be refused, and what follows may be endless
+        return len(arrays), list(range(first, first + len(arrays))), arrays
     raise TypeError(f"{label} must be an array, a sequence or a mapping of arrays, got {type(params).__name__}")
 
 

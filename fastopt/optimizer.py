@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from reprlib import repr as brief
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
@@ -254,14 +255,14 @@ class Optimizer:
         """
         label = f"{type(self).__name__}.load_state_dict"
         given = _entries(label, "the state", state_dict, ["format", "rule", "step_count", "groups", "state"])
-        if given["format"] != FORMAT:
+        if not isinstance(given["format"], int) or given["format"] != FORMAT:
             raise ValueError(f"{label}: format must be {FORMAT}, got {brief(given['format'])}")
-        if given["rule"] != type(self).__name__:
+        if not isinstance(given["rule"], str) or given["rule"] != type(self).__name__:
             raise ValueError(f"{label}: rule must be {type(self).__name__!r}, got {brief(given['rule'])}")
         step_count = _count(f"{label}: step_count", given["step_count"])
 
         groups = given["groups"]
-        if not isinstance(groups, Sequence) or len(groups) != len(self.groups):
+        if not isinstance(groups, (list, tuple)) or len(groups) != len(self.groups):
             raise ValueError(f"{label}: groups must be a list of {len(self.groups)}, got {brief(groups)}")
         changes = []
         for i, (group, names, entry) in enumerate(zip(self.groups, self._members, groups, strict=True)):
@@ -286,6 +287,8 @@ class Optimizer:
                 if key in carry:
                     if not isinstance(value, (float, int)):
                         raise TypeError(f"{label}: {key!r} in the {where} must be a number, got {brief(value)}")
+                    if abs(value) > sys.float_info.max:
+                        raise ValueError(f"{label}: {key!r} in the {where} must be finite, got {brief(value)}")
                 elif not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
                     raise TypeError(f"{label}: {key!r} in the {where} must be an array, got {type(value).__name__}")
                 elif value.shape != array.shape or value.dtype != array.dtype:

@@ -230,7 +230,7 @@ def step(
     with np.errstate(all="ignore"):
         if maximize:
             g = -g
-        if weight_decay:
+        if T(weight_decay) >= np.finfo(T).tiny:  # a smaller decay is 0, and none even where p is infinite
             g = g + T(weight_decay) * p
         if decoupled_decay:
             p *= T(1 - hyper["lr"] * decoupled_decay)

@@ -1,0 +1,112 @@
+"""The bits of parameter and state after 100 steps, as a hash: equal wherever and however the steps are made.
+
+    python tests/hashes.py             the hash of every rule, dtype and set of stages, by this build of the package
+    python tests/hashes.py --jobs      the same as jobs for the program hashes.c, which prints the same hashes
+
+The data are made of integers and powers of two, so that no rounding and no library has a say in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from cases import DTYPES, RULES, Case, Oracle
+
+N = 40_009  # three chunks of the engine
+STEPS, GRADIENTS = 100, 10
+STAGES: dict[str, dict[str, Any]] = {"plain": {}, "stages": {"weight_decay": 0.01, "maximize": True}}
+
+U = np.uint64
+
+
+def mix(z: Any) -> Any:
+    """Steele, Lea & Flood, "Fast splittable pseudorandom number generators", 2014."""
+    z = z + U(0x9E3779B97F4A7C15)
+    z = (z ^ z >> U(30)) * U(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> U(27)) * U(0x94D049BB133111EB)
+    return z ^ z >> U(31)
+
+
+@cache
+def numbers(stream: int, n: int, dtype: type) -> np.ndarray:
+    """24 bits of mantissa at one of 24 scales; of 16 elements one with a square below the smallest, one subnormal."""
+    i = np.arange(n)
+    z = mix(U(stream << 32) | i.astype(U))
+    mantissa = (z >> U(40)).astype(np.int64) - (1 << 23)
+    scale = -23 - ((z >> U(8)) % U(24)).astype(np.int64)
+    single = dtype is np.float32
+    scale = np.where(i % 16 == 3, scale - (60 if single else 480), scale)
+    scale = np.where(i % 16 == 7, -149 if single else -1074, scale)
+    values = np.ldexp(mantissa, scale).astype(dtype)
+    values.flags.writeable = False
+    return values
+
+
+def gradient(t: int, n: int, dtype: type) -> np.ndarray:
+    return numbers(1 + t % GRADIENTS, n, dtype)
+
+
+def digest(buffers: Iterable[np.ndarray]) -> str:
+    """The hash of a parameter and its state: a sum over all elements, of the bits of each mixed with its place."""
+    total = 0
+    for place, buffer in enumerate(buffers):
+        words = np.ascontiguousarray(buffer).reshape(-1).view(f"u{buffer.itemsize}").astype(U)
+        total += int(mix(words ^ mix(U(place << 40) | np.arange(words.size, dtype=U))).sum())
+    return f"{total % 2**64:016x}"
+
+
+def by_package(case: Case, dtype: type, n: int = N, **options: Any) -> str:
+    p = numbers(0, n, dtype).copy()
+    opt = case.make(p, **options)
+    for t in range(1, STEPS + 1):
+        opt.step(gradient(t, n, dtype))
+    return digest([p, *opt.state[0].values()])
+
+
+def by_oracle(case: Case, dtype: type, n: int) -> str:
+    oracle = Oracle(case, numbers(0, n, dtype))
+    for t in range(1, STEPS + 1):
+        oracle.step(gradient(t, n, dtype))
+    return digest([oracle.p, *map(np.asarray, oracle.state.values())])
+
+
+def with_stages(case: Case, stages: str) -> Case:
+    return Case(f"{case.name}-{stages}", case.cls, case.rule, {**case.kwargs, **STAGES[stages]})
+
+
+def everything() -> Iterator[tuple[Case, type]]:
+    """Every rule with and without stages, in every dtype."""
+    for case in RULES:
+        for stages in STAGES:
+            for dtype in DTYPES:
+                yield with_stages(case, stages), dtype
+
+
+def job(case: Case, dtype: type, n: int, threads: int) -> str:
+    """The same as a line for hashes.c."""
+    options = case.options()
+    start = case.settings().get("initial_accumulator_value", 0.0)
+    decays = [options.get(name, 0.0) for name in ("weight_decay", "decoupled_decay")]
+    words = [case.rule, np.dtype(dtype).itemsize * 8, n, threads, start, *decays, int(options["maximize"])]
+    return " ".join(map(str, [*words, *case.hyper().values()]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", action="store_true", help="print the jobs for hashes.c instead")
+    parser.add_argument("--size", type=int, default=N, help="elements")
+    parser.add_argument("--threads", type=int, help="threads; by default the package chooses")
+    options = parser.parse_args()
+    for case, dtype in everything():
+        if options.jobs:
+            print(job(case, dtype, options.size, options.threads or 1))
+        else:
+            print(by_package(case, dtype, options.size, num_threads=options.threads), case.name, dtype.__name__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Memory safety: the C core and the extension under sanitizers, valgrind and libFuzzer.
+
+    python tests/sanitize.py [--short] [--only PART,PART] [--seconds N]
+
+c         the C programs c_api and stress under AddressSanitizer and UndefinedBehaviorSanitizer, by gcc and by clang
+threads   stress under ThreadSanitizer.  Built by clang with LLVM's OpenMP: its tool Archer tells the sanitizer where
+          threads of a region wait for each other.  gcc's runtime cannot tell it: every access of two threads in one
+          region would be reported, so that a report of a real race would go unnoticed among hundreds.
+python    the tests of the package with an extension under AddressSanitizer and UndefinedBehaviorSanitizer.  Leaks are
+          left to the next part, since CPython itself frees little at its end.
+leaks     10,000 optimizers made, stepped, failed and freed under valgrind: what is in use at the end must not grow
+fuzz      libFuzzer on the C API (fuzz_engine.c) under both sanitizers, for N seconds; only when asked for by --only
+
+Prints what ran and what it came to; the exit code is the number of parts that found something.  Everything is built in
+a temporary directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+CSRC = ROOT / "csrc"
+FLAGS = ["-std=c11", "-D_DEFAULT_SOURCE", "-g", "-O1", "-fno-omit-frame-pointer", f"-I{CSRC}"]
+NUMERICS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+BOTH = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+STRICT = {
+    "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+}
+OPTIMIZERS_PER_CYCLE = 3  # of leaks.py, beside those that fail
+
+
+class Skipped(Exception):  # noqa: N818, it is no error
+    """A part that this machine cannot run."""
+
+
+class Found(Exception):  # noqa: N818
+    """What a sanitizer reported."""
+
+
+@dataclass
+class Run:
+    """What the parts are asked for, and where they build."""
+
+    folder: Path
+    short: bool
+    seconds: int
+
+
+def call(*command: object, environment: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+    """What a command prints; Found when it fails."""
+    words = [str(word) for word in command]
+    env = {**os.environ, **(environment or {})}
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=cwd, errors="replace")
+    if done.returncode:
+        raise Found(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout[-20_000:]}")
+    return done.stdout
+
+
+def need(*tools: str) -> None:
+    for tool in tools:
+        if shutil.which(tool) is None:
+            raise Skipped(f"{tool} is not installed")
+
+
+def can_build(run: Run, *command: str) -> bool:
+    """Whether a compiler links a program with these flags, and it starts."""
+    source, program = run.folder / "probe.c", run.folder / "probe"
+    source.write_text("#include <math.h>\nint main(int n, char **v) { return v[0][0] == n + sin(n); }\n")
+    built = subprocess.run([*command, str(source), "-o", str(program), "-lm"], capture_output=True)
+    return built.returncode == 0 and subprocess.run([str(program)], capture_output=True).returncode == 0
+
+
+def build(run: Run, name: str, *command: object) -> Path:
+    """Compile a C program of tests/ with the core."""
+    program = run.folder / name
+    call(*command, *FLAGS, *NUMERICS, *sorted(CSRC.glob("*.c")), HERE / f"{name}.c", "-o", program, "-lm", "-pthread")
+    return program
+
+
+# ---- The parts: each yields a line for everything that it has run ----
+
+
+def c_programs(run: Run) -> Iterator[str]:
+    tried = False
+    for compiler in ("gcc", "clang"):
+        if shutil.which(compiler) is None or not can_build(run, compiler, "-fopenmp", *BOTH):
+            yield f"skipped: {compiler} with OpenMP and sanitizers is not installed"
+            continue
+        tried = True
+        call(build(run, "c_api", compiler, "-fopenmp", *BOTH), environment=STRICT)
+        rounds = 10 if run.short else 100
+        said = call(build(run, "stress", compiler, "-fopenmp", *BOTH), 4, rounds, environment=STRICT)
+        yield f"{compiler}: c_api; stress: {said.strip()}"
+    if not tried:
+        raise Skipped("there is no compiler to do it with")
+
+
+def threads(run: Run) -> Iterator[str]:
+    need("clang")
+    if not can_build(run, "clang", "-fopenmp", "-fsanitize=thread"):
+        raise Skipped("clang with OpenMP and ThreadSanitizer is not installed")
+    clang = Path(shutil.which("clang")).resolve()
+    archer = clang.parent.parent / "lib" / "libarcher.so"
+    if not archer.exists():
+        raise Skipped(f"Archer is not installed, {archer}")
+    environment = {
+        "OMP_TOOL_LIBRARIES": str(archer),
+        "ARCHER_OPTIONS": "verbose=1",
+        "TSAN_OPTIONS": "ignore_noninstrumented_modules=1:halt_on_error=0:exitcode=66",
+    }
+    program = build(run, "stress", "clang", "-fopenmp", "-fsanitize=thread")
+    for count in (2, 4, 8):
+        said = call(program, count, 3 if run.short else 30, environment=environment)
+        if "Archer detected OpenMP" not in said:
+            raise Skipped("Archer does not run here")
+        yield f"{count} threads: {said.strip().splitlines()[-1]}"
+
+
+def python_suite(run: Run) -> Iterator[str]:
+    need("gcc")
+    if not can_build(run, "gcc", *BOTH):
+        raise Skipped("gcc with sanitizers is not installed")
+    tree = run.folder / "tree"
+    ignored = shutil.ignore_patterns("*.so", "__pycache__", "*.c.orig")
+    for name in ("csrc", "fastopt", "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    # All in CC, so that setup.py's check for OpenMP links with the sanitizers too.
+    compiler = ["gcc", *BOTH, "-fno-omit-frame-pointer", "-g1"]
+    environment = {"CC": " ".join(compiler), "LDSHARED": " ".join([*compiler, "-shared"])}
+    call(sys.executable, "setup.py", "build_ext", "--inplace", environment=environment, cwd=tree)
+
+    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, stdout=subprocess.PIPE, text=True)
+    environment = {
+        "LD_PRELOAD": library.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+        "UBSAN_OPTIONS": STRICT["UBSAN_OPTIONS"],
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": str(tree),
+    }
+    call(
+        sys.executable,
+        "-c",
+        f"import fastopt; assert fastopt.__file__.startswith({str(tree)!r})",
+        environment=environment,
+        cwd=tree / "tests",
+    )
+    tests = ["test_rules.py", "test_properties.py", "test_bad_input.py", "test_kernels.py"]
+    # The sizes that matter to memory are those about a block and a vector.
+    selected = ["-k", "not many_arrays and not hundred and not late" + " and not special" * run.short]
+    said = call(
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "--capture=sys",  # reports of the sanitizers go to the descriptor
+        "-p",
+        "no:cacheprovider",
+        *tests,
+        *selected,
+        environment=environment,
+        cwd=tree / "tests",
+    )
+    yield f"{' '.join(tests)}: {said.strip().splitlines()[-1]}"
+    seconds = 20 if run.short else 300
+    said = call(
+        sys.executable, "fuzz_api.py", "--seconds", seconds, "--seed", 0, environment=environment, cwd=tree / "tests"
+    )
+    yield f"fuzz_api.py: {seconds} s, right, refused and not finite: {' '.join(said.split()[-3:])}"
+
+
+def leaks(run: Run) -> Iterator[str]:
+    need("valgrind")
+    few, many = (100, 300) if run.short else (400, 3400)  # 100 cycles meet every case
+    totals = [in_use(run, cycles) for cycles in (few, many)]
+    through = [through for _, through in totals]
+    yield (
+        f"{many * OPTIMIZERS_PER_CYCLE:,} optimizers: {totals[1][0]:,} bytes in use at the end, {through[1]:,} of them"
+        f" definitely lost through fastopt; {few * OPTIMIZERS_PER_CYCLE:,} optimizers: {totals[0][0]:,} and"
+        f" {through[0]:,}"
+    )
+    if through[1] > through[0] or totals[1][0] - totals[0][0] > many - few:
+        raise Found("memory in use grows by more than a byte per cycle")
+
+
+def in_use(run: Run, cycles: int) -> tuple[int, int]:
+    """Bytes in use when Python has ended, and those of them that fastopt allocated and that nothing points to."""
+    report = run.folder / "valgrind.xml"
+    options = ["--leak-check=full", "--show-leak-kinds=all", "--undef-value-errors=no", "--num-callers=15"]
+    environment = {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    command = ["valgrind", *options, "--xml=yes", f"--xml-file={report}", sys.executable, HERE / "leaks.py", cycles]
+    call(*command, environment=environment)
+    total = through = 0
+    for _, entry in ElementTree.iterparse(report):
+        if entry.tag == "error":
+            kind, size = entry.findtext("kind", ""), int(entry.findtext("xwhat/leakedbytes", "0"))
+            mine = any("fastopt" in (path.text or "") for path in entry.iter("obj"))
+            if mine and not kind.startswith("Leak"):
+                raise Found(ElementTree.tostring(entry, encoding="unicode"))
+            total += size
+            through += size * (mine and kind == "Leak_DefinitelyLost")
+            entry.clear()
+    return total, through
+
+
+def fuzz(run: Run) -> Iterator[str]:
+    need("clang")
+    flags = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", "-fopenmp"]
+    program = run.folder / "fuzz_engine"
+    try:
+        build(run, "fuzz_engine", "clang", *flags)
+    except Found as error:
+        if "fuzzer" not in str(error) and "omp" not in str(error):
+            raise
+        raise Skipped("clang with libFuzzer and OpenMP is not installed") from None
+    corpus = run.folder / "corpus"
+    corpus.mkdir()
+    options = ["-max_len=512", f"-max_total_time={run.seconds}", "-print_final_stats=1", f"-artifact_prefix={corpus}/"]
+    said = call(program, *options, corpus, environment=STRICT, cwd=run.folder)
+    runs = next(line.split()[1] for line in said.splitlines() if line.startswith("Done "))
+    yield f"{int(runs):,} inputs in {run.seconds} s, {len(list(corpus.iterdir())):,} of them kept"
+
+
+PARTS: dict[str, Callable[[Run], Iterator[str]]] = {
+    "c": c_programs,
+    "threads": threads,
+    "python": python_suite,
+    "leaks": leaks,
+    "fuzz": fuzz,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="less of everything, in about three minutes")
+    parser.add_argument("--only", metavar="PART,PART", help=f"these parts, of {', '.join(PARTS)}")
+    parser.add_argument("--seconds", type=int, default=60, help="for the part fuzz")
+    options = parser.parse_args()
+    chosen = options.only.split(",") if options.only else [name for name in PARTS if name != "fuzz"]
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"no part {', '.join(unknown)}")
+    found = 0
+    for name in chosen:
+        begin = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                for line in PARTS[name](Run(Path(folder), options.short, options.seconds)):
+                    print(f"{name:>8}  {line}", flush=True)
+                outcome = "ok"
+            except Skipped as reason:
+                outcome = f"skipped: {reason}"
+            except Found as error:
+                outcome, found = f"FOUND: {error}", found + 1
+        print(f"{name:>8}  {outcome} ({time.monotonic() - begin:.0f} s)", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
