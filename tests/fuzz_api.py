@@ -38,6 +38,7 @@ Array = np.ndarray
 FLAGS = ("amsgrad", "centered", "nesterov", "maximize")
 STATEFUL = ("amsgrad", "centered", "nesterov", "momentum")
 BELOW_1 = ("momentum", "alpha", "rho", "beta1", "beta2")
+OPTIONAL = ("weight_decay", "decoupled_decay", "maximize", "num_threads")  # keywords of the kernels
 DEEP = 5_000
 
 
@@ -175,6 +176,8 @@ def plain_type(name: str, value: Any) -> bool:
         return all(plain_type("beta", beta) for beta in value)
     if isinstance(value, (bool, np.bool_)):
         return name in FLAGS
+    if isinstance(value, int):
+        return abs(value) <= sys.float_info.max
     return value is None or isinstance(value, (int, float, np.integer, np.floating))
 
 
@@ -619,7 +622,8 @@ class Life:
         given = self.build(grads)
         p = self.parameters[0]
         if self.grouped and self.rng.random() < 0.5:
-            return self.rng.choice((given[:-1], [*given, None], {0: given[0]}, deque(), iter(given), set(), garbage))
+            wrong = (given[:-1], [*given, None], {0: given[0]}, deque(), iter(given), set(), garbage(self.rng))
+            return self.rng.choice(wrong)
         spoiled = given if not self.grouped else given[0]
         kind = self.kinds[0]
         if kind == "array":
@@ -663,8 +667,6 @@ class Life:
         grads = self.gradients()
         if self.rng.random() < 0.35:
             given = self.bad_structure(grads)
-            if callable(given):
-                given = garbage(self.rng)
         else:
             i = self.rng.randrange(len(grads))
             grads[i] = self.bad_gradient(self.parameters[i])
@@ -963,125 +965,119 @@ def bad_make(rng: random.Random, tell: Callable[..., None]) -> Calls:
     yield "make badly", outcome
 
 
-def kernel(rng: random.Random, tell: Callable[..., None]) -> Calls:
-    """One rule on buffers, any of which may be spoiled."""
-    name = rng.choice(fastopt.kernels.__all__)
-    rule, hyper_names = getattr(fastopt.kernels, name), reference.hyper_names(name)
-    letters, carries = reference.state_names(name), reference.CARRIES.get(name, ())
-    dtype = rng.choice(DTYPES)
-    shape = a_shape(rng, dtype)
-    p, g = numbers(rng, shape, dtype), numbers(rng, shape, dtype)
-    buffers = [
-        p,
-        g,
-        *(np.asarray(abs(numbers(rng, shape, dtype))) for _ in letters),
-        *(np.array([0.25]) for _ in carries),
-    ]
-    step = rng.choice((1, 2, 3, 1000, 2**40, np.int64(5)))
-    keywords: dict[str, Any] = {"step": step, **{name: a_number(rng, name) for name in hyper_names}}
-    keywords = {name: inf if value is None else value for name, value in keywords.items()}
-    for name in ("weight_decay", "decoupled_decay", "maximize", "num_threads"):
-        if rng.random() < 0.2:
-            keywords[name] = rng.choice((1, 2, 5)) if name == "num_threads" else a_number(rng, name)
-
-    must_refuse = False
-    where = rng.random()
-    if where < 0.35:
-        i = rng.randrange(len(buffers))
-        a = buffers[i]
-        spoil = rng.choice(
+def spoil_buffers(rng: random.Random, buffers: list[Any]) -> None:
+    i = rng.randrange(len(buffers))
+    a = buffers[i]
+    way = rng.randrange(10)
+    if way == 0:
+        del buffers[i]
+    elif way == 1:
+        buffers.insert(i, np.ones(a.shape, a.dtype))
+    elif way == 2:
+        a.flags.writeable = False
+    elif way == 3:
+        buffers[i] = rng.choice((buffers[i - 1], buffers[i - 1].reshape(-1)))
+    elif way == 4 and a.size > 1:
+        memory = np.ones((*a.shape, 2), a.dtype)
+        buffers[i] = memory[..., 0]
+    else:
+        buffers[i] = rng.choice(
             (
                 lambda: a.astype(rng.choice(("f2", "i8", "c16", "O", ">f4", ">f8", np.longdouble))),
-                lambda: np.ones((*shape, 1)[-64:], a.dtype),
-                lambda: np.ones((*shape, 2)[-64:], a.dtype),
+                lambda: np.ones((*a.shape, 1)[-64:], a.dtype),
+                lambda: np.ones((*a.shape, 2)[-64:], a.dtype),
                 lambda: np.ma.masked_array(a),
                 lambda: a.tolist(),
                 lambda: garbage(rng),
-                lambda: "missing",
-                lambda: "more",
-                lambda: "frozen",
-                lambda: "overlap",
             )
         )()
-        must_refuse = True
-        if isinstance(spoil, str) and spoil == "missing":
-            del buffers[i]
-        elif isinstance(spoil, str) and spoil == "more":
-            buffers.insert(i, np.ones(shape, dtype))
-        elif isinstance(spoil, str) and spoil == "frozen":
-            buffers[i].flags.writeable = False
-            must_refuse = i != 1
-        elif isinstance(spoil, str) and spoil == "overlap":
-            buffers[i] = buffers[i - 1].reshape(-1).view() if rng.random() < 0.5 else buffers[i - 1]
-            must_refuse = buffers[i].shape != a.shape or buffers[i].dtype != a.dtype or a.size > 0
-        else:
-            buffers[i] = spoil
-            must_refuse = not (
-                isinstance(spoil, Array)
-                and not isinstance(spoil, np.ma.MaskedArray)
-                and (spoil.shape, spoil.dtype.str) == (a.shape, a.dtype.str)
-            )
-            must_refuse = must_refuse and not (
-                i >= 2 + len(letters)
-                and getattr(spoil, "size", 0) == 1
-                and type(spoil) is Array
-                and spoil.dtype.str == a.dtype.str
-            )
-    elif where < 0.7:
-        name = rng.choice((*hyper_names, "step", "weight_decay", "decoupled_decay", "maximize", "num_threads"))
-        keywords[name] = garbage(rng)
-        if name == "step":
-            must_refuse = not isinstance(keywords[name], (int, np.integer)) or not 1 <= keywords[name] <= 1 << 62
-        elif name == "num_threads":
-            threads = keywords[name]
-            must_refuse = threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1)
-        elif name != "maximize":
-            try:
-                meaning(name, keywords[name])
-            except ValueError:
-                must_refuse = True
-            must_refuse = must_refuse or keywords[name] is None
-    elif where < 0.8:
-        must_refuse = True
-        if rng.random() < 0.5:
-            del keywords[rng.choice((*hyper_names, "step"))]
-        else:
-            keywords[rng.choice(("nothing", "lr ", "betas", "p", "dtype"))] = garbage(rng)
 
-    tell(rule.__name__, buffers, keywords)
+
+def are_buffers(buffers: list[Any], state: int, carries: int) -> bool:
+    """Whether a rule can run on these."""
+    if len(buffers) != 2 + state + carries or any(not isinstance(a, Array) for a in buffers):
+        return False
+    p = buffers[0]
+    like_p, single = buffers[: 2 + state], buffers[2 + state :]
+    return (
+        not any(isinstance(a, np.ma.MaskedArray) for a in buffers)
+        and p.dtype.str in [np.dtype(dtype).str for dtype in DTYPES]
+        and all((a.shape, a.dtype.str) == (p.shape, p.dtype.str) for a in like_p)
+        and all((a.size, a.dtype.str) == (1, np.dtype(float).str) for a in single)
+        and all(a.flags.c_contiguous and (a.flags.writeable or a is buffers[1]) for a in buffers)
+        and not any(np.shares_memory(a, b) for i, a in enumerate(buffers) for b in buffers[:i])
+    )
+
+
+def are_keywords(keywords: dict[str, Any], hyper: Sequence[str]) -> bool:
+    """Whether a rule of these hyperparameters has a meaning for these."""
+    if not {"step", *hyper} <= set(keywords) <= {"step", *hyper, *OPTIONAL}:
+        return False
+    try:
+        for name, value in keywords.items():
+            if name in ("step", "num_threads"):
+                most = 1 << 62 if name == "step" else 1 << 30
+                if name == "num_threads" and value is None:
+                    continue
+                if not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
+                    return False
+            elif meaning(name, value) is None:
+                return False
+    except ValueError:
+        return False
+    return True
+
+
+def kernel(rng: random.Random, tell: Callable[..., None]) -> Calls:
+    """One rule on buffers and keywords, any of which may be spoiled."""
+    rule = rng.choice(fastopt.kernels.__all__)
+    hyper, letters, carries = (
+        reference.hyper_names(rule),
+        reference.state_names(rule),
+        reference.CARRIES.get(rule, ()),
+    )
+    dtype = rng.choice(DTYPES)
+    shape = a_shape(rng, dtype)
+    buffers: list[Any] = [numbers(rng, shape, dtype), numbers(rng, shape, dtype)]
+    buffers += [np.asarray(abs(numbers(rng, shape, dtype))) for _ in letters]
+    buffers += [np.array([0.25]) for _ in carries]
+    keywords = {name: a_number(rng, name) for name in hyper}
+    keywords = {name: inf if value is None else value for name, value in keywords.items()}
+    keywords["step"] = rng.choice((1, 2, 3, 1000, 2**40, np.int64(5)))
+    for name in OPTIONAL:
+        if rng.random() < 0.2:
+            keywords[name] = rng.choice((1, 2, 5)) if name == "num_threads" else a_number(rng, name)
+
+    where = rng.random()
+    if where < 0.35:
+        spoil_buffers(rng, buffers)
+    elif where < 0.7:
+        keywords[rng.choice((*hyper, "step", *OPTIONAL))] = garbage(rng)
+    elif where < 0.75:
+        del keywords[rng.choice((*hyper, "step"))]
+    elif where < 0.8:
+        keywords[rng.choice(("nothing", "lr ", "betas", "p", "dtype"))] = garbage(rng)
+
+    tell(rule, buffers, keywords)
     before = image(buffers)
-    wanted = [a.copy() if isinstance(a, Array) else a for a in buffers]
-    outcome, _ = attempt(rule, *buffers, **keywords)
-    if must_refuse or outcome == "refused":
+    wanted = [a.copy() if type(a) is Array else a for a in buffers]
+    outcome, _ = attempt(getattr(fastopt.kernels, rule), *buffers, **keywords)
+    if not are_buffers(buffers, len(letters), len(carries)) or not are_keywords(keywords, hyper):
         expect(outcome, "refused")
-        if where >= 0.8:
-            raise WrongResultError("it was refused, but is right")
+    elif where >= 0.8:
+        expect(outcome, "right")
+    if outcome == "refused":
         if image(buffers) != before:
             raise WrongResultError("it was refused, but has changed something")
     else:
-        hyper = {name: meaning(name, keywords[name]) for name in hyper_names}
-        options = {name: meaning(name, keywords.get(name, 0.0)) for name in ("weight_decay", "decoupled_decay")}
         state = dict(zip((*letters, *carries), wanted[2:], strict=True))
-        for name in carries:
-            state[name] = float(state[name].item())
-        reference.step(
-            rule.__name__,
-            wanted[0],
-            wanted[1],
-            state,
-            int(keywords["step"]),
-            hyper,
-            **options,
-            maximize=bool(keywords.get("maximize", False)),
-        )
-        expected = [
-            wanted[0],
-            wanted[1],
-            *(np.reshape(state[name], b.shape) for name, b in zip((*letters, *carries), buffers[2:], strict=True)),
-        ]
-        for letter, actual, right in zip(("p", "g", *letters, *carries), buffers, expected, strict=True):
-            if not same(actual, right):
-                raise WrongResultError(f"{letter}: {actual}, expected {right}")
+        state.update({name: state[name].item() for name in carries})
+        meant = {name: meaning(name, value) for name, value in keywords.items() if name not in ("step", "num_threads")}
+        rates = {name: meant.pop(name) for name in hyper}
+        reference.step(rule, *wanted[:2], state, int(keywords["step"]), rates, **meant)
+        for name, actual, right in zip(("p", "g", *state), buffers, [*wanted[:2], *state.values()], strict=True):
+            if not same(actual, np.reshape(right, actual.shape)):
+                raise WrongResultError(f"{name}: {actual}, expected {right}")
     yield "kernel", outcome
 
 
@@ -1156,14 +1152,16 @@ def main() -> int:
     command = [sys.executable, "-X", "faulthandler", __file__, "--worker"]
     command += ["--seconds", str(options.seconds), "--seed", str(options.seed)]
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    last: deque[str] = deque(maxlen=200)
-    last.extend(worker.stderr)
+    index, said = "0", []
+    for line in worker.stderr:
+        if line.strip().isdecimal():
+            index = line.strip()
+        else:
+            said.append(line)
     out = worker.stdout.read()
     if code := worker.wait():
-        print("".join(line for line in last if not line.strip().isdecimal()), file=sys.stderr)
-        scenarios = [line.strip() for line in last if line.strip().isdecimal()]
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        print(f"fuzz_api: {how} in scenario {scenarios[-1] if scenarios else '?'} of seed {options.seed}")
+        print(*said, f"fuzz_api: {how} in scenario {index} of seed {options.seed}", sep="")
         return 1
     print(f"seed {options.seed}\n{out}", end="")
     return 0
