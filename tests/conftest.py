@@ -15,3 +15,10 @@ def isa(request):
     fastopt._core.use_isa(request.param)
     yield request.param
     fastopt._core.use_isa(before)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A folder to save state in, where the library that writes it is to be had."""
+    pytest.importorskip("safetensors", reason="saving needs safetensors: pip install fastopt[checkpoint]")
+    return tmp_path

@@ -201,15 +201,15 @@ def test_giving_up_between_the_passes(monkeypatch):
     opt.step(some(np.float32, 4))
 
 
-def test_saved_copied_and_one_at_a_time(tmp_path):
+def test_saved_copied_and_one_at_a_time(files):
     params = some(np.float64)
     opt = fastopt.Muon(params, nesterov=False, ns_steps=3)
     for gs in grads_of(np.float64, 2):
         opt.step(gs)
-    fastopt.save(tmp_path / "state", opt)
+    fastopt.save(files / "state", opt)
     assert set(opt.state_dict()["state"][0]) == {"step", "b"}
     loaded = fastopt.Muon([p.copy() for p in params], nesterov=False)
-    fastopt.load(tmp_path / "state", loaded)
+    fastopt.load(files / "state", loaded)
     twin, single = copy.deepcopy(opt), copy.deepcopy(opt)
     gs = some(np.float64, 5)
     for each in (opt, loaded, twin):

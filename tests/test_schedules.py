@@ -593,17 +593,15 @@ def test_a_pair_by_one_function():
     assert opt.groups[0]["betas"] is betas
 
 
-def test_a_pair_by_one_function_in_a_file(tmp_path):
-    pytest.importorskip("safetensors", reason="saving needs safetensors: pip install fastopt[checkpoint]")
-
+def test_a_pair_by_one_function_in_a_file(files):
     def betas(t):
         return 0.5 + 0.1 * min(t, 4), 0.9
 
     opt, grads = some(fastopt.Adam, betas=betas)
     fresh, _ = some(fastopt.Adam, betas=betas)
     opt.step(next(grads))
-    fastopt.save(tmp_path / "state", opt)
-    fastopt.load(tmp_path / "state", fresh)
+    fastopt.save(files / "state", opt)
+    fastopt.load(files / "state", fresh)
     gs = next(grads)
     for one in (opt, fresh):
         one.step(gs)
@@ -799,7 +797,7 @@ LOSSES_SEEN = [1.0, 2.0, 0.5, 0.6, 0.7, 0.8, 0.4, 0.5, 0.6, 0.7]
 
 
 @pytest.mark.parametrize("way", ["state_dict", "file", "deepcopy", "pickle"])
-def test_saved_in_the_middle(way, tmp_path):
+def test_saved_in_the_middle(way, request):
     straight, grads, plateaus = plateaued()
     gs = [next(grads) for _ in LOSSES_SEEN]
 
@@ -822,8 +820,9 @@ def test_saved_in_the_middle(way, tmp_path):
             for p, q in zip(mine["params"], theirs["params"], strict=True):
                 p[...] = q
         if way == "file":
-            fastopt.save(tmp_path / "state", first)
-            fastopt.load(tmp_path / "state", second)
+            path = request.getfixturevalue("files") / "state"
+            fastopt.save(path, first)
+            fastopt.load(path, second)
         else:
             second.load_state_dict(first.state_dict())
     assert [plateau.state_dict() for plateau in reach(second)] == [plateau.state_dict() for plateau in reach(first)]
@@ -893,14 +892,14 @@ class Halving:
         self.value = float(state["value"])
 
 
-def test_own_functions_and_classes(tmp_path):
+def test_own_functions_and_classes(files):
     own = Halving()
     opt = fastopt.SGD(np.ones(2), lr=own, momentum=s.join([RISE, abs], [1 << 40]))
     assert opt.state_dict()["groups"][0]["lr"]["schedule"].endswith("Halving")
     own.value = 0.2
-    fastopt.save(tmp_path / "a", opt)
+    fastopt.save(files / "a", opt)
     own.value = 0.1
-    fastopt.load(tmp_path / "a", opt)
+    fastopt.load(files / "a", opt)
     assert own.value == opt.lr == 0.2
     other = fastopt.SGD(np.ones(2), lr=lambda t: 0.1, momentum=0.9)
     with pytest.raises(ValueError, match=r"lr must be scheduled by .*<lambda>, as it is here, got .*Halving"):

@@ -119,13 +119,13 @@ def test_what_is_refused_within(average, make):
 
 
 @ALL
-def test_saved_within(average, make, tmp_path):
+def test_saved_within(average, make, files):
     """The file holds no parameters: it is the same within and outside."""
     opt, _ = started(make)
-    fastopt.save(tmp_path / "outside", opt)
+    fastopt.save(files / "outside", opt)
     with opt.swapped(average):
-        fastopt.save(tmp_path / "inside", opt)
-    assert (tmp_path / "inside").read_bytes() == (tmp_path / "outside").read_bytes()
+        fastopt.save(files / "inside", opt)
+    assert (files / "inside").read_bytes() == (files / "outside").read_bytes()
 
 
 @pytest.mark.parametrize(
