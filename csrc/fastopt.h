@@ -169,6 +169,10 @@ typedef struct {
 /* fastopt_step() with more to say. */
 fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fastopt_call *call);
 
+/* Whether gradients of rows will do for a rule: it needs no sums over all of a parameter, and its first step does not
+ * set state of all elements. */
+int fastopt_rule_takes_rows(const fastopt_rule *rule);
+
 /* For gradients of rows: the numbers of the rows without repetition, in the order in which they first come, and for
  * each of the given ones its place among them.  Returns how many there are, or why it cannot tell. */
 enum { FASTOPT_ROWS_NO_MEMORY = -1, FASTOPT_ROWS_BEYOND = -2 /* a row is not in [0, limit) */ };

@@ -44,6 +44,16 @@ const char *const *fastopt_rule_catch_up(const fastopt_rule *rule)
     return catch_up[rule->index].can ? catch_up[rule->index].hyper : NULL;
 }
 
+int fastopt_rule_takes_rows(const fastopt_rule *rule)
+{
+    static const int starts[RULES] = {
+#define STARTS(name) [RULE_##name] = 1,
+#include "rules.def"
+#undef STARTS
+    };
+    return rule->gathers == FASTOPT_ONE_PASS && !starts[rule->index];
+}
+
 const fastopt_rule *fastopt_find_rule(const char *name)
 {
     for (int i = 0; i < RULES; i++)

@@ -120,6 +120,7 @@ cdef extern from "fastopt.h" nogil:
                                Py_ssize_t row_length, const void **gradients, void *sums)
     fastopt_status fastopt_catch_up(fastopt_tensor *tensors, Py_ssize_t count, int num_threads)
     const char *const *fastopt_rule_catch_up(const fastopt_rule *rule)
+    int fastopt_rule_takes_rows(const fastopt_rule *rule)
     int fastopt_finite(const fastopt_tensor *tensor)
     fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)
     const fastopt_rule *fastopt_find_rule(const char *name)
@@ -375,7 +376,8 @@ cdef class RowGrad:
     not shrink them; the count of steps, and with it the bias correction, is that of the whole parameter.  For `SGD`
     without momentum and `Adagrad` that is exactly the step with a gradient that is zero elsewhere; for `SGD` with
     momentum, `RMSprop` and `Adadelta` it is with the optimizer's option ``catch_up=True``.  Rules that need all of a
-    parameter (norms), averages of parameters (``ema_decay``, ``swa``, ``lookahead``) and zeroing do not go with it.
+    parameter (its norm, or to start state from it), averages of parameters (``ema_decay``, ``swa``, ``lookahead``) and
+    zeroing do not go with it.
     """
 
     cdef readonly cnp.ndarray rows, values
@@ -777,7 +779,7 @@ cdef class Table:
         if not k.direct or k.ndim < 1:
             raise ValueError(f"{self.owner}: {self.label(i)} must be C-contiguous with at least one axis to take a"
                              f" RowGrad, got shape {(<object>p).shape} and strides {(<object>p).strides}")
-        if t.rule.gathers or self.averaged:
+        if self.averaged or not fastopt_rule_takes_rows(t.rule):
             what = "averages of the parameters need" if self.averaged else "this rule needs"
             raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be an array, since {what} all of it, got a"
                              f" RowGrad")

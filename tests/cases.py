@@ -263,6 +263,7 @@ CASES = PLAIN + OPTIONS + STAGES
 # Every rule once; and those that update each element by itself.
 RULES = list({case.rule: case for case in PLAIN + OPTIONS}.values())
 BY_ELEMENT = [case for case in RULES if case.rule not in reference.ALONE | reference.TOGETHER]
+BY_ROW = [case for case in BY_ELEMENT if case.rule not in reference.STARTS]
 DTYPES = (np.float32, np.float64)
 
 

@@ -301,7 +301,7 @@ static void make(subject *s, const subject *before, int large, int zeroing)
         p->memory = lay_out(s, s->layout.p_stride, 0, &p->bytes, &p->first);
         s->g_memory = lay_out(s, s->layout.g_stride, !zeroing, &s->g_bytes, &s->g_first);
     } else {
-        if (form == 2 && !averaged && t->rule->gathers == FASTOPT_ONE_PASS) {
+        if (form == 2 && !averaged && fastopt_rule_takes_rows(t->rule)) {
             elements = choose_rows(s);
             if (can_catch_up(t) && one_in(2))
                 choose_seen(s, elements);

@@ -584,6 +584,7 @@ RULES: dict[str, Callable[..., Any]] = {
 ALONE = {"lars", "lars_nesterov", "lamb", "novograd"}  # rules that look at all of a parameter
 ALONE |= {"adafactor", "adafactor_vector", "sm3", "muon"}
 TOGETHER = {"prodigy"}  # and those that look at all parameters
+STARTS = {"asgd", "rprop", "schedulefreesgd", "schedulefreeadamw"}  # and those whose first step sets all state
 CARRIES = {"nadam": ("mu_product",), "asgd": ("eta",), "novograd": ("v",), "prodigy": ("d", "r")}
 CARRIES |= dict.fromkeys(("schedulefreesgd", "schedulefreeadamw"), ("weight_sum", "lr_max"))
 
