@@ -78,7 +78,7 @@ static ptrdiff_t units_of(const job *job, const fastopt_tensor *t)
     if (job->unit == GATHERED_PIECES && !gathers_now(job, t))
         return 0;
     if (job->unit == GATHERED_PIECES && of_matrices(t))
-        return t->engine.matrices->matrices * t->engine.matrices->row_tiles * t->engine.matrices->column_tiles;
+        return t->engine.matrices->strips * t->engine.matrices->column_tiles;
     return (t->n + CHUNK - 1) / CHUNK;
 }
 
@@ -284,7 +284,7 @@ static int valid_buffers(const fastopt_tensor *t)
          (options && (options->weight_decay != 0 || options->decoupled_decay != 0 || options->independent_decay != 0))))
         return 0;
     return !t->rows || (t->row_gradients && t->row_length > 0 && t->n % t->row_length == 0 && !t->layout && !t->ema &&
-                        !t->swa && !t->slow && t->rule->gathers == FASTOPT_ONE_PASS);
+                        !t->swa && !t->slow && fastopt_rule_takes_rows(t->rule));
 }
 
 /* Whether the rule can have what it needs to know of the parameter's shape. */
@@ -435,41 +435,59 @@ static void gather(job *job)
 
 /* ---- Matrices ---- */
 
-static fastopt_matrices cut_into_tiles(const fastopt_tensor *t)
+/* Cuts a tensor into tiles, whose notes begin at `room`; returns how many doubles these take. */
+static size_t cut_into_tiles(const fastopt_tensor *t, fastopt_matrices *m, double *room)
 {
-    fastopt_matrices m = {.matrices = 1, .rows = t->shape[t->ndim - 2], .columns = t->shape[t->ndim - 1]};
+    *m = (fastopt_matrices){.matrices = 1, .rows = t->shape[t->ndim - 2], .columns = t->shape[t->ndim - 1]};
+    int shared = 0;
+    for (int s = 0; t->rule->state[s]; s++)
+        shared |= t->rule->extent[s] == FASTOPT_AXES;
     for (int axis = 0; axis < t->ndim - 2; axis++)
-        m.matrices *= t->shape[axis];
-    m.column_tiles = (m.columns + TILE_COLUMNS - 1) / TILE_COLUMNS;
-    m.tile_rows = TILE / (m.column_tiles > 1 ? TILE_COLUMNS : m.columns);
-    m.row_tiles = (m.rows + m.tile_rows - 1) / m.tile_rows;
-    return m;
+        m->matrices *= t->shape[axis];
+    for (int axis = 0; axis < t->ndim - 1; axis++)
+        m->last_axis += t->shape[axis];
+    m->column_tiles = (m->columns + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    m->strip_rows = TILE / (m->column_tiles > 1 ? TILE_COLUMNS : m->columns);
+    if (m->strip_rows < TILE_ROWS)
+        m->strip_rows = TILE_ROWS;
+    const int whole_columns = m->strip_rows >= m->rows;
+    if (!whole_columns) {
+        m->strips = m->matrices * ((m->rows + m->strip_rows - 1) / m->strip_rows);
+    } else {
+        const ptrdiff_t together = m->column_tiles > 1 ? 1 : m->strip_rows / m->rows;
+        m->strip_rows = together * m->rows;
+        m->strips = (m->matrices + together - 1) / together;
+    }
+
+    const ptrdiff_t of_matrices = shared ? 0 : m->matrices;
+    const ptrdiff_t of_rows = shared || m->column_tiles > 1 ? m->matrices * m->rows * m->column_tiles : 0;
+    const ptrdiff_t of_columns = shared || !whole_columns ? m->strips * m->columns : 0;
+    if (room) {
+        m->of_matrices = of_matrices ? room : NULL;
+        m->of_rows = of_rows ? room + of_matrices : NULL;
+        m->of_columns = of_columns ? room + of_matrices + of_rows : NULL;
+    }
+    return (size_t)(of_matrices + of_rows + of_columns);
 }
 
 /* Makes room for what the passes over matrices tell each other; NULL for want of memory. */
 static void *lay_out_matrices(job *job)
 {
     size_t doubles = 0;
-    for (ptrdiff_t i = 0; i < job->count; i++) {
-        if (of_matrices(&job->tensors[i])) {
-            const fastopt_matrices m = cut_into_tiles(&job->tensors[i]);
-            doubles += (size_t)m.matrices * (size_t)(m.rows * (1 + m.column_tiles) + m.columns * m.row_tiles);
-        }
-    }
+    fastopt_matrices m;
+    for (ptrdiff_t i = 0; i < job->count; i++)
+        if (of_matrices(&job->tensors[i]))
+            doubles += cut_into_tiles(&job->tensors[i], &m, NULL);
     fastopt_matrices *all = malloc((size_t)job->matrices * sizeof *all + doubles * sizeof(double)), *next = all;
     if (!all)
         return NULL;
     double *room = (double *)(all + job->matrices);
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
-        if (!of_matrices(t))
-            continue;
-        fastopt_matrices *m = t->engine.matrices = next++;
-        *m = cut_into_tiles(t);
-        m->lead = room;
-        m->of_rows = m->lead + m->matrices * m->rows;
-        m->of_columns = m->of_rows + m->matrices * m->rows * m->column_tiles;
-        room = m->of_columns + m->matrices * m->columns * m->row_tiles;
+        if (of_matrices(t)) {
+            t->engine.matrices = next;
+            room += cut_into_tiles(t, next++, room);
+        }
     }
     return all;
 }

@@ -26,27 +26,50 @@ typedef struct {
     int plain; /* none of these is to be done */
 } fastopt_pass;
 
-enum { TILE = 64 * 1024, TILE_COLUMNS = 1024 };
+enum {
+    TILE = 64 * 1024,
+    TILE_ROWS = 64, /* at the least, so that notes of columns are few */
+    TILE_COLUMNS = 4096,
+    SPAN = 512, /* columns that are passed over at a time: with what a pass knows of them they fit the L1 cache */
+};
 
-/* A tensor as matrices over its last two axes, cut into tiles of TILE elements at the most and TILE_COLUMNS columns.
+/* A tensor as matrices over its last two axes, cut into tiles of about TILE elements: strips of rows, cut into columns.
+ * A strip is of one matrix, or of several whole ones that are small.  A tile is passed over row by row, and a row span
+ * by span.
  *
  * What a pass finds out about the part of a row or a column that lies in a tile has a place of its own, so that it does
- * not depend on the threads; `lead` is what the next pass is told of each row. */
+ * not depend on the threads.  Where a tile has all of a row, or of a column, and the state of a matrix is its own, the
+ * pass can tell the state at once, and there is no such place: notes of every row would be as large as the tensor where
+ * rows are short. */
 typedef struct fastopt_matrices {
     ptrdiff_t matrices, rows, columns;
-    ptrdiff_t tile_rows, row_tiles, column_tiles;
-    double *lead;       /* by matrix and row */
-    double *of_rows;    /* by matrix, tile of columns and row */
-    double *of_columns; /* by matrix, tile of rows and column */
-    double kept;        /* for the rule, from pass to pass of a step */
+    ptrdiff_t strips, strip_rows, column_tiles;
+    ptrdiff_t last_axis; /* where the entries of the last axis begin in a state buffer of AXES */
+    double kept[2];      /* for the rule, from pass to pass of a step */
+    double *of_matrices; /* likewise, by matrix; NULL where they share state */
+    double *of_rows;     /* by matrix, tile of columns and row; NULL: the state is told */
+    double *of_columns;  /* by strip and column; likewise */
 } fastopt_matrices;
 
-/* What a pass is told and tells of the row of a tile that is at hand. */
+/* The first row of a strip, counted through all matrices.  Strips of a part of a matrix end where it does. */
+static inline ptrdiff_t fastopt_strip_begin(const fastopt_matrices *m, ptrdiff_t strip)
+{
+    if (m->strip_rows < m->rows) {
+        const ptrdiff_t of_matrix = m->strips / m->matrices;
+        return strip / of_matrix * m->rows + strip % of_matrix * m->strip_rows;
+    }
+    return strip < m->strips ? strip * m->strip_rows : m->matrices * m->rows;
+}
+
+/* What a pass is told and tells of the span that is at hand. */
 typedef struct {
-    double lead;
-    double *row;     /* to be set, where the pass tells something of rows */
-    double *columns; /* likewise, by its columns: row after row adds to what is 0 where the tile begins */
-    double *sums;    /* of the tile, in the same way */
+    const fastopt_tensor *tensor;
+    ptrdiff_t row;              /* counted through all matrices */
+    const double *of_matrix;    /* what is kept of its matrix, or NULL */
+    double *of_row;             /* of the row's spans in this tile, to be added to what was 0 */
+    double *of_columns;         /* of each column's rows in this tile, likewise */
+    int ends_row, ends_columns; /* whether that is all of the row, of the columns: the state is to be told */
+    double *sums;               /* of the tile, to be added to */
 } fastopt_edges;
 
 /* The functions of one dtype, for elements begin to end of a tensor, on the memory of the caller.

@@ -108,16 +108,26 @@ static void FN(stage_averages)(T *p, const fastopt_tensor *tensor, const FN(stag
 
 /* Sums over a block, in double.  Lanes that are summed apart make them fast, and are the same for every instruction
  * set. */
-static double FN(sum_lanes)(double *lanes)
+static double FN(sum_lanes)(double *lanes, int width)
 {
-    for (int width = LANES / 2; width; width /= 2)
+    for (; width; width /= 2)
         for (int lane = 0; lane < width; lane++)
             lanes[lane] += lanes[lane + width];
     return lanes[0];
 }
 
+/* Of few elements, the lanes that would be 0 are left out. */
 #define SUM(product)                                                                                                   \
-    double lanes[LANES] = {0};                                                                                         \
+    double lanes[LANES];                                                                                               \
+    if (n < LANES) {                                                                                                   \
+        int width = 1;                                                                                                 \
+        while (2 * width < n)                                                                                          \
+            width *= 2;                                                                                                \
+        for (ptrdiff_t i = 0; i < 2 * width; i++)                                                                      \
+            lanes[i] = i < n ? product : 0;                                                                            \
+        return FN(sum_lanes)(lanes, width);                                                                            \
+    }                                                                                                                  \
+    memset(lanes, 0, sizeof lanes);                                                                                    \
     const ptrdiff_t whole = n - n % LANES;                                                                             \
     for (ptrdiff_t first = 0; first < whole; first += LANES)                                                           \
         for (int lane = 0; lane < LANES; lane++) {                                                                     \
@@ -126,7 +136,7 @@ static double FN(sum_lanes)(double *lanes)
         }                                                                                                              \
     for (ptrdiff_t i = whole; i < n; i++)                                                                              \
         lanes[i - whole] += product;                                                                                   \
-    return FN(sum_lanes)(lanes);
+    return FN(sum_lanes)(lanes, LANES / 2);
 
 static double FN(sum_products)(const T *x, const T *y, ptrdiff_t n)
 {

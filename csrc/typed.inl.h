@@ -3,7 +3,7 @@
 #include "stages.h"
 #include "traffic.h"
 
-/* A pass of a rule of matrices over a row of a tile, of at most BLOCK elements. */
+/* A pass of a rule of matrices over a span. */
 typedef void (*FN(pass_of))(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
                             ptrdiff_t n, const fastopt_edges *edges);
 
@@ -265,36 +265,56 @@ static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int
     const int last = made == tensor->rule->passes - 1;
     const FN(stages) stages = FN(stages_of)(tensor, pass);
     FN(block) block;
-    ptrdiff_t before_last = 0;
-    for (int axis = 0; axis < tensor->ndim - 1; axis++)
-        before_last += tensor->shape[axis];
 
-    const ptrdiff_t column = tile % m->column_tiles * TILE_COLUMNS, row_tile = tile / m->column_tiles;
-    const ptrdiff_t matrix = row_tile / m->row_tiles, begin = row_tile % m->row_tiles * m->tile_rows;
-    const ptrdiff_t end = begin + m->tile_rows < m->rows ? begin + m->tile_rows : m->rows;
-    const ptrdiff_t n = column + TILE_COLUMNS < m->columns ? TILE_COLUMNS : m->columns - column;
-    double *of_rows = m->of_rows + (matrix * m->column_tiles + tile % m->column_tiles) * m->rows;
-    fastopt_edges edges = {.columns = m->of_columns + row_tile * m->columns + column, .sums = sums};
-    memset(edges.columns, 0, (size_t)n * sizeof *edges.columns);
+    const ptrdiff_t strip = tile / m->column_tiles, column_tile = tile % m->column_tiles;
+    const ptrdiff_t first = column_tile * TILE_COLUMNS;
+    const ptrdiff_t width = first + TILE_COLUMNS < m->columns ? TILE_COLUMNS : m->columns - first;
+    const ptrdiff_t begin = fastopt_strip_begin(m, strip), end = fastopt_strip_begin(m, strip + 1);
+    /* Short rows are loaded several at a time. */
+    const ptrdiff_t at_once = m->columns < SPAN ? SPAN / m->columns : 1;
+    double columns[TILE_COLUMNS], of_row;
+    double *of_columns = m->of_columns ? m->of_columns + strip * m->columns + first : columns;
+    memset(of_columns, 0, (size_t)width * sizeof *columns);
+    fastopt_edges edges = {.tensor = tensor, .sums = sums};
+    ptrdiff_t matrix = begin / m->rows, place = begin % m->rows; /* of a row in its matrix */
 
-    for (ptrdiff_t row = begin; row < end; row++) {
-        FN(load)(&block, tensor, &stages, (matrix * m->rows + row) * m->columns + column, n);
-        for (int s = 0; tensor->rule->state[s]; s++) {
-            if (tensor->rule->extent[s] == FASTOPT_ROWS)
-                block.state[s] += matrix * m->rows + row;
-            else if (tensor->rule->extent[s] == FASTOPT_COLUMNS)
-                block.state[s] += matrix * m->columns + column;
-            else if (tensor->rule->extent[s] == FASTOPT_AXES) /* the last axis; lead is for the others */
-                block.state[s] += before_last + column;
+    for (ptrdiff_t row = begin, rows; row < end; row += rows) {
+        rows = at_once < end - row ? at_once : end - row;
+        for (ptrdiff_t at = 0; at < width; at += SPAN) {
+            const ptrdiff_t n = width - at < SPAN ? width - at : SPAN, column = first + at;
+            FN(load)(&block, tensor, &stages, row * m->columns + column, rows * n);
+            if (stages.on_p && last)
+                FN(stage_p)(block.p, &stages, rows * n);
+            else if (stages.on_p)
+                FN(stage_p_apart)(&block, &stages);
+            for (ptrdiff_t i = 0; i < rows; i++) {
+                T *state[FASTOPT_MAX_STATE];
+                for (int s = 0; tensor->rule->state[s]; s++) {
+                    const fastopt_extent extent = tensor->rule->extent[s];
+                    state[s] = block.state[s] + (extent == FASTOPT_WHOLE     ? i * n
+                                                 : extent == FASTOPT_ROWS    ? row + i
+                                                 : extent == FASTOPT_COLUMNS ? matrix * m->columns + column
+                                                                             : m->last_axis + column);
+                }
+                edges.row = row + i;
+                edges.of_matrix = m->of_matrices ? m->of_matrices + matrix : NULL;
+                edges.of_row =
+                    m->of_rows ? m->of_rows + (matrix * m->column_tiles + column_tile) * m->rows + place : &of_row;
+                if (at == 0)
+                    *edges.of_row = 0;
+                edges.of_columns = of_columns + at;
+                edges.ends_row = !m->of_rows && at + n == width;
+                edges.ends_columns = !m->of_columns && place == m->rows - 1;
+                make(block.p + i * n, block.g + i * n, state, tensor->engine.k, n, &edges);
+                if (at + n == width && ++place == m->rows) {
+                    place = 0;
+                    matrix++;
+                    if (!m->of_columns)
+                        memset(columns, 0, (size_t)width * sizeof *columns);
+                }
+            }
+            if (last)
+                FN(finish)(&block, tensor, &stages);
         }
-        if (stages.on_p && last)
-            FN(stage_p)(block.p, &stages, n);
-        else if (stages.on_p)
-            FN(stage_p_apart)(&block, &stages);
-        edges.lead = m->lead[matrix * m->rows + row];
-        edges.row = of_rows + row;
-        make(block.p, block.g, block.state, tensor->engine.k, n, &edges);
-        if (last)
-            FN(finish)(&block, tensor, &stages);
     }
 }

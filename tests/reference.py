@@ -444,35 +444,41 @@ def adafactor_vector(p, g, v, *, t, lr, beta2_decay, eps1, eps2, d, decay):
     p[...] = shrink * p - rate(sum_of_products(p, p), sum_of_products(u, u)) * u
 
 
-TILE, TILE_COLUMNS = 64 * 1024, 1024
+TILE, TILE_ROWS, TILE_COLUMNS, SPAN = 64 * 1024, 64, 4096, 512
 
 
-def tiles(shape: tuple[int, ...]) -> Iterator[tuple[int, slice, slice]]:
-    """The tiles of matrices: which matrix, rows and columns."""
+def tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """The tiles of matrices that lie one below the other: rows and columns.  Small matrices share a tile."""
     rows, columns = shape[-2:]
-    tile_rows = TILE // min(columns, TILE_COLUMNS)
-    for matrix in range(math.prod(shape[:-2])):
-        for row in range(0, rows, tile_rows):
+    strip, all_rows = max(TILE // min(columns, TILE_COLUMNS), TILE_ROWS), math.prod(shape[:-1])
+    together = max(strip // rows, 1) if columns <= TILE_COLUMNS else 1
+    for first in range(0, all_rows, together * rows):
+        end = min(first + together * rows, all_rows)
+        for row in range(first, end, strip):
             for column in range(0, columns, TILE_COLUMNS):
-                yield matrix, slice(row, min(row + tile_rows, rows)), slice(column, column + TILE_COLUMNS)
+                yield slice(row, min(row + strip, end)), slice(column, column + TILE_COLUMNS)
 
 
-def products_of_rows(x: np.ndarray) -> np.ndarray:
-    """The sum of squares of each row of part of a tile, by 16 lanes."""
+def products_of_spans(x: np.ndarray) -> np.ndarray:
+    """The sums of squares of the spans of the rows of a tile, by 16 lanes."""
     x = flush(np.asarray(x, np.float64))
-    lanes = np.zeros((len(x), -(-x.shape[1] // 16), 16))
-    lanes.reshape(len(x), -1)[:, : x.shape[1]] = flush(x * x)
-    sums = np.add.reduce(lanes, axis=1)
+    length = min(SPAN, x.shape[1])
+    spans = -(-x.shape[1] // length)
+    lanes = np.zeros((len(x), spans * length))
+    lanes[:, : x.shape[1]] = flush(x * x)
+    padded = np.zeros((len(x) * spans, -(-length // 16), 16))
+    padded.reshape(len(padded), -1)[:, :length] = lanes.reshape(-1, length)
+    sums = np.add.reduce(padded, axis=1)
     while sums.shape[1] > 1:
         sums = sums[:, : sums.shape[1] // 2] + sums[:, sums.shape[1] // 2 :]
-    return sums[:, 0]
+    return sums.reshape(len(x), spans)
 
 
 def sum_of_tiles(x: np.ndarray) -> float:
-    """The sum of squares of matrices, tile by tile and row by row."""
+    """The sum of squares of matrices: tile by tile, row by row and span by span."""
     x = flush(np.asarray(x))
-    matrices = x.reshape(-1, *x.shape[-2:])
-    return add_up([add_up(products_of_rows(matrices[m, rows, columns])) for m, rows, columns in tiles(x.shape)])
+    matrices = x.reshape(-1, x.shape[-1])
+    return add_up([add_up(products_of_spans(matrices[tile]).reshape(-1)) for tile in tiles(x.shape)])
 
 
 def adafactor(p, g, R, C, *, t, lr, beta2_decay, eps1, eps2, d, decay):
@@ -481,12 +487,14 @@ def adafactor(p, g, R, C, *, t, lr, beta2_decay, eps1, eps2, d, decay):
     T = p.dtype.type
     rest, eps, least, shrink, rate = adafactor_steps(p, t, lr, beta2_decay, eps1, eps2, d, decay, flush_number)
     rows, columns = p.shape[-2:]
-    squares = flush(np.asarray(g)).reshape(-1, rows, columns)
-    of_rows, of_columns = np.zeros((len(squares), rows)), np.zeros((len(squares), columns))
-    for m, row, column in tiles(p.shape):
-        part = squares[m, row, column]
-        of_rows[m, row] += products_of_rows(part)
-        of_columns[m, column] += np.add.accumulate(flush(np.asarray(part, np.float64) ** 2), axis=0)[-1]
+    gradient = flush(np.asarray(g)).reshape(-1, columns)
+    of_rows, of_columns = np.zeros(len(gradient)), np.zeros((len(gradient) // rows, columns))
+    for row, column in tiles(p.shape):
+        part = gradient[row, column]
+        of_rows[row] += np.add.accumulate(products_of_spans(part), axis=1)[:, -1]
+        of_matrices = flush(np.asarray(part, np.float64) ** 2).reshape(-1, min(rows, len(part)), part.shape[1])
+        first = row.start // rows
+        of_columns[first : first + len(of_matrices), column] += np.add.accumulate(of_matrices, axis=1)[:, -1]
 
     def mix(means, sums, count):
         double = flush((1 - rest) * flush(np.asarray(means, np.float64)).reshape(sums.shape))
@@ -494,7 +502,7 @@ def adafactor(p, g, R, C, *, t, lr, beta2_decay, eps1, eps2, d, decay):
 
     mix(R, of_rows, columns)
     mix(C, of_columns, rows)
-    lead = np.empty((len(squares), rows))
+    lead = np.empty((len(of_columns), rows))
     for of_row, row in zip(lead, np.asarray(R, np.float64).reshape(-1, rows), strict=True):
         mean = add_up(row) / rows
         of_row[...] = flush(row / (eps if mean < eps else mean))

@@ -12,15 +12,18 @@ import fastopt
 
 MATRIX_CASES = [case for case in CASES if case.rule.endswith("_vector")]
 RULES = [case for case in EVERY_RULE if case in MATRIX_CASES]
-# Around the sizes of a row of a tile, 1024, and of a tile, 65536 elements.
+# Around the sizes of a span, 512, of the rows and columns of a tile, 64 and 4096, and of its elements, 65536.
 SHAPES = [
     (1, 1),
     (3, 4),
-    (1, 2000),
+    (1, 9000),
     (130, 1025),
-    (65, 1024),
+    (65, 512),
+    (64, 4096),
+    (65, 4097),
     (70000, 1),
     (2, 3, 17),
+    (2000, 7, 5),
     (5, 1, 2049),
     (2, 2, 33000, 2),
     (0, 3),
@@ -176,7 +179,7 @@ def test_shapes_of_state(dtype):
 
 
 @pytest.mark.parametrize("case", RULES, ids=ids)
-def test_saved_and_copied(case, tmp_path):
+def test_saved_and_copied(case, files):
     """A run that is saved, loaded and unpickled goes on to the same bits."""
     import copy
 
@@ -186,10 +189,10 @@ def test_saved_and_copied(case, tmp_path):
     opt = case.make(params)
     for g in gs[:3]:
         opt.step(g)
-    fastopt.save(tmp_path / "state", opt)
+    fastopt.save(files / "state", opt)
     twin = copy.deepcopy(opt)
     loaded = case.make([p.copy() for p in params])
-    fastopt.load(tmp_path / "state", loaded)
+    fastopt.load(files / "state", loaded)
     for g in gs[3:]:
         for each in (opt, twin, loaded):
             each.step(g)

@@ -53,16 +53,41 @@ static void FN(adafactor_scalars)(const double *h, int64_t t, double *carry, T *
 
 /* ---- Matrices ---- */
 
+enum {
+    FN(ADAFACTOR_OF_SQUARES),
+    FN(ADAFACTOR_ALPHA)
+}; /* what a step keeps: 1 - beta, and the rate before u is known */
+
+/* Takes the mean of `count` squares into a running mean. */
+static inline T FN(adafactor_mix)(T mean, double squares, ptrdiff_t count, double rest)
+{
+    return (T)((1 - rest) * (double)mean + rest * (squares / (double)count));
+}
+
 /* First pass: squares by row and by column, and the size of p. */
 static void FN(adafactor_squares)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
                                   ptrdiff_t n, const fastopt_edges *edges)
 {
-    (void)state, (void)k;
-    double *restrict columns = edges->columns;
+    (void)k;
+    const fastopt_matrices *m = edges->tensor->engine.matrices;
+    const double rest = m->kept[FN(ADAFACTOR_OF_SQUARES)];
+    T *restrict R = state[0], *restrict C = state[1];
+    double *restrict of_columns = edges->of_columns;
     for (ptrdiff_t i = 0; i < n; i++)
-        columns[i] += (double)g[i] * (double)g[i];
-    *edges->row = FN(sum_squares)(g, n);
+        of_columns[i] += (double)g[i] * (double)g[i];
+    *edges->of_row += FN(sum_squares)(g, n);
+    if (edges->ends_row)
+        *R = FN(adafactor_mix)(*R, *edges->of_row, m->columns, rest);
+    if (edges->ends_columns)
+        for (ptrdiff_t i = 0; i < n; i++)
+            C[i] = FN(adafactor_mix)(C[i], of_columns[i], m->rows, rest);
     edges->sums[0] += FN(sum_squares)(p, n);
+}
+
+/* R / mean of R */
+static inline T FN(adafactor_share)(T *const *state, const fastopt_edges *edges)
+{
+    return (T)((double)*state[0] / *edges->of_matrix);
 }
 
 /* Second pass: the size of u. */
@@ -71,8 +96,8 @@ static void FN(adafactor_size)(T *restrict p, const T *restrict g, T *const *res
 {
     (void)p;
     const T *restrict C = state[1];
-    const T R = (T)edges->lead, eps = k[FN(ADAFACTOR_EPS)];
-    T u[BLOCK];
+    const T R = FN(adafactor_share)(state, edges), eps = k[FN(ADAFACTOR_EPS)];
+    T u[SPAN];
     for (ptrdiff_t i = 0; i < n; i++)
         u[i] = g[i] / MAX(SQRT(R * C[i]), eps);
     edges->sums[0] += FN(sum_squares)(u, n);
@@ -82,7 +107,7 @@ static void FN(adafactor)(T *restrict p, const T *restrict g, T *const *restrict
                           ptrdiff_t n, const fastopt_edges *edges)
 {
     const T *restrict C = state[1];
-    const T R = (T)edges->lead, eps = k[FN(ADAFACTOR_EPS)], shrink = k[FN(ADAFACTOR_SHRINK)],
+    const T R = FN(adafactor_share)(state, edges), eps = k[FN(ADAFACTOR_EPS)], shrink = k[FN(ADAFACTOR_SHRINK)],
             rate = k[FN(ADAFACTOR_RATE)];
     for (ptrdiff_t i = 0; i < n; i++)
         p[i] = shrink * p[i] - rate * (g[i] / MAX(SQRT(R * C[i]), eps));
@@ -90,39 +115,42 @@ static void FN(adafactor)(T *restrict p, const T *restrict g, T *const *restrict
 
 static const FN(pass_of) FN(adafactor_passes)[] = {FN(adafactor_squares), FN(adafactor_size), FN(adafactor)};
 
-/* Takes the mean of `count` squares into each of n running means; the squares are summed in `parts` parts. */
-static void FN(adafactor_mix)(T *means, ptrdiff_t n, const double *squares, ptrdiff_t parts, ptrdiff_t count,
-                              double rest)
+/* Mixes squares that were summed in `parts` parts into n running means. */
+static void FN(adafactor_mix_parts)(T *means, ptrdiff_t n, const double *squares, ptrdiff_t parts, ptrdiff_t count,
+                                    double rest)
 {
     for (ptrdiff_t i = 0; i < n; i++) {
         double sum = 0;
         for (ptrdiff_t part = 0; part < parts; part++)
             sum += squares[part * n + i];
-        means[i] = (T)((1 - rest) * (double)means[i] + rest * (sum / (double)count));
+        means[i] = FN(adafactor_mix)(means[i], sum, count, rest);
     }
 }
 
 static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const double *sums, T *k)
 {
     const double *h = tensor->hyper;
-    if (made == 1) {
-        const double rest = FN(adafactor_rest)(h, tensor->step), eps = FN(adafactor_eps)(h);
+    const ptrdiff_t n = tensor->n, strips = m->strips / m->matrices;
+    if (made == 0) {
+        m->kept[FN(ADAFACTOR_OF_SQUARES)] = FN(adafactor_rest)(h, tensor->step);
+    } else if (made == 1) {
+        const double rest = m->kept[FN(ADAFACTOR_OF_SQUARES)], eps = FN(adafactor_eps)(h);
         for (ptrdiff_t i = 0; i < m->matrices; i++) {
             T *R = (T *)tensor->state[0] + i * m->rows, *C = (T *)tensor->state[1] + i * m->columns;
-            FN(adafactor_mix)(R, m->rows, m->of_rows + i * m->column_tiles * m->rows, m->column_tiles, m->columns,
-                              rest);
-            FN(adafactor_mix)(C, m->columns, m->of_columns + i * m->row_tiles * m->columns, m->row_tiles, m->rows,
-                              rest);
-            double mean = 0, *lead = m->lead + i * m->rows;
+            if (m->of_rows)
+                FN(adafactor_mix_parts)(R, m->rows, m->of_rows + i * m->column_tiles * m->rows, m->column_tiles,
+                                        m->columns, rest);
+            if (m->of_columns)
+                FN(adafactor_mix_parts)(C, m->columns, m->of_columns + i * strips * m->columns, strips, m->rows, rest);
+            double mean = 0;
             for (ptrdiff_t row = 0; row < m->rows; row++)
                 mean += (double)R[row];
             mean /= (double)m->rows;
-            for (ptrdiff_t row = 0; row < m->rows; row++)
-                lead[row] = (double)R[row] / (mean < eps ? eps : mean);
+            m->of_matrices[i] = mean < eps ? eps : mean;
         }
-        m->kept = FN(adafactor_alpha)(h, tensor->step, FN(rms)(sums[0], tensor->n));
+        m->kept[FN(ADAFACTOR_ALPHA)] = FN(adafactor_alpha)(h, tensor->step, FN(rms)(sums[0], n));
     } else if (made == 2) {
-        k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, m->kept, FN(rms)(sums[0], tensor->n));
+        k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(sums[0], n));
     }
 }
 

@@ -21,15 +21,39 @@ static void FN(sm3_scalars)(const double *h, int64_t t, double *carry, T *k)
     k[6] = (T)INFINITY;
 }
 
+/* The entries of mu of a row: one for each axis but the last.  Returns how many. */
+static int FN(sm3_entries)(const fastopt_tensor *tensor, ptrdiff_t row, T **entries)
+{
+    const int leading = tensor->ndim - 1;
+    T *mu = tensor->state[1];
+    for (int axis = 0; axis < leading; mu += tensor->shape[axis++])
+        entries[axis] = mu;
+    for (int axis = leading - 1; axis >= 0; axis--) {
+        entries[axis] += row % tensor->shape[axis];
+        row /= tensor->shape[axis];
+    }
+    return leading;
+}
+
+/* The least of them. */
+static T FN(sm3_least)(const fastopt_tensor *tensor, ptrdiff_t row)
+{
+    T *entries[FASTOPT_MAX_NDIM], least = (T)INFINITY;
+    const int leading = FN(sm3_entries)(tensor, row, entries);
+    for (int axis = 0; axis < leading; axis++)
+        least = MIN(least, *entries[axis]);
+    return least;
+}
+
 static void FN(sm3)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n,
                     const fastopt_edges *edges)
 {
     T *restrict m = state[0];
     const T *restrict mu = state[1];
-    double *restrict columns = edges->columns;
+    double *restrict columns = edges->of_columns;
     const T lr = k[0], beta = k[1], rest = k[2], b2 = k[3], w = k[4], eps = k[5], infinity = k[6];
-    const T of_row = (T)edges->lead;
-    T nu[BLOCK], lanes[LANES] = {0};
+    const T of_row = FN(sm3_least)(edges->tensor, edges->row);
+    T nu[SPAN], lanes[LANES] = {0};
     for (ptrdiff_t i = 0; i < n; i++) {
         nu[i] = b2 * MIN(of_row, mu[i]) + w * (g[i] * g[i]);
         const T u = g[i] / (nu[i] > 0 ? SQRT(nu[i] + eps) : infinity);
@@ -46,44 +70,20 @@ static void FN(sm3)(T *restrict p, const T *restrict g, T *const *restrict state
         lanes[0] = MAX(lanes[0], nu[i]);
     for (int lane = 1; lane < LANES; lane++)
         lanes[0] = MAX(lanes[0], lanes[lane]);
-    *edges->row = (double)lanes[0];
+    *edges->of_row = MAX(*edges->of_row, (double)lanes[0]);
 }
 
 static const FN(pass_of) FN(sm3_passes)[] = {FN(sm3)};
 
-/* The entries of mu of a row: one for each axis but the last.  Returns how many. */
-static int FN(sm3_entries)(const fastopt_tensor *tensor, ptrdiff_t row, T **entries)
-{
-    const int leading = tensor->ndim - 1;
-    T *mu = tensor->state[1];
-    for (int axis = 0; axis < leading; mu += tensor->shape[axis++])
-        entries[axis] = mu;
-    for (int axis = leading - 1; axis >= 0; axis--) {
-        entries[axis] += row % tensor->shape[axis];
-        row /= tensor->shape[axis];
-    }
-    return leading;
-}
-
 static void FN(sm3_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const double *sums, T *k)
 {
     (void)sums, (void)k;
-    const ptrdiff_t rows = m->matrices * m->rows;
-    T *entries[FASTOPT_MAX_NDIM];
-    if (made == 0) {
-        for (ptrdiff_t row = 0; row < rows; row++) {
-            const int leading = FN(sm3_entries)(tensor, row, entries);
-            T least = (T)INFINITY;
-            for (int axis = 0; axis < leading; axis++)
-                least = MIN(least, *entries[axis]);
-            m->lead[row] = (double)least;
-        }
+    if (made == 0)
         return;
-    }
     const ptrdiff_t all = fastopt_state_size(tensor->rule, 1, tensor->ndim, tensor->shape);
-    T *mu = tensor->state[1], *last = mu + all - m->columns;
+    T *mu = tensor->state[1], *last = mu + all - m->columns, *entries[FASTOPT_MAX_NDIM];
     memset(mu, 0, (size_t)all * sizeof(T));
-    for (ptrdiff_t row = 0; row < rows; row++) {
+    for (ptrdiff_t row = 0; row < m->matrices * m->rows; row++) {
         const double *of_tiles = m->of_rows + row / m->rows * m->column_tiles * m->rows + row % m->rows;
         T largest = 0;
         for (ptrdiff_t tile = 0; tile < m->column_tiles; tile++)
@@ -92,9 +92,9 @@ static void FN(sm3_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int 
         for (int axis = 0; axis < leading; axis++)
             *entries[axis] = MAX(*entries[axis], largest);
     }
-    for (ptrdiff_t tile = 0; tile < m->matrices * m->row_tiles; tile++)
+    for (ptrdiff_t strip = 0; strip < m->strips; strip++)
         for (ptrdiff_t i = 0; i < m->columns; i++)
-            last[i] = MAX(last[i], (T)m->of_columns[tile * m->columns + i]);
+            last[i] = MAX(last[i], (T)m->of_columns[strip * m->columns + i]);
 }
 
 static void FN(sm3_vector_scalars)(const double *h, int64_t t, double *carry, T *k)
