@@ -1,8 +1,8 @@
 /* The bits after 100 steps, as a hash: the C side of hashes.py, which writes the jobs that this reads.
  *
- * One job per line: rule, bits of the dtype, elements, threads, what the state starts from, L2 decay, decoupled decay,
- * maximize, hyperparameters.  The data are made of integers and powers of two, so that no rounding and no library has
- * a say in them. */
+ * One job per line: rule, bits of the dtype, elements, rows of a matrix or 0, threads, what the state starts from, L2
+ * decay, decoupled decay, maximize, hyperparameters.  The data are made of integers and powers of two, so that no
+ * rounding and no library has a say in them. */
 #include "fastopt.h"
 
 #include <inttypes.h>
@@ -71,7 +71,8 @@ static void *allocate(size_t size)
 
 static void run(fastopt_tensor *t, int threads, double start)
 {
-    const size_t size = (t->dtype == FASTOPT_FLOAT32 ? sizeof(float) : sizeof(double)) * (size_t)t->n;
+    const size_t item = t->dtype == FASTOPT_FLOAT32 ? sizeof(float) : sizeof(double), size = item * (size_t)t->n;
+    ptrdiff_t state_size[FASTOPT_MAX_STATE];
     double carry[FASTOPT_MAX_CARRY] = {0};
     void *g[GRADIENTS];
     int buffers = 0;
@@ -81,8 +82,9 @@ static void run(fastopt_tensor *t, int threads, double start)
     for (int i = 0; i < GRADIENTS; i++)
         fill(g[i] = allocate(size), t->dtype, (uint64_t)i + 1, t->n);
     for (int s = 0; t->rule->state[s]; s++) {
-        t->state[s] = allocate(size);
-        for (ptrdiff_t i = 0; i < t->n; i++)
+        state_size[s] = fastopt_state_size(t->rule, s, t->ndim, t->shape);
+        t->state[s] = allocate(item * (size_t)state_size[s]);
+        for (ptrdiff_t i = 0; i < state_size[s]; i++)
             if (t->dtype == FASTOPT_FLOAT32)
                 ((float *)t->state[s])[i] = (float)start;
             else
@@ -97,7 +99,7 @@ static void run(fastopt_tensor *t, int threads, double start)
 
     uint64_t sum = hash(t->p, t->dtype, (uint64_t)buffers++, t->n);
     for (int s = 0; t->rule->state[s]; s++)
-        sum += hash(t->state[s], t->dtype, (uint64_t)buffers++, t->n);
+        sum += hash(t->state[s], t->dtype, (uint64_t)buffers++, state_size[s]);
     for (int i = 0; t->rule->carry[i]; i++)
         sum += hash(&carry[i], FASTOPT_FLOAT64, (uint64_t)buffers++, 1);
     printf("%016" PRIx64 "\n", sum);
@@ -116,10 +118,15 @@ int main(void)
     for (;;) {
         double start, hyper[FASTOPT_MAX_HYPER] = {0};
         fastopt_options options = {0};
-        fastopt_tensor t = {.hyper = hyper, .options = &options};
-        if (scanf("%63s %d %td %d %lf %lf %lf %d", rule, &bits, &t.n, &threads, &start, &options.weight_decay,
-                  &options.decoupled_decay, &options.maximize) != 8)
+        ptrdiff_t n, rows, shape[2];
+        fastopt_tensor t = {.hyper = hyper, .options = &options, .shape = shape};
+        if (scanf("%63s %d %td %td %d %lf %lf %lf %d", rule, &bits, &n, &rows, &threads, &start, &options.weight_decay,
+                  &options.decoupled_decay, &options.maximize) != 9)
             return 0;
+        t.ndim = rows ? 2 : 1;
+        shape[0] = rows ? rows : n;
+        shape[1] = rows ? n / rows : 1;
+        t.n = shape[0] * shape[1];
         t.rule = fastopt_find_rule(rule);
         t.dtype = bits == 32 ? FASTOPT_FLOAT32 : FASTOPT_FLOAT64;
         if (!t.rule)

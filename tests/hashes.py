@@ -18,6 +18,7 @@ from cases import DTYPES, RULES, Case, Oracle
 
 N = 40_009  # three chunks of the engine
 STEPS, GRADIENTS = 100, 10
+ROWS = 7  # of a matrix
 STAGES: dict[str, dict[str, Any]] = {"plain": {}, "stages": {"weight_decay": 0.01, "maximize": True}}
 
 U = np.uint64
@@ -46,8 +47,18 @@ def numbers(stream: int, n: int, dtype: type) -> np.ndarray:
     return values
 
 
+def parameter(case: Case, n: int, dtype: type) -> np.ndarray:
+    """n elements, or hardly fewer as a matrix, for a rule of matrices."""
+    p = numbers(0, n, dtype).copy()
+    return p[: n // ROWS * ROWS].reshape(ROWS, -1) if of_matrices(case) else p
+
+
 def gradient(t: int, n: int, dtype: type) -> np.ndarray:
     return numbers(1 + t % GRADIENTS, n, dtype)
+
+
+def gradient_of(p: np.ndarray, t: int) -> np.ndarray:
+    return gradient(t, p.size, p.dtype.type).reshape(p.shape)
 
 
 def digest(buffers: Iterable[np.ndarray]) -> str:
@@ -60,17 +71,17 @@ def digest(buffers: Iterable[np.ndarray]) -> str:
 
 
 def by_package(case: Case, dtype: type, n: int = N, **options: Any) -> str:
-    p = numbers(0, n, dtype).copy()
+    p = parameter(case, n, dtype)
     opt = case.make(p, **options)
     for t in range(1, STEPS + 1):
-        opt.step(gradient(t, n, dtype))
+        opt.step(gradient_of(p, t))
     return digest([p, *opt.state[0].values()])
 
 
 def by_oracle(case: Case, dtype: type, n: int) -> str:
-    oracle = Oracle(case, numbers(0, n, dtype))
+    oracle = Oracle(case, parameter(case, n, dtype))
     for t in range(1, STEPS + 1):
-        oracle.step(gradient(t, n, dtype))
+        oracle.step(gradient_of(oracle.p, t))
     return digest([oracle.p, *map(np.asarray, oracle.state.values())])
 
 
@@ -78,12 +89,24 @@ def with_stages(case: Case, stages: str) -> Case:
     return Case(f"{case.name}-{stages}", case.cls, case.rule, {**case.kwargs, **STAGES[stages]})
 
 
-def everything() -> Iterator[tuple[Case, type]]:
-    """Every rule with and without stages, in every dtype."""
+def vectors() -> Iterator[tuple[Case, type]]:
+    """Every rule with and without stages, in every dtype, for arrays of one axis."""
     for case in RULES:
         for stages in STAGES:
             for dtype in DTYPES:
                 yield with_stages(case, stages), dtype
+
+
+def of_matrices(case: Case) -> bool:
+    return case.name.startswith("matrices-")
+
+
+def everything() -> Iterator[tuple[Case, type]]:
+    """The same, and the rules that have another form for matrices in that form too."""
+    for case, dtype in vectors():
+        yield case, dtype
+        if case.rule.endswith("_vector"):
+            yield Case(f"matrices-{case.name}", case.cls, case.rule.removesuffix("_vector"), case.kwargs), dtype
 
 
 def job(case: Case, dtype: type, n: int, threads: int) -> str:
@@ -91,7 +114,8 @@ def job(case: Case, dtype: type, n: int, threads: int) -> str:
     options = case.options()
     start = case.settings().get("initial_accumulator_value", 0.0)
     decays = [options.get(name, 0.0) for name in ("weight_decay", "decoupled_decay")]
-    words = [case.rule, np.dtype(dtype).itemsize * 8, n, threads, start, *decays, int(options["maximize"])]
+    rows = ROWS if of_matrices(case) else 0
+    words = [case.rule, np.dtype(dtype).itemsize * 8, n, rows, threads, start, *decays, int(options["maximize"])]
     return " ".join(map(str, [*words, *case.hyper().values()]))
 
 
