@@ -54,7 +54,7 @@ def prepare(options: argparse.Namespace) -> tuple[Settings, Results]:
     """Choose how much to measure, and describe where."""
     threads = fastopt.get_num_threads()
     settings = Settings(
-        rounds=10 if options.full else 6,
+        rounds=10 if options.full else 5,
         turn=0.1 if options.full else 0.06,
         threads=threads,
         memory=int(available_memory() * MEMORY_SHARE),
