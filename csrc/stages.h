@@ -13,6 +13,12 @@ enum {
     AHEAD = 8,      /* rows that are fetched before their turn */
     FETCHED = 1024, /* bytes of each; what follows the CPU foresees */
 };
+
+static inline void fetch(const void *memory, size_t size)
+{
+    for (size_t line = 0; line < size; line += LINE)
+        PREFETCH((const char *)memory + line);
+}
 #endif
 
 typedef struct {
@@ -22,12 +28,11 @@ typedef struct {
     T lookahead; /* below 0: not in this step */
 } FN(stages);
 
-/* Whether there is nothing around the rule, so that it can run on the caller's memory. */
+/* Whether there is nothing around the rule, so that it can run on the memory of the caller, for rows row by row. */
 static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
 {
     const fastopt_options *options = tensor->options;
-    if (!pass->plain || tensor->layout || tensor->rows || tensor->ema || tensor->swa || tensor->slow ||
-        tensor->engine.behind)
+    if (!pass->plain || tensor->layout || tensor->ema || tensor->swa || tensor->slow || tensor->engine.behind)
         return 0;
     return !options || (!options->maximize && options->weight_decay == 0 && options->decoupled_decay == 0 &&
                         options->independent_decay == 0);

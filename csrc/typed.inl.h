@@ -113,12 +113,10 @@ static void FN(prefetch)(const fastopt_tensor *tensor, ptrdiff_t row)
     const size_t at = (size_t)tensor->rows[row] * size;
     if (tensor->seen)
         PREFETCH(&tensor->seen[tensor->rows[row]]);
-    for (size_t line = 0; line < fetched; line += LINE) {
-        PREFETCH((const char *)tensor->row_gradients[row] + line);
-        PREFETCH((const char *)tensor->p + at + line);
-        for (int s = 0; tensor->rule->state[s]; s++)
-            PREFETCH((const char *)tensor->state[s] + at + line);
-    }
+    fetch(tensor->row_gradients[row], fetched);
+    fetch((const char *)tensor->p + at, fetched);
+    for (int s = 0; tensor->rule->state[s]; s++)
+        fetch((const char *)tensor->state[s] + at, fetched);
 }
 
 static void FN(load)(FN(block) * block, const fastopt_tensor *tensor, const FN(stages) * stages, ptrdiff_t at,
@@ -179,6 +177,21 @@ static void FN(stage_p_apart)(FN(block) * block, const FN(stages) * stages)
     FN(stage_p)(block->p, stages, block->n);
 }
 
+static void FN(update_rows)(const fastopt_tensor *tensor, FN(loop_of) loop, ptrdiff_t begin, ptrdiff_t end)
+{
+    const ptrdiff_t length = tensor->row_length;
+    ptrdiff_t row = begin / length, column = begin % length;
+    for (ptrdiff_t at = begin, n; at < end; at += n, row++, column = 0) {
+        n = length - column < end - at ? length - column : end - at;
+        FN(prefetch)(tensor, row + AHEAD);
+        const ptrdiff_t to = (ptrdiff_t)tensor->rows[row] * length + column;
+        T *state[FASTOPT_MAX_STATE];
+        for (int s = 0; tensor->rule->state[s]; s++)
+            state[s] = (T *)tensor->state[s] + to;
+        loop((T *)tensor->p + to, (const T *)tensor->row_gradients[row] + column, state, tensor->engine.k, n);
+    }
+}
+
 static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end)
 {
 #define RULE(name, ...)        FN(name),
@@ -190,6 +203,10 @@ static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
     const FN(loop_of) loop = loops[tensor->rule->index];
     const T *k = tensor->engine.k;
     FN(block) block;
+    if (tensor->rows && FN(no_stages)(tensor, pass)) {
+        FN(update_rows)(tensor, loop, begin, end);
+        return;
+    }
     if (FN(no_stages)(tensor, pass)) {
         for (int s = 0; tensor->rule->state[s]; s++)
             block.state[s] = (T *)tensor->state[s] + begin;

@@ -397,7 +397,7 @@ cdef class RowGrad:
                              f" {values.shape}")
         if len(rows) and rows.min() < 0:
             raise ValueError(f"RowGrad: rows must be >= 0, got {rows.min()}")
-        if len(rows) and rows.max() > np.iinfo(np.int64).max:
+        if len(rows) and rows.dtype == np.uint64 and rows.max() > np.iinfo(np.int64).max:
             raise ValueError(f"RowGrad: rows must be < 2**63, got {rows.max()}")
         self.rows = np.array(rows, np.int64)
         self.values = values
