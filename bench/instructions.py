@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def rule_blocks() -> Iterator[Block]:
             buffers = [p, np.ones_like(p), *(np.ones(shape, dtype) for shape in settings.shapes(p))]
             buffers += [np.ones(1) for _ in carry]
             kernel = getattr(fastopt.kernels, rule)
-            yield ELEMENT, f"{rule} {dtype.__name__}", n, lambda k=kernel, b=buffers, w=keywords: k(*b, **w), 1
+            yield ELEMENT, f"{rule} {dtype.__name__}", n, partial(kernel, *buffers, **keywords), 1
 
 
 def stage_blocks() -> Iterator[Block]:
@@ -73,11 +74,11 @@ def stage_blocks() -> Iterator[Block]:
     for (name, (options, parameter, gradient)), dtype in itertools.product(stages.items(), DTYPES):
         for n in ELEMENTS:
             opt, g = fastopt.Adam(parameter(n, dtype), num_threads=1, **options), gradient(n, dtype)
-            yield ELEMENT, f"adam, {name} {dtype.__name__}", n, lambda o=opt, g=g: o.step(g), 1
+            yield ELEMENT, f"adam, {name} {dtype.__name__}", n, partial(opt.step, g), 1
     for dtype in DTYPES:
         for n in ELEMENTS:
             opt, g = fastopt.AdamW(np.ones(n, dtype), num_threads=1), np.ones(n, dtype)
-            yield ELEMENT, f"adam, decoupled decay {dtype.__name__}", n, lambda o=opt, g=g: o.step(g), 1
+            yield ELEMENT, f"adam, decoupled decay {dtype.__name__}", n, partial(opt.step, g), 1
 
 
 def array_blocks() -> Iterator[Block]:
@@ -90,17 +91,18 @@ def array_blocks() -> Iterator[Block]:
             return [np.ones(1, np.float32) for _ in range(n)]
 
         sgd, adam = fastopt.SGD(params()), fastopt.Adam(params())
-        yield ARRAY, "SGD, list", count, lambda o=sgd, g=grads: o.step(g), 1
-        yield ARRAY, "Adam, list", count, lambda o=adam, g=grads: o.step(g), 1
-        mapped, gradients = fastopt.Adam(dict(zip(names, params(), strict=True))), dict(zip(names, grads, strict=True))
-        yield ARRAY, "Adam, mapping", count, lambda o=mapped, g=gradients: o.step(g), 1
+        yield ARRAY, "SGD, list", count, partial(sgd.step, grads), 1
+        yield ARRAY, "Adam, list", count, partial(adam.step, grads), 1
+        mapped = fastopt.Adam(dict(zip(names, params(), strict=True)))
+        gradients: dict[str | int, Any] = dict(zip(names, grads, strict=True))
+        yield ARRAY, "Adam, mapping", count, partial(mapped.step, gradients), 1
         bound = fastopt.Adam(params())
         bound.bind(grads)
         yield ARRAY, "Adam, bound", count, bound.step, 1
         # All in one piece of memory: how many pieces there are to stay clear of would count too.
         square = list(np.ones((count, 2, 2), np.float32).transpose(0, 2, 1))
         strided, plain = fastopt.Adam(square), list(np.ones((count, 2, 2), np.float32))
-        yield ARRAY, "Adam, 2 x 2 transposed", count, lambda o=strided, g=plain: o.step(g), 1
+        yield ARRAY, "Adam, 2 x 2 transposed", count, partial(strided.step, plain), 1
 
 
 def call_blocks() -> Iterator[Block]:
