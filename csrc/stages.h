@@ -23,8 +23,8 @@ static inline void fetch(const void *memory, size_t size)
 
 typedef struct {
     int on_g, on_p, after; /* whether anything is to be done to g before the rule, to p before it, to either after it */
-    int zero;
-    T scale, clip, weight_decay, shrink, ema, swa;
+    int zero, clips;
+    T scale, scale_rest, clip, weight_decay, shrink, ema, swa;
     T lookahead; /* below 0: not in this step */
 } FN(stages);
 
@@ -43,11 +43,17 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
     static const fastopt_options none;
     const fastopt_options *options = tensor->options ? tensor->options : &none;
     const int64_t t = tensor->step, sample = t - options->swa_start;
+    /* A factor beyond the numbers of T is applied in two parts. */
+    const double size = fabs(pass->scale);
+    const double rest = size == 0 || (size >= SMALLEST && size <= LARGEST) ? 1 : size < SMALLEST ? 0x1p-100 : 0x1p100;
+    const T scale = (T)(pass->scale / rest), clip = (T)pass->clip_value;
     FN(stages)
     stages = {
         .zero = pass->zero_grads && !tensor->rows,
-        .scale = options->maximize ? -(T)pass->scale : (T)pass->scale,
-        .clip = (T)pass->clip_value,
+        .scale = options->maximize ? -scale : scale,
+        .scale_rest = (T)rest,
+        .clips = pass->clip_value != 0,
+        .clip = clip < SMALLEST ? 0 : clip,
         .weight_decay = (T)options->weight_decay,
         .shrink = (T)(1 - tensor->hyper[0] * options->decoupled_decay - options->independent_decay),
         .ema = tensor->ema ? (T)(1 - options->ema_decay) : 0,
@@ -56,7 +62,7 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
                    : 0,
         .lookahead = tensor->slow && t % options->lookahead_every == 0 ? (T)options->lookahead_rate : -1,
     };
-    stages.on_g = stages.scale != 1 || stages.clip != 0 || options->weight_decay != 0;
+    stages.on_g = stages.scale != 1 || stages.clips || options->weight_decay != 0;
     stages.on_p = options->decoupled_decay != 0 || options->independent_decay != 0;
     stages.after = stages.zero || stages.ema != 0 || stages.swa != 0 || stages.lookahead >= 0;
     return stages;
@@ -66,15 +72,18 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
  * p. */
 static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) * stages, ptrdiff_t n)
 {
-    const T scale = stages->scale, clip = stages->clip, weight_decay = stages->weight_decay;
-    if (clip == 0 && weight_decay != 0) {
+    const T scale = stages->scale, rest = stages->scale_rest, clip = stages->clip, weight_decay = stages->weight_decay;
+    if (!stages->clips && rest == 1 && weight_decay != 0) {
         for (ptrdiff_t i = 0; i < n; i++)
             out[i] = scale * g[i] + weight_decay * p[i];
         return;
     }
     for (ptrdiff_t i = 0; i < n; i++)
         out[i] = scale * g[i];
-    if (clip != 0)
+    if (rest != 1)
+        for (ptrdiff_t i = 0; i < n; i++)
+            out[i] *= rest;
+    if (stages->clips)
         for (ptrdiff_t i = 0; i < n; i++)
             out[i] = out[i] > clip ? clip : out[i] < -clip ? -clip : out[i];
     if (weight_decay != 0)

@@ -697,10 +697,17 @@ def begin(
     T = p.dtype.type
     p, g = p.view(Flushed), g.view(Flushed)
     extra = {"carry": state} if rule in CARRIES else {}
-    if maximize or T(scale) != 1:
-        g = (-T(scale) if maximize else T(scale)) * g
+    number = np.finfo(T)
+    if not (scale == 0 or number.tiny <= abs(scale) <= number.max):  # a factor beyond T is applied in two parts
+        rest = 2.0**-100 if abs(scale) < number.tiny else 2.0**100
+        g = (T(scale / rest) * g) * T(rest)
+    elif T(scale) != 1:
+        g = T(scale) * g
+    if maximize:
+        g = -g
     if clip_value:
-        g = np.where(g > T(clip_value), T(clip_value), np.where(g < -T(clip_value), -T(clip_value), g)).view(Flushed)
+        clip = T(clip_value) if T(clip_value) >= number.tiny else T(0)
+        g = np.where(g > clip, clip, np.where(g < -clip, -clip, g)).view(Flushed)
     if T(weight_decay) >= np.finfo(T).tiny:  # a smaller decay is 0, and none even where p is infinite
         g = g + T(weight_decay) * p
     if decoupled_decay or independent_decay:
