@@ -10,7 +10,7 @@ demo: $(VENV)/demo
 	$(BIN)/python -m fastopt demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 bench: $(VENV)/test
 	$(BIN)/python -m pytest bench --benchmark-only

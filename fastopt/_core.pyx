@@ -942,6 +942,23 @@ cdef class Table:
             elements += self.tensors[i].n
         return elements
 
+    cdef int check_together(self) except -1:
+        """Raise where only some parameters of a group, all of which the rule looks at, have a gradient."""
+        cdef Py_ssize_t i, missing
+        for i in range(1, self.count):
+            if (self.tensors[i].hyper == self.tensors[i - 1].hyper
+                    and (self.tensors[i].g == NULL) != (self.tensors[i - 1].g == NULL)):
+                missing = i if self.tensors[i].g == NULL else i - 1
+                raise ValueError(f"{self.owner}: gradient of {self.label(missing)} must be given like those of its group,"
+                                 f" of all of which this rule makes one estimate, got None")
+        return 0
+
+    def check_turn(self):
+        """Raise RuntimeError within a turn of this thread."""
+        if self.holder == PyThread_get_thread_ident():
+            raise RuntimeError(f"{self.owner}: what a step, a save or a load calls (a schedule, a signal handler) must not"
+                               f" change the same optimizer, but it does")
+
     def check_own(self, str label):
         """Raise ValueError while an average is in the place of the parameters."""
         if self.swapped is not None:
@@ -967,9 +984,7 @@ cdef class Table:
 
     cdef int acquire(self) except -1:
         """Wait for the turn of this thread."""
-        if self.holder == PyThread_get_thread_ident():
-            raise RuntimeError(f"{self.owner}: what a step, a save or a load calls (a schedule, a signal handler) must not"
-                               f" change the same optimizer, but it does")
+        self.check_turn()
         if self.broken:
             raise RuntimeError(f"{self.owner}: this process must not be forked while another thread makes a step of the"
                                f" optimizer that it is to use, but it was: there is half of a step here")
@@ -1021,10 +1036,12 @@ cdef class Table:
         if self.schedules:
             self.follow_schedules(self.step_count)
         elements = self.take_all(flat)
+        if self.count and self.tensors[0].rule.gathers == FASTOPT_TOGETHER:
+            self.check_together()
         if call.zero_grads:
             self.check_zeroing(flat)
         if self.between is not None:
-            made = self.run_in_two(&call, 0, self.count, elements)
+            made = self.run_in_two(&call, 0, self.count, elements, self.step_count)
         else:
             made = self.run(&call, 0, self.count, elements)
         if not made:
@@ -1071,6 +1088,7 @@ cdef class Table:
         """The same for one parameter; its count of steps leads that of the optimizer."""
         cdef fastopt_call call
         cdef Py_ssize_t i
+        cdef int64_t t
         cdef bint made
         if name not in self.names:
             raise ValueError(f"{self.owner}_one: name must be that of a parameter, got {brief(name)}")
@@ -1083,9 +1101,10 @@ cdef class Table:
                                  f" all of them, got {call.clip_norm!r}")
             if self.tensors[i].rule.gathers == FASTOPT_TOGETHER:
                 raise ValueError(f"{self.owner}_one: this rule needs the gradients of all parameters at once")
+            # In a round that has begun, step_count is one ahead of the steps that the others have made.
+            t = max(self.tensors[i].step - 1, self.step_count - 1)
             if self.schedules:
-                # In a round that has begun, step_count is one ahead of the steps that the others have made.
-                self.follow_schedules(max(self.tensors[i].step - 1, self.step_count - 1))
+                self.follow_schedules(t)
             self.row_buffers = None
             self.take(i, gradient)
             if self.tensors[i].g == NULL:
@@ -1093,7 +1112,7 @@ cdef class Table:
             if call.zero_grads:
                 self.check_writable(i, gradient)
             if self.between is not None:
-                made = self.run_in_two(&call, i, 1, self.tensors[i].n)
+                made = self.run_in_two(&call, i, 1, self.tensors[i].n, t)
             else:
                 made = self.run(&call, i, 1, self.tensors[i].n)
             if not made:
@@ -1132,13 +1151,14 @@ cdef class Table:
         self.zeroing = call.zero_grads
         return 0
 
-    cdef bint run_in_two(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
+    cdef bint run_in_two(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements,
+                         int64_t step_count) except -1:
         """Make the step in two calls, with something between; returns whether it was made."""
         cdef Py_ssize_t i
         call.part = FASTOPT_GATHER
         if not self.run(call, first, count, elements):
             return False
-        self.between()([i for i in range(first, first + count) if self.tensors[i].g != NULL])
+        self.between()([i for i in range(first, first + count) if self.tensors[i].g != NULL], step_count)
         call.part = FASTOPT_UPDATE
         call.check_finite = False
         return self.run(call, first, count, elements)
@@ -1179,6 +1199,8 @@ cdef class Table:
         cdef fastopt_status status
         self.acquire()
         try:
+            if self.schedules:
+                self.follow_schedules(self.step_count)  # which sets all hyperparameters of a group, also after a load
             for i in range(self.count):
                 self.tensors[i].g = NULL
                 self.known[i].g = NULL
@@ -1226,6 +1248,14 @@ cdef class Table:
                     self.schedules.pop(settings, None)
                 else:
                     self.schedules[settings] = plan
+
+    def set(self, list changes):
+        """The same in a turn of its own, so that a step is made with the old hyperparameters or with the new ones."""
+        self.acquire()
+        try:
+            self.adopt(changes)
+        finally:
+            self.release()
 
     def load(self, list steps, int64_t step_count, list changes, list values):
         """Set the counts of steps made, hyperparameters, and arrays to values that are known to fit them.

@@ -72,7 +72,7 @@ class LossScale:
             self.good_steps = 0
             return
         self.good_steps += 1
-        if self.good_steps == self.interval:
+        if self.good_steps >= self.interval:
             self.value = min(self.value * self.growth, LARGEST)
             self.good_steps = 0
 

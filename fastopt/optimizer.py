@@ -162,7 +162,8 @@ class Optimizer:
         see `swa`.
     lookahead : pair of int and float, optional
         ``lookahead=(every, rate)``: after every so many steps slow = slow + rate * (p - slow) and p = slow (Lookahead,
-        Zhang et al. 2019, https://arxiv.org/abs/1907.08610, where every = 5 and rate = 0.5 are common).
+        Zhang et al. 2019, https://arxiv.org/abs/1907.08610, where every = 5 and rate = 0.5 are common), from the
+        parameters as they are now.  Not for rules that keep an average of their own.
     catch_up : bool, default False
         For gradients that are `RowGrad`: a row that a step meets first makes up for the steps since it was last met, as
         if each had been made with a gradient of zero, to rounding.  For `SGD`, `Adagrad`, `RMSprop` and `Adadelta`,
@@ -183,6 +184,7 @@ class Optimizer:
     _own_decay: ClassVar[bool] = False  # it is a part of the rule itself
     _matrices: ClassVar[bool] = False  # it is for arrays with two axes and more; others take the rule named _vector
     _averages: ClassVar[tuple[str, ...]] = ()  # averages of the parameters that the rule itself keeps
+    _told_by: ClassVar[tuple[str, ...]] = ()  # the hyperparameters by which p tells them, the first of several
 
     def __init_subclass__(cls) -> None:
         """Show the shared options in the signature of each rule."""
@@ -240,6 +242,11 @@ class Optimizer:
             raise TypeError(f"{label}: catch_up must be True or False, got {brief(catch_up)}")
         if catch_up and any(option is not None for option in (ema_decay, swa, lookahead)):
             raise ValueError(f"{label}: catch_up must be False with averages of the parameters, got True")
+        if lookahead is not None and self._averages:
+            raise ValueError(
+                f"{label}: lookahead must be None for a rule that keeps an average of its own, which would not follow,"
+                f" got {brief(lookahead)}"
+            )
         grouped, given = split_groups(label, params, hyper)
         self._lay_out(grouped, given, [None] * len(given), options)
 
@@ -288,8 +295,9 @@ class Optimizer:
         for text, array in zip(labels, arrays, strict=True):
             _core.check_parameter(text, array)
             self._check_array(text, array)
-        if options["catch_up"]:
-            for group in self.groups:
+        for group in self.groups:
+            group.check_numbers(group)
+            if options["catch_up"]:
                 group.check_catch_up(group)
         _core.check_disjoint(labels, arrays)
 
@@ -398,8 +406,8 @@ class Optimizer:
             `accumulate` has gathered, else the arrays given to `bind`.
         **changes
             grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
-            `Optimizer`.  accumulated="mean" (the default) or "sum" is what to make of the gradients that `accumulate`
-            has gathered.
+            `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
+            "sum" is what to make of the gradients that `accumulate` has gathered.
 
         Raises
         ------
@@ -591,7 +599,7 @@ class Optimizer:
         for group, names in zip(self.groups, self._members, strict=True):
             hyper = at(group, max(self.step_count - 1, 0))
             for parameter, p in zip(names, group["params"], strict=True):
-                found[parameter] = self._average_of(p, self.state[parameter], hyper) if next(steps) else p
+                found[parameter] = self._average_of(p, self.state[parameter], hyper) if next(steps) else p.copy()
         return found
 
     @property
@@ -645,8 +653,8 @@ class Optimizer:
             for name, array in zip(names, arrays, strict=True):
                 if not array.flags.writeable:
                     raise ValueError(f"{label}: {describe(name)} must be writable, got a read-only array")
+            self._table.swapped = average  # still in this turn: no step comes between the copy and this
         try:
-            self._table.swapped = average
             for name, array in zip(names, arrays, strict=True):
                 array[...] = averages[name]
             yield
@@ -711,6 +719,7 @@ class Optimizer:
             When it is of another rule or other parameters, or damaged.  Nothing has been changed then.
         """
         label = f"{type(self).__name__}.load_state_dict"
+        self._table.check_turn()
         given = _entries(label, "the state", state_dict, ["format", "rule", "step_count", "groups", "state"])
         if not isinstance(given["format"], int) or given["format"] != FORMAT:
             raise ValueError(f"{label}: format must be {FORMAT}, got {brief(given['format'])}")

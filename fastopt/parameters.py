@@ -306,9 +306,30 @@ class Group(Fixed):
                 f"{self._label}: {fixed[0]} must stay {self[fixed[0]]!r}, since the state was laid out for it,"
                 f" got {brief(changes[fixed[0]])}"
             )
+        if step_count is None:  # set by the user; a state that is loaded comes with what it goes with
+            self._check_kept(changed, changes)
         if self._table is not None and self._table.catches_up:
             self.check_catch_up(after)
+        self.check_numbers(after)
         return with_schedules(plain(now), after)
+
+    def _check_kept(self, changed: Sequence[str], changes: Mapping[str, Any]) -> None:
+        """Raise for what can be changed no more, since state was made by it."""
+        for key in changed:
+            begun = self._table is not None and self._step_count > 0
+            before, after = (value[0] if isinstance(value, tuple) else value for value in (self[key], changes[key]))
+            if key == "initial_accumulator_value" or (key in self._class._told_by and begun and before != after):
+                raise ValueError(
+                    f"{self._label}: {key} must stay {self[key]!r}, since the state was made by it,"
+                    f" got {brief(changes[key])}"
+                )
+
+    def check_numbers(self, hyper: Mapping[str, Any]) -> None:
+        """Raise for a schedule of what the rule's own average is told by."""
+        for key in self._class._told_by:
+            name, value = (f"{key}[0]", hyper[key][0]) if isinstance(hyper[key], tuple) else (key, hyper[key])
+            if is_schedule(value):
+                raise ValueError(f"{self._label}: {name} must be no schedule, since x is told by it, got {value!r}")
 
     def change(self, after: dict[str, Any]) -> tuple[Any, ...]:
         """Return what a table takes to set all hyperparameters to these, which are known to be valid."""
@@ -338,11 +359,12 @@ class Group(Fixed):
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set several hyperparameters, all or none."""
-        change = self.change(self.checked(dict(*args, **kwargs)))
         assert self._table is not None
+        self._table.check_turn()
+        change = self.change(self.checked(dict(*args, **kwargs)))
         if self._table.catches_up:
             self._table.catch_up()  # with the values that were in force
-        self._table.adopt([change])
+        self._table.set([change])
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})

@@ -1335,7 +1335,8 @@ class Prodigy(Optimizer):
     State: ``m``, ``v``, ``s`` and ``p0`` (the parameter before the first step), each of its shape and dtype,
     and ``d`` and ``r``, a float64 each, the same for all parameters of a group.
 
-    As in optax.  All parameters of a group must be stepped together: `step_one` is refused.
+    As in optax.  All parameters of a group must be stepped together: `step_one` is refused, and a gradient of None
+    unless those of its whole group are.
 
     References
     ----------
@@ -1380,6 +1381,7 @@ class _ScheduleFree(Optimizer):
     """What the schedule-free rules share: their average, and what does not go with it."""
 
     _averages = ("x",)
+    _told_by = ("momentum",)
 
     @classmethod
     def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:
@@ -1403,6 +1405,7 @@ class _ScheduleFree(Optimizer):
     @property
     def x(self) -> dict[Name, Array]:
         """The average to evaluate and to keep, computed from p and z, of each parameter by name; see `swapped`."""
+        self._table.check_own(f"{type(self).__name__}.x")
         return self._average("x")
 
 
@@ -1430,7 +1433,7 @@ class ScheduleFreeSGD(_ScheduleFree):
     lr : float, default 1.0
         Learning rate, >= 0, without a schedule: larger ones than for SGD with a schedule are usual.
     momentum : float, default 0.9
-        Share of x in the point where gradients are taken, in (0, 1).  To be kept as it is: x is told by it.
+        Share of x in the point where gradients are taken, in (0, 1).  Fixed once a step is made: x is told by it.
     warmup_steps : float, default 0
         Steps over which the learning rate grows to its value, >= 0.
     r : float, default 0
@@ -1506,8 +1509,8 @@ class ScheduleFreeAdamW(_ScheduleFree):
     lr : float, default 2.5e-3
         Learning rate, >= 0, without a schedule: larger ones than for AdamW with a schedule are usual.
     betas : pair of float, default (0.9, 0.999)
-        Share of x in the point where gradients are taken, in (0, 1), to be kept as it is, since x is told by it; and
-        decay of the running mean of squares, in [0, 1).
+        Share of x in the point where gradients are taken, in (0, 1), fixed once a step is made, since x is told by it;
+        and decay of the running mean of squares, in [0, 1).
     eps : float, default 1e-8
         Added to the root, >= 0.
     warmup_steps : float, default 0
@@ -1543,6 +1546,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     """
 
     _own_decay = True
+    _told_by = ("betas",)
 
     def __init__(
         self,
@@ -1825,9 +1829,9 @@ class Muon(Optimizer):
         self._directions = [dict.pop(arrays, "u") for arrays in self.state.values()]  # of one step, so no state
         self._table.between = WeakMethod(self._orthogonalize)  # the table is not to keep the optimizer alive
 
-    def _orthogonalize(self, used: list[int]) -> None:
+    def _orthogonalize(self, used: list[int], step_count: int) -> None:
         """Replace the directions of these parameters by their orthogonal matrices, scaled to their shapes."""
-        hyper = [values for group in self.groups for values in [at(group, self.step_count)] * len(group["params"])]
+        hyper = [values for group in self.groups for values in [at(group, step_count)] * len(group["params"])]
         for i in used:
             u, of_u = self._directions[i], hyper[i]
             rows, columns = u.shape

@@ -37,6 +37,9 @@ KINDS = {
     "AdEMAMix": {"betas": "three betas", "alpha": "mix"},
     "Adafactor": {"eps": "pair of eps"},
 }
+# What tells the average that a rule keeps by itself from its parameter, and so must stay.
+TOLD_BY = {"ScheduleFreeSGD": "momentum", "ScheduleFreeAdamW": "betas"}
+AVERAGING = {"ASGD", *TOLD_BY}  # whose average would not follow Lookahead
 # The form of weight decay by default, where it is not L2.
 FORMS = dict.fromkeys(("AdamW", "Lion", "AdaBelief", "Adan", "AdEMAMix"), "decoupled")
 FORMS |= dict.fromkeys(("LAMB", "NovoGrad", "Prodigy", "ScheduleFreeAdamW", "Adafactor"), "own")

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import reference
-from cases import BY_ROW, DEFAULTS, DTYPES, KINDS, PARTS, Case, Oracle, bits
+from cases import AVERAGING, BY_ROW, DEFAULTS, DTYPES, KINDS, PARTS, TOLD_BY, Case, Oracle, bits
 from cases import FORMS as CASE_FORMS
 from numpy.lib.stride_tricks import as_strided
 
@@ -47,7 +47,7 @@ except ImportError:  # Windows
 
 Array = np.ndarray
 FLAGS = ("amsgrad", "centered", "nesterov", "maximize", "decoupled_weight_decay", "safeguard_warmup")
-STATEFUL = ("amsgrad", "centered", "nesterov", "momentum")
+STATEFUL = ("amsgrad", "centered", "nesterov", "momentum", "initial_accumulator_value")
 BELOW_1 = ("momentum", "alpha", "rho", "beta", "beta1", "beta2", "beta3")
 # Other ranges: the least value, and what values must be below.
 BETWEEN = {
@@ -400,6 +400,8 @@ class Life:
                 "swa": (rng.choice((1, 2, 5)), rng.choice((1, np.int64(2)))),
                 "lookahead": [rng.choice((1, 2, 3)), rng.choice((0, 0.5, 1))],
             }
+            if self.cls in AVERAGING:
+                del averages["lookahead"]
             self.options |= {name: averages[name] for name in averages if rng.random() < 0.6}
         self.scale, self.good_steps = 0.0, 0
         if rng.random() < 0.1:
@@ -504,7 +506,8 @@ class Life:
         return g
 
     def gradients(self) -> list[Any]:
-        return [None if self.rng.random() < 0.1 else self.gradient(p) for p in self.parameters]
+        some = self.cls != "Prodigy"  # which refuses them for some of a group
+        return [None if some and self.rng.random() < 0.1 else self.gradient(p) for p in self.parameters]
 
     def some_gradients(self, lazy: bool = True) -> tuple[list[Any], Any]:
         """Gradients, and the structure in which they are given: never just None, which is another call."""
@@ -770,7 +773,7 @@ class Life:
             understood(self.cls, after)
             plain = all(plain_type(kind(self.cls, name), value) for name, value in changes.items())
             allowed = ("right",) if plain else ("right", "refused")
-            if any(name in STATEFUL for name in names):
+            if any(name in STATEFUL or name == TOLD_BY.get(self.cls) for name in names):
                 allowed = ("right", "refused")
         except ValueError:
             allowed = ("refused",)
@@ -1458,14 +1461,13 @@ BAD_VALUES = (None, "0.1", nan, -1, inf, [], {}, object(), 10**400, 1j, np.array
 def scheduled(rng: random.Random, tell: Callable[..., None]) -> Calls:
     """Schedules, good and bad, against the same values set by hand."""
     cls = rng.choice(list(DEFAULTS))
-    names = [name for name in defaults(cls) if name in SCHEDULED and kind(cls, name) != "pair of eps"]
+    names = [name for name in defaults(cls) if name in SCHEDULED and name != TOLD_BY.get(cls)]
+    names = [name for name in names if kind(cls, name) != "pair of eps"]
     chosen = rng.sample(names, rng.randrange(1, len(names) + 1))
     steps = rng.randrange(1, 6)
     kinds = {name: "beta1" if name == "betas" else kind(cls, name) for name in chosen}
     values = {name: [a_number(rng, kinds[name]) for _ in range(steps)] for name in chosen}
     others = (0.5,) * (len(PARTS[kind(cls, "betas")]) - 1)  # of the betas
-    if cls.startswith("ScheduleFree"):
-        values |= {"betas": [value or 0.5 for value in values["betas"]]} if "betas" in values else {}
     # A schedule that goes from 0 to -0 has not changed.
     values = {name: [abs(value) if value == 0 else value for value in given] for name, given in values.items()}
     spoiled, bad = (rng.choice(chosen), rng.randrange(steps)), rng.choice(BAD_VALUES)

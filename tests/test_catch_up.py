@@ -180,3 +180,26 @@ def test_no_rows_are_a_step_too():
     assert opt.step_count == opt.state_dict()["state"][0]["step"] == 5
     opt.catch_up()
     np.testing.assert_allclose(table, whole, rtol=1e-14)
+
+
+@pytest.mark.parametrize("way", ["load", "copy"])
+def test_a_new_optimizer_knows_the_numbers(way):
+    """Before its first step, where something is scheduled."""
+    table = np.ones((3, 1))
+
+    def make(table):
+        return fastopt.SGD(table, lr=0.1, momentum=0.9, dampening=lambda t: 0.0, catch_up=True)
+
+    opt = make(table)
+    opt.step(fastopt.RowGrad([0, 1], np.ones((2, 1))))
+    opt.step(fastopt.RowGrad([0], np.ones((1, 1))))
+    if way == "copy":
+        other, fresh = copy.deepcopy((table, opt))
+    else:
+        other = table.copy()
+        fresh = make(other)
+        fresh.load_state_dict(opt.state_dict())
+    opt.catch_up()
+    fresh.catch_up()
+    assert_same_bits(other, table)
+    assert table[1, 0] < 0.85

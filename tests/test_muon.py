@@ -305,3 +305,18 @@ def test_kernel(shape, nesterov, dtype, isa):
         reference.step("muon", q, g, state, t, hyper, decoupled_decay=0.1)
     for actual, wanted in ((p, q), (b, state["b"]), (u, state["u"])):
         assert_same_bits(actual, wanted)
+
+
+def test_one_at_a_time_with_schedules():
+    """Of what is read between the two halves of a step, too."""
+    rng = np.random.default_rng(1)
+    params, alone = (list(np.random.default_rng(0).standard_normal((2, 3, 4))) for _ in range(2))
+    options = {"lr": 0.1, "ns_steps": lambda t: 1.0 + t, "eps": lambda t: 1e-7 * (1 + t)}
+    opt, single = fastopt.Muon(params, **options), fastopt.Muon(alone, **options)
+    for _ in range(3):
+        gs = list(rng.standard_normal((2, 3, 4)))
+        opt.step(gs)
+        for i, g in enumerate(gs):
+            single.step_one(i, g)
+    for p, q in zip(params, alone, strict=True):
+        assert_same_bits(p, q)

@@ -166,3 +166,33 @@ def test_a_read_only_parameter():
 def test_what_schedule_free_refuses(cls, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(fastopt, cls)(np.ones(3), **options)
+
+
+@pytest.mark.parametrize("make", [fastopt.ScheduleFreeSGD, fastopt.ScheduleFreeAdamW])
+def test_x_is_told_from_the_parameters_as_they_are(make):
+    p = np.ones(3)
+    opt = make(p, ema_decay=0.5)
+    assert opt.x[0] is not p
+    opt.step(np.ones(3))
+    for average in ("x", "ema"):
+        with opt.swapped(average), pytest.raises(ValueError, match=r"\.x must wait until the parameters are back"):
+            _ = opt.x
+
+
+def test_what_tells_x_stays():
+    opt = fastopt.ScheduleFreeAdamW(np.ones(3))
+    opt.groups[0]["betas"] = (0.8, 0.9)
+    opt.step(np.ones(3))
+    opt.groups[0]["betas"] = (0.8, 0.99)
+    with pytest.raises(ValueError, match=r"betas must stay \(0.8, 0.99\), since the state was made by it"):
+        opt.groups[0]["betas"] = (0.9, 0.99)
+    sgd = fastopt.ScheduleFreeSGD(np.ones(3))
+    sgd.step(np.ones(3))
+    with pytest.raises(ValueError, match=r"momentum must stay 0\.9"):
+        sgd.groups[0].update(momentum=0.5)
+
+
+@pytest.mark.parametrize("make", [fastopt.ScheduleFreeSGD, fastopt.ScheduleFreeAdamW, fastopt.ASGD])
+def test_lookahead_would_move_the_parameter_alone(make):
+    with pytest.raises(ValueError, match=r"lookahead must be None for a rule that keeps an average"):
+        make(np.ones(3), lookahead=(2, 0.5))
