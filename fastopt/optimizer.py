@@ -475,8 +475,8 @@ class Optimizer:
         -----
         The buffer, of the parameters' size and dtype, is made by the first call and set to zero by the step, in its
         pass.  What has been gathered and not used is neither saved nor copied with the optimizer; after an error of the
-        step it is still there, until `discard` is called.  Rows of a `RowGrad` are added to the buffer, and the step
-        is then one with a whole gradient.
+        step it is still there, until `discard` is called.  The gradients given stay as they are, also with zero_grads.
+        Rows of a `RowGrad` are added to the buffer, and the step is then one with a whole gradient.
         """
         with self._table:  # threads that come first at once gather in one buffer
             if self._accumulator is None:
