@@ -38,20 +38,30 @@ static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
                         options->independent_decay == 0);
 }
 
+/* A factor as a T; one beyond the numbers of T as two, of which `rest` is the other. */
+static T FN(split)(double factor, T *rest)
+{
+    const double size = fabs(factor);
+    if (size == 0 || (size >= SMALLEST && size <= LARGEST))
+        return (T)factor;
+    *rest = (T)(size < SMALLEST ? 0x1p-100 : 0x1p100);
+    return (T)(factor / (double)*rest);
+}
+
 static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass *pass)
 {
     static const fastopt_options none;
     const fastopt_options *options = tensor->options ? tensor->options : &none;
     const int64_t t = tensor->step, sample = t - options->swa_start;
-    /* A factor beyond the numbers of T is applied in two parts. */
-    const double size = fabs(pass->scale);
-    const double rest = size == 0 || (size >= SMALLEST && size <= LARGEST) ? 1 : size < SMALLEST ? 0x1p-100 : 0x1p100;
-    const T scale = (T)(pass->scale / rest), clip = (T)pass->clip_value;
+    const T clip = (T)pass->clip_value;
+    T scale = 1, rest = 1;
+    if (pass->scale != 1)
+        scale = FN(split)(pass->scale, &rest);
     FN(stages)
     stages = {
         .zero = pass->zero_grads && !tensor->rows,
         .scale = options->maximize ? -scale : scale,
-        .scale_rest = (T)rest,
+        .scale_rest = rest,
         .clips = pass->clip_value != 0,
         .clip = clip < SMALLEST ? 0 : clip,
         .weight_decay = (T)options->weight_decay,

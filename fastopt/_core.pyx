@@ -984,7 +984,8 @@ cdef class Table:
 
     cdef int acquire(self) except -1:
         """Wait for the turn of this thread."""
-        self.check_turn()
+        if self.holder == PyThread_get_thread_ident():
+            self.check_turn()
         if self.broken:
             raise RuntimeError(f"{self.owner}: this process must not be forked while another thread makes a step of the"
                                f" optimizer that it is to use, but it was: there is half of a step here")
