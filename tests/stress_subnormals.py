@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 import reference
-from cases import CASES
+from cases import CASES, FOR_MATRICES
 
 import fastopt
 
@@ -23,11 +23,12 @@ RULES = {rule: case for case in reversed(CASES) for rule in (case.rule, case.rul
 
 def timer(rule, dtype):
     """Return a function that makes one step from state and gradients of a given size, and returns its seconds."""
-    name, _, _, carry_names = rule
+    name, _, hyper_names, carry_names = rule
     kernel = getattr(fastopt.kernels, name)
     p, g, *state = (np.ones(shape, dtype) for shape in (SHAPE, SHAPE, *reference.state_shapes(name, SHAPE).values()))
     carry = [np.ones(1) for _ in carry_names]
-    hyper = RULES[name].hyper()
+    # Muon, which multiplies matrices between its passes, has no case of its own.
+    hyper = RULES[name].hyper() if name in RULES else {key: float(FOR_MATRICES["Muon"][key]) for key in hyper_names}
 
     def step(value):
         for buffer in (p, g, *state):
