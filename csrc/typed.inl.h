@@ -177,6 +177,7 @@ static void FN(stage_p_apart)(FN(block) * block, const FN(stages) * stages)
     FN(stage_p)(block->p, stages, block->n);
 }
 
+/* Rows with nothing around the rule, each in the memory of the caller. */
 static void FN(update_rows)(const fastopt_tensor *tensor, FN(loop_of) loop, ptrdiff_t begin, ptrdiff_t end)
 {
     const ptrdiff_t length = tensor->row_length;
@@ -203,11 +204,11 @@ static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
     const FN(loop_of) loop = loops[tensor->rule->index];
     const T *k = tensor->engine.k;
     FN(block) block;
-    if (tensor->rows && FN(no_stages)(tensor, pass)) {
-        FN(update_rows)(tensor, loop, begin, end);
-        return;
-    }
     if (FN(no_stages)(tensor, pass)) {
+        if (tensor->rows) {
+            FN(update_rows)(tensor, loop, begin, end);
+            return;
+        }
         for (int s = 0; tensor->rule->state[s]; s++)
             block.state[s] = (T *)tensor->state[s] + begin;
         loop((T *)tensor->p + begin, (const T *)tensor->g + begin, block.state, k, end - begin);

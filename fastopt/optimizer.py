@@ -296,7 +296,7 @@ class Optimizer:
             _core.check_parameter(text, array)
             self._check_array(text, array)
         for group in self.groups:
-            group.check_numbers(group)
+            group.check_unscheduled(group)
             if options["catch_up"]:
                 group.check_catch_up(group)
         _core.check_disjoint(labels, arrays)

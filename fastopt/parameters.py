@@ -28,6 +28,11 @@ PARTS = {"betas": ("beta1", "beta2"), "etas": ("eta_minus", "eta_plus"), "step_s
 DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
 
 
+def first_of(value: Any) -> Any:
+    """Return the first of several numbers, or the only one."""
+    return value[0] if isinstance(value, tuple) else value
+
+
 def check_hyper(
     label: str,
     hyper: Mapping[str, Any],
@@ -310,26 +315,28 @@ class Group(Fixed):
             self._check_kept(changed, changes)
         if self._table is not None and self._table.catches_up:
             self.check_catch_up(after)
-        self.check_numbers(after)
+        self.check_unscheduled(after)
         return with_schedules(plain(now), after)
 
     def _check_kept(self, changed: Sequence[str], changes: Mapping[str, Any]) -> None:
         """Raise for what can be changed no more, since state was made by it."""
+        begun = self._table is not None and self._step_count > 0
         for key in changed:
-            begun = self._table is not None and self._step_count > 0
-            before, after = (value[0] if isinstance(value, tuple) else value for value in (self[key], changes[key]))
-            if key == "initial_accumulator_value" or (key in self._class._told_by and begun and before != after):
+            told_by = begun and key in self._class._told_by and first_of(changes[key]) != first_of(self[key])
+            if told_by or key == "initial_accumulator_value":
                 raise ValueError(
                     f"{self._label}: {key} must stay {self[key]!r}, since the state was made by it,"
                     f" got {brief(changes[key])}"
                 )
 
-    def check_numbers(self, hyper: Mapping[str, Any]) -> None:
+    def check_unscheduled(self, hyper: Mapping[str, Any]) -> None:
         """Raise for a schedule of what the rule's own average is told by."""
         for key in self._class._told_by:
-            name, value = (f"{key}[0]", hyper[key][0]) if isinstance(hyper[key], tuple) else (key, hyper[key])
-            if is_schedule(value):
-                raise ValueError(f"{self._label}: {name} must be no schedule, since x is told by it, got {value!r}")
+            if is_schedule(first_of(hyper[key])):
+                name = f"{key}[0]" if isinstance(hyper[key], tuple) else key
+                raise ValueError(
+                    f"{self._label}: {name} must be no schedule, since x is told by it, got {first_of(hyper[key])!r}"
+                )
 
     def change(self, after: dict[str, Any]) -> tuple[Any, ...]:
         """Return what a table takes to set all hyperparameters to these, which are known to be valid."""

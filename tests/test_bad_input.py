@@ -548,3 +548,14 @@ def test_load_a_carried_number(value):
     saved["state"][0]["mu_product"] = value
     with refused("'mu_product'", opt):
         opt.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("make", [fastopt.Adagrad, fastopt.Yogi])
+def test_what_state_was_made_from(make):
+    """Set later it would be shown and do nothing; a state that is loaded brings what it was made from."""
+    opt = make(np.ones(3), initial_accumulator_value=0.5)
+    with pytest.raises(ValueError, match=r"initial_accumulator_value must stay 0\.5, since the state was made by it"):
+        opt.groups[0]["initial_accumulator_value"] = 0.25
+    other = make(np.ones(3), initial_accumulator_value=0.25)
+    other.load_state_dict(opt.state_dict())
+    assert other.groups[0]["initial_accumulator_value"] == 0.5

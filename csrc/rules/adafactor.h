@@ -53,10 +53,8 @@ static void FN(adafactor_scalars)(const double *h, int64_t t, double *carry, T *
 
 /* ---- Matrices ---- */
 
-enum {
-    FN(ADAFACTOR_OF_SQUARES),
-    FN(ADAFACTOR_ALPHA)
-}; /* what a step keeps: 1 - beta, and the rate before u is known */
+/* What a step keeps: 1 - beta, and the rate before the size of u is known. */
+enum { FN(ADAFACTOR_OF_SQUARES), FN(ADAFACTOR_ALPHA) };
 
 /* Takes the mean of `count` squares into a running mean. */
 static inline T FN(adafactor_mix)(T mean, double squares, ptrdiff_t count, double rest)
@@ -84,7 +82,7 @@ static void FN(adafactor_squares)(T *restrict p, const T *restrict g, T *const *
     edges->sums[0] += FN(sum_squares)(p, n);
 }
 
-/* R / mean of R */
+/* R / max(mean of R, eps1) */
 static inline T FN(adafactor_share)(T *const *state, const fastopt_edges *edges)
 {
     return (T)((double)*state[0] / *edges->of_matrix);
@@ -130,7 +128,7 @@ static void FN(adafactor_mix_parts)(T *means, ptrdiff_t n, const double *squares
 static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const double *sums, T *k)
 {
     const double *h = tensor->hyper;
-    const ptrdiff_t n = tensor->n, strips = m->strips / m->matrices;
+    const ptrdiff_t strips = m->strips / m->matrices; /* where they are of a part of a matrix */
     if (made == 0) {
         m->kept[FN(ADAFACTOR_OF_SQUARES)] = FN(adafactor_rest)(h, tensor->step);
     } else if (made == 1) {
@@ -148,9 +146,9 @@ static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m
             mean /= (double)m->rows;
             m->of_matrices[i] = mean < eps ? eps : mean;
         }
-        m->kept[FN(ADAFACTOR_ALPHA)] = FN(adafactor_alpha)(h, tensor->step, FN(rms)(sums[0], n));
+        m->kept[FN(ADAFACTOR_ALPHA)] = FN(adafactor_alpha)(h, tensor->step, FN(rms)(sums[0], tensor->n));
     } else if (made == 2) {
-        k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(sums[0], n));
+        k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(sums[0], tensor->n));
     }
 }
 
