@@ -46,6 +46,7 @@ static inline void flush_end(uint64_t mode)
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define THREAD_LOCAL __declspec(thread)
+#define NOINLINE     __declspec(noinline)
 #if defined(_M_X64)
 #define PREFETCH(address) _mm_prefetch((const char *)(address), _MM_HINT_T0)
 #else
@@ -53,6 +54,7 @@ static inline void flush_end(uint64_t mode)
 #endif
 #else
 #define THREAD_LOCAL      _Thread_local
+#define NOINLINE          __attribute__((noinline))
 #define PREFETCH(address) __builtin_prefetch(address)
 #endif
 

@@ -23,8 +23,9 @@ static inline void fetch(const void *memory, size_t size)
 
 typedef struct {
     int on_g, on_p, after; /* whether anything is to be done to g before the rule, to p before it, to either after it */
-    int zero, clips;
-    T scale, scale_rest, clip, weight_decay, shrink, ema, swa;
+    int zero;
+    T scale, scale_rest, weight_decay, shrink, ema, swa;
+    T clip;      /* infinity: none */
     T lookahead; /* below 0: not in this step */
 } FN(stages);
 
@@ -62,8 +63,7 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
         .zero = pass->zero_grads && !tensor->rows,
         .scale = options->maximize ? -scale : scale,
         .scale_rest = rest,
-        .clips = pass->clip_value != 0,
-        .clip = clip < SMALLEST ? 0 : clip,
+        .clip = pass->clip_value == 0 ? (T)INFINITY : clip < SMALLEST ? 0 : clip,
         .weight_decay = (T)options->weight_decay,
         .shrink = (T)(1 - tensor->hyper[0] * options->decoupled_decay - options->independent_decay),
         .ema = tensor->ema ? (T)(1 - options->ema_decay) : 0,
@@ -72,28 +72,35 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
                    : 0,
         .lookahead = tensor->slow && t % options->lookahead_every == 0 ? (T)options->lookahead_rate : -1,
     };
-    stages.on_g = stages.scale != 1 || stages.clips || options->weight_decay != 0;
+    stages.on_g = stages.scale != 1 || stages.clip != (T)INFINITY || options->weight_decay != 0;
     stages.on_p = options->decoupled_decay != 0 || options->independent_decay != 0;
     stages.after = stages.zero || stages.ema != 0 || stages.swa != 0 || stages.lookahead >= 0;
     return stages;
+}
+
+/* The other part of a factor that is beyond the numbers of T.  Not inlined: it is rare, and slows down what is not. */
+NOINLINE static void FN(scale_again)(T *out, T factor, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++)
+        out[i] *= factor;
 }
 
 /* What the rule sees: clip(scale * g) + weight_decay * p.  Without decay p is not read: 0 * p is not 0 for an infinite
  * p. */
 static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) * stages, ptrdiff_t n)
 {
-    const T scale = stages->scale, rest = stages->scale_rest, clip = stages->clip, weight_decay = stages->weight_decay;
-    if (!stages->clips && rest == 1 && weight_decay != 0) {
+    const T scale = stages->scale, clip = stages->clip, weight_decay = stages->weight_decay;
+    const int clips = clip != (T)INFINITY, again = stages->scale_rest != 1;
+    if (!clips && !again && weight_decay != 0) {
         for (ptrdiff_t i = 0; i < n; i++)
             out[i] = scale * g[i] + weight_decay * p[i];
         return;
     }
     for (ptrdiff_t i = 0; i < n; i++)
         out[i] = scale * g[i];
-    if (rest != 1)
-        for (ptrdiff_t i = 0; i < n; i++)
-            out[i] *= rest;
-    if (stages->clips)
+    if (again)
+        FN(scale_again)(out, stages->scale_rest, n);
+    if (clips)
         for (ptrdiff_t i = 0; i < n; i++)
             out[i] = out[i] > clip ? clip : out[i] < -clip ? -clip : out[i];
     if (weight_decay != 0)
