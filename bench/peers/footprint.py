@@ -43,7 +43,7 @@ def memory(peers: Iterable[str], threads: int, progress: Progress) -> dict[str, 
     for name in (FASTOPT, *peers):
         progress(f"memory: {CONTENDERS[name].label}")
         try:
-            # Python's own allocator takes memory by the MiB, at moments that differ between processes.
+            # Huge pages cover the gaps between state buffers or not, as addresses fall, which differ between processes.
             found[name] = int(median(_memory(name, threads) for _ in range(3 if name == FASTOPT else 1)))
         except (UnavailableError, FailedError) as error:
             found[name] = str(error)

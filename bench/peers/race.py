@@ -235,8 +235,8 @@ class _Heat:
             if (estimate := self._attempt(name, "estimate")) is not None:
                 estimates[name] = estimate
         used = dict.fromkeys(self.players, 0.0)
-        # A turn of a training loop has three parts, longer than a plain one; others make new gradients between steps.
-        longer = 8 if self.workload.layers else 2 if self.workload.zero else 1
+        # A turn of a training loop has four parts, longer than a plain one; others make new gradients between steps.
+        longer = 10 if self.workload.layers else 2 if self.workload.zero else 1
         patience = PATIENCE * self.settings.rounds * self.settings.turn * longer
         for i in range(self.settings.rounds):
             self.progress(f"{self.workload.title}: round {i + 1} of {self.settings.rounds}")

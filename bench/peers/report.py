@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .contenders import CONTENDERS, FASTOPT
-from .results import ALONE, COLD, STEP, TOLERANCE, Race, Results, Row, ratio
+from .results import ALONE, COLD, PAUSED, STEP, TOLERANCE, Race, Results, Row, ratio
 from .targets import Verdict, judge, judge_race
 from .workloads import EXTRAS, QUICK, Workload
 
@@ -57,7 +57,7 @@ def heading(results: Results) -> RenderableType:
 def race_table(race: Race) -> RenderableType:
     table = Table(title=race.title, title_justify="left", title_style="bold")
     table.add_column("")
-    columns = ["inside", "90 % within", "alone", "alone, cold"] if race.inside_loop else ["step", "", "GB/s"]
+    columns = ["inside", "90 % within", "alone", "paused", "cold"] if race.inside_loop else ["step", "", "GB/s"]
     for column in (*columns, "/ fastopt"):
         table.add_column(column, justify="right")
     table.add_column("target")
@@ -81,7 +81,8 @@ def race_table(race: Race) -> RenderableType:
 def _cells(race: Race, row: Row, verdicts: list[Verdict]) -> list[RenderableType]:
     if race.inside_loop:
         inside = f"{seconds(row.median())} {spread(row)}"
-        measured = [inside, seconds(row.percentile_90()), *(seconds(row.median(what)) for what in (ALONE, COLD))]
+        others = (seconds(row.median(what)) for what in (ALONE, PAUSED, COLD))
+        measured = [inside, seconds(row.percentile_90()), *others]
     else:
         measured = [seconds(row.median()), spread(row), f"{race.traffic / row.median() / 1e9:.1f}"]
     if not row.right:

@@ -22,9 +22,10 @@ from .contenders import FASTOPT, MEMORY_LIMIT
 # formula, an eps inside a root say, is far above.
 TOLERANCE = 1e-5
 
-# What a turn times. Where STEP is inside a training loop, the same steps are timed back to back, and after other work
-# on one thread, which leaves cold caches and sleeping threads as a loop does, but no BLAS.
-STEP, ALONE, COLD = "step", "alone", "cold"
+# What a turn times. Where STEP is inside a training loop, the same steps are timed back to back; after pauses as long
+# as the rest of the loop, in which a thread watches the clock and touches nothing; and after work on one thread that
+# leaves nothing in the caches. None of these has BLAS in it.
+STEP, ALONE, PAUSED, COLD = "step", "alone", "paused", "cold"
 PACKAGES = ("fastopt", "numpy", "numba", "torch", "jax", "jaxlib", "optax", "deepspeed")
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import timeit
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .contenders import CONTENDERS, Contender, Entry, UnavailableError
-from .results import ALONE, COLD, STEP
+from .results import ALONE, COLD, PAUSED, STEP
 from .training import Perceptron
 from .workloads import RULES, Array, Workload, adam
 
@@ -30,6 +31,7 @@ CHECK_FACTORS = (-0.5, 4.0, 1.0, 2.0, -1.0, 0.5, 1.0, 4.0)
 
 BATCHES = 20  # of a turn, where steps are short enough
 LOOP_WARM_UP, REFILL_WARM_UP = 3, 1  # iterations
+PYTHON_SMALL, PYTHON_ROOM = 448, 2**22  # bytes; Python's own allocator serves objects of up to 512
 CACHES = 2**27  # bytes, more than the last cache of most machines
 
 
@@ -52,6 +54,7 @@ class Worker:
         if workload.layers:
             params, grads = list(params), list(grads)
             self.perceptron = Perceptron(workload.layers, params, grads)
+            self.pause = min(timeit.repeat(self.perceptron.backpropagate, number=1, repeat=5))
             self.other = np.zeros(CACHES, np.int8)
         entry = Entry(workload, params, grads, workload.hyperparameters(**changes), self.threads)
         self.fresh = list(workload.gradients()) if workload.zero else []
@@ -112,6 +115,7 @@ class Worker:
             return {
                 STEP: self._after(self.perceptron.backpropagate, 4 * seconds),
                 ALONE: self._alone(seconds, step_seconds),
+                PAUSED: self._after(lambda: _pause(self.pause), 2 * seconds),
                 COLD: self._after(lambda: np.add(self.other, 1, out=self.other), 2 * seconds),
             }
         finally:
@@ -139,10 +143,15 @@ class Worker:
 
     def memory(self, workload: Workload) -> int:
         """Return the bytes that steps need at their peak beyond parameters, gradients and state."""
-        # A small run first, so that code, threads and the allocator's first pages do not count.
+        # A small run first, so that code, threads and the allocator's first pages do not count; and room among Python's
+        # objects, whose allocator takes memory by the MiB.
         self._warm(adam("small", "small", ((4,), (100, 100))))
+        objects = [bytes(PYTHON_SMALL) for _ in range(PYTHON_ROOM // PYTHON_SMALL)]
+        kept = objects[::64]  # some in each of its arenas, which are else given back
+        del objects
         before = _resident()
         peak = self._warm(workload)
+        del kept
         return peak - before - workload.footprint
 
     def _warm(self, workload: Workload) -> int:
@@ -154,6 +163,13 @@ class Worker:
         _forget_peak()
         self.contender.run(3)
         return _peak()
+
+
+def _pause(seconds: float) -> None:
+    """Keep a thread awake that touches no memory."""
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        pass
 
 
 def _resident() -> int:
