@@ -54,7 +54,7 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
     static const fastopt_options none;
     const fastopt_options *options = tensor->options ? tensor->options : &none;
     const int64_t t = tensor->step, sample = t - options->swa_start;
-    const T clip = (T)pass->clip_value;
+    const T unclipped = (T)INFINITY, clip = pass->clip_value != 0 ? (T)pass->clip_value : unclipped;
     T scale = 1, rest = 1;
     if (pass->scale != 1)
         scale = FN(split)(pass->scale, &rest);
@@ -63,7 +63,7 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
         .zero = pass->zero_grads && !tensor->rows,
         .scale = options->maximize ? -scale : scale,
         .scale_rest = rest,
-        .clip = pass->clip_value == 0 ? (T)INFINITY : clip < SMALLEST ? 0 : clip,
+        .clip = clip < SMALLEST ? 0 : clip,
         .weight_decay = (T)options->weight_decay,
         .shrink = (T)(1 - tensor->hyper[0] * options->decoupled_decay - options->independent_decay),
         .ema = tensor->ema ? (T)(1 - options->ema_decay) : 0,
@@ -72,7 +72,7 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
                    : 0,
         .lookahead = tensor->slow && t % options->lookahead_every == 0 ? (T)options->lookahead_rate : -1,
     };
-    stages.on_g = stages.scale != 1 || stages.clip != (T)INFINITY || options->weight_decay != 0;
+    stages.on_g = stages.scale != 1 || stages.clip != unclipped || options->weight_decay != 0;
     stages.on_p = options->decoupled_decay != 0 || options->independent_decay != 0;
     stages.after = stages.zero || stages.ema != 0 || stages.swa != 0 || stages.lookahead >= 0;
     return stages;
