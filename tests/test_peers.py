@@ -44,6 +44,21 @@ def answer(name, workload):
     return [array.copy() for array in contender.answer()]
 
 
+@pytest.mark.parametrize("name", ["fastopt", "fastopt-bound", "fastopt-kernel", "numpy", "torch-fused"])
+def test_a_single_step_is_one_of_a_run(name):
+    if name.startswith("torch"):
+        pytest.importorskip("torch")
+    workload, ends = workloads.adam("", "", ((50,),)), []
+    for in_one_run in (True, False):
+        values = list(workload.parameters()), list(workload.gradients()), workload.hyperparameters()
+        contender = CONTENDERS[name].make(contenders.Entry(workload, *values, threads=1))
+        contender.run(2 if in_one_run else 1)
+        if not in_one_run:
+            contender.single()()
+        ends += [array.copy() for array in contender.answer()]
+    np.testing.assert_array_equal(*ends)
+
+
 @pytest.mark.parametrize("name", ["numpy", "numpy-out", "torch", "torch-foreach", "torch-fused"])
 def test_whole_steps_agree(name):
     """Parameters, averages and zeroed gradients of a clipped step are the same for everyone."""

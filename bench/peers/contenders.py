@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -66,6 +67,10 @@ class Contender:
     def run(self, steps: int) -> None:
         """Make that many steps with the gradients that are there, and return when they are done."""
         raise NotImplementedError
+
+    def single(self) -> Callable[[], object]:
+        """Return what makes one step, with nothing around it where the library has such a call."""
+        return partial(self.run, 1)
 
     def load_gradients(self, grads: Iterable[Array]) -> None:
         raise NotImplementedError
@@ -127,6 +132,9 @@ class Fastopt(OnNumPy):
         for _ in range(steps):
             step(grads)
 
+    def single(self) -> Callable[[], object]:
+        return partial(self.optimizer.step, self.given)
+
     def averages(self) -> Iterable[Array]:
         return self.optimizer.ema.values() if self.workload.ema else ()
 
@@ -164,6 +172,10 @@ class FastoptBound(Fastopt):
         step = self.optimizer.step
         for _ in range(steps):
             step()
+
+    def single(self) -> Callable[[], object]:
+        step: Callable[[], object] = self.optimizer.step
+        return step
 
 
 class FastoptKernel(OnNumPy):
@@ -383,6 +395,9 @@ class Torch(Contender):
         for _ in range(steps):
             for call in calls:
                 call()
+
+    def single(self) -> Callable[[], object]:
+        return self.calls[0] if len(self.calls) == 1 else super().single()
 
     def set_gradients(self, grads: Iterable[Array]) -> None:
         import torch

@@ -132,12 +132,13 @@ class Worker:
     def _after(self, work: Callable[[], Any], seconds: float, warm_up: int = LOOP_WARM_UP) -> list[float]:
         """Alternate between other work and a step, and time the steps."""
         assert self.contender is not None
+        step = self.contender.single()
         times: list[float] = []
         end = perf_counter() + seconds
         while len(times) < 2 * warm_up or perf_counter() < end:
             work()
             start = perf_counter()
-            self.contender.run(1)
+            step()
             times.append(perf_counter() - start)
         return times[warm_up:]
 
