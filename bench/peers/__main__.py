@@ -33,11 +33,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     form.add_argument("--full", action="store_true", help="everything, in under half an hour")
     parser.add_argument("--workloads", metavar="A,B", type=_names(*HERE, *EXTRAS), help="only these; see --list")
     parser.add_argument("--peers", metavar="A,B", type=_names(*CONTENDERS), help="race only these against fastopt")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write every raw round, the machine and the versions")
-    parser.add_argument("--picture", metavar="FILE", type=Path, help="draw bars; a sweep goes to FILE-sweep beside it")
-    parser.add_argument("--load", metavar="FILE", type=Path, help="report an earlier run's JSON instead of measuring")
+    parser.add_argument("--json", metavar="FILE", type=_writable, help="write raw rounds, machine and versions")
+    parser.add_argument("--picture", metavar="FILE", type=_picture, help="draw bars; more in FILE-loop and so on")
+    parser.add_argument("--load", metavar="FILE", type=_earlier, help="report an earlier run's JSON instead of measuring")
     parser.add_argument("--list", action="store_true", help="list workloads and peers")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.load and (options.workloads or options.peers):
+        parser.error("--load reports the whole of an earlier run, without --workloads and --peers")
+    return options
 
 
 def _names(*known: str):  # type: ignore[no-untyped-def]
@@ -50,12 +53,42 @@ def _names(*known: str):  # type: ignore[no-untyped-def]
     return read
 
 
+def _writable(text: str) -> Path:
+    """Return a path that can be written to later, so that no run is lost for want of it."""
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from error
+    return path
+
+
+def _earlier(text: str) -> Results:
+    try:
+        return Results.load(Path(text))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _picture(text: str) -> Path:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(f"pictures need matplotlib: {error}") from error
+    path, known = _writable(text), Figure().canvas.get_supported_filetypes()
+    if path.suffix.lstrip(".") not in known:
+        raise argparse.ArgumentTypeError(f"{text} must end in one of {', '.join(sorted(known))}")
+    return path
+
+
 def prepare(options: argparse.Namespace) -> tuple[Settings, Results]:
     """Choose how much to measure, and describe where."""
     threads = fastopt.get_num_threads()
     settings = Settings(
         rounds=10 if options.full else 5,
-        turn=0.1 if options.full else 0.06,
+        turn=0.1 if options.full else 0.05,
         threads=threads,
         memory=int(available_memory() * MEMORY_SHARE),
     )
@@ -99,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(report.listing(HERE))
         return
     if options.load:
-        results = Results.load(options.load)
+        results = options.load
         console.print(report.heading(results))
         for finished in results.races:
             console.print(report.race_table(finished))
@@ -110,10 +143,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measure(options, settings, results, console)
         except KeyboardInterrupt:
             console.print("Interrupted; this is what there is.")
+        finally:
+            if options.json:
+                results.save(options.json)
     for table in report.closing_tables(results):
         console.print(table)
-    if options.json:
-        results.save(options.json)
     if options.picture:
         from . import picture
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from itertools import chain
@@ -66,10 +66,12 @@ class Contender:
 
     def run(self, steps: int) -> None:
         """Make that many steps with the gradients that are there, and return when they are done."""
-        raise NotImplementedError
+        step = self.single()
+        for _ in range(steps):
+            step()
 
     def single(self) -> Callable[[], object]:
-        """Return what makes one step, with nothing around it where the library has such a call."""
+        """Return what makes one step, with as little around it as the library allows."""
         return partial(self.run, 1)
 
     def load_gradients(self, grads: Iterable[Array]) -> None:
@@ -127,11 +129,6 @@ class Fastopt(OnNumPy):
     def options(self, entry: Entry) -> dict[str, Any]:
         return {}
 
-    def run(self, steps: int) -> None:
-        step, grads = self.optimizer.step, self.given
-        for _ in range(steps):
-            step(grads)
-
     def single(self) -> Callable[[], object]:
         return partial(self.optimizer.step, self.given)
 
@@ -167,11 +164,6 @@ class FastoptBound(Fastopt):
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry)
         self.optimizer.bind(self.given)
-
-    def run(self, steps: int) -> None:
-        step = self.optimizer.step
-        for _ in range(steps):
-            step()
 
     def single(self) -> Callable[[], object]:
         step: Callable[[], object] = self.optimizer.step
@@ -214,15 +206,17 @@ class StepInNumPy(OnNumPy):
         self.means = [p.copy() for p in self.params] if self.workload.ema else []
         self.t = 0
 
-    def run(self, steps: int) -> None:
-        for _ in range(steps):
-            self.t += 1
-            self.update(self.grads if self.workload.clip_norm is None else self.clipped(self.workload.clip_norm))
-            if self.workload.ema:
-                self.average(1 - self.workload.ema)
-            if self.workload.zero:
-                for g in self.grads:
-                    g.fill(0)
+    def single(self) -> Callable[[], object]:
+        return self.step
+
+    def step(self) -> None:
+        self.t += 1
+        self.update(self.grads if self.workload.clip_norm is None else self.clipped(self.workload.clip_norm))
+        if self.workload.ema:
+            self.average(1 - self.workload.ema)
+        if self.workload.zero:
+            for g in self.grads:
+                g.fill(0)
 
     def update(self, grads: list[Array]) -> None:
         raise NotImplementedError
@@ -333,12 +327,13 @@ class Numba(OnNumPy):
         ]
         self.t = 0
 
-    def run(self, steps: int) -> None:
-        rule, scalars = self.rule, self.scalars
-        for _ in range(steps):
-            self.t += 1
-            for buffers in self.buffers:
-                rule(*buffers, self.t, *scalars)
+    def single(self) -> Callable[[], object]:
+        return self.step
+
+    def step(self) -> None:
+        self.t += 1
+        for buffers in self.buffers:
+            self.rule(*buffers, self.t, *self.scalars)
 
 
 class NumbaSerial(Numba):
@@ -390,14 +385,12 @@ class Torch(Contender):
     def optimizer_name(self, rule: Rule) -> str:
         return rule.optimizer
 
-    def run(self, steps: int) -> None:
-        calls = self.calls
-        for _ in range(steps):
-            for call in calls:
-                call()
-
     def single(self) -> Callable[[], object]:
-        return self.calls[0] if len(self.calls) == 1 else super().single()
+        return self.calls[0] if len(self.calls) == 1 else self.step
+
+    def step(self) -> None:
+        for call in self.calls:
+            call()
 
     def set_gradients(self, grads: Iterable[Array]) -> None:
         import torch
@@ -433,6 +426,13 @@ class TorchShared(TorchFused):
 
     def tensor(self, tensor: Any) -> Any:
         return tensor
+
+
+class TorchSharedOneThread(TorchShared):
+    """The same on one thread, which does not wait for a core that BLAS holds."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(replace(entry, threads=1))
 
 
 class TorchSparse(Torch):
@@ -585,6 +585,7 @@ CONTENDERS: Mapping[str, Card] = {
     "torch-foreach": Card("torch, foreach", TorchForeach),
     "torch-fused": Card("torch, fused", TorchFused),
     "torch-shared": Card("torch, fused, shared", TorchShared),
+    "torch-shared-1": Card("torch, fused, shared, 1 thread", TorchSharedOneThread),
     "torch-sparse": Card("torch, sparse", TorchSparse),
     "optax": Card("optax, jit", Optax),
     "deepspeed": Card("DeepSpeed", DeepSpeed),

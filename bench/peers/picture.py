@@ -34,6 +34,7 @@ COLOURS = {
     "torch-foreach": "#f09a52",
     "torch-fused": "#d9661f",
     "torch-shared": "#d9661f",
+    "torch-shared-1": "#f09a52",
     "torch-sparse": "#d9661f",
     "optax": "#3b6fd4",
     "deepspeed": "#7b4fb5",
@@ -142,7 +143,7 @@ def _panel(axes: Axes, race: Race) -> None:
 
 def _loops(results: Results, races: list[Race]) -> Figure:
     rows = max(len(race.peers()) for race in races) + 1
-    figure = Figure(figsize=(4.3 * len(races), rows * 0.32 + 1.6), layout="constrained")
+    figure = Figure(figsize=(max(8, 4.3 * len(races)), rows * 0.32 + 1.6), layout="constrained")
     _title(
         figure,
         results,

@@ -47,8 +47,8 @@ def heading(results: Results) -> RenderableType:
         Text(f"Python {machine['python']}, {versions}"),
         Text(
             "Times are per step: the median over rounds, and ± half the distance between the quartiles. Ratios to "
-            f"fastopt are taken within rounds. Differences are relative to the largest parameter; up to {TOLERANCE:g} "
-            "is the same answer.",
+            f"fastopt are taken within rounds. Differences of parameters are relative to the way they went; up to "
+            f"{TOLERANCE:g} is the same answer.",
             style="dim",
         ),
     )

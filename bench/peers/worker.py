@@ -13,9 +13,10 @@ import timeit
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import zip_longest
 from multiprocessing.connection import Connection
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ CHECK_FACTORS = (-0.5, 4.0, 1.0, 2.0, -1.0, 0.5, 1.0, 4.0)
 
 BATCHES = 20  # of a turn, where steps are short enough
 LOOP_WARM_UP, REFILL_WARM_UP = 3, 1  # iterations
+BLAS_AWAKE = 0.15  # seconds for which OpenBLAS's threads spin after the last product
 PYTHON_SMALL, PYTHON_ROOM = 448, 2**22  # bytes; Python's own allocator serves objects of up to 512
 CACHES = 2**27  # bytes, more than the last cache of most machines
 
@@ -73,18 +75,19 @@ class Worker:
                 file.write(p.tobytes())
 
     def difference(self, path: str) -> float:
-        """Make the checked steps and return the largest difference from a file's, relative to its largest number."""
+        """Make the checked steps and return the largest difference from a file's, in the way a parameter went."""
         theirs = np.memmap(path, np.float32, mode="r")
-        largest = difference = 0.0
+        moved = difference = 0.0
         start = 0
-        for p in self._after_checked_steps():
+        for p, before in zip_longest(self._after_checked_steps(), self.workload.parameters()):
             part = theirs[start : start + p.size].reshape(p.shape)
             start += p.size
-            largest = max(largest, float(np.max(np.abs(part), initial=0)))
+            if before is not None:
+                moved = max(moved, float(np.max(np.abs(part - before), initial=0)))
             # max() would pass over a NaN, and a NaN is as wrong as can be.
             worst = float(np.max(np.abs(p - part), initial=0))
             difference = math.inf if math.isnan(worst) else max(difference, worst)
-        return difference / largest
+        return difference / moved
 
     def _after_checked_steps(self) -> Iterator[Array]:
         assert self.contender is not None
@@ -112,12 +115,14 @@ class Worker:
                 return {STEP: self._after(lambda: contender.load_gradients(fresh), seconds, REFILL_WARM_UP)}
             if self.perceptron is None:
                 return {STEP: self._alone(seconds, step_seconds)}
-            return {
+            times = {
                 STEP: self._after(self.perceptron.backpropagate, 4 * seconds),
-                ALONE: self._alone(seconds, step_seconds),
-                PAUSED: self._after(lambda: _pause(self.pause), 2 * seconds),
                 COLD: self._after(lambda: np.add(self.other, 1, out=self.other), 2 * seconds),
             }
+            sleep(BLAS_AWAKE)
+            times[ALONE] = self._alone(seconds, step_seconds)
+            times[PAUSED] = self._after(lambda: _pause(self.pause), 2 * seconds)
+            return times
         finally:
             gc.enable()
 

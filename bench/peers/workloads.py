@@ -106,7 +106,11 @@ TORCH_PEERS = ("torch", "torch-foreach", "torch-fused")
 CLIPPING_PEERS = ("numpy", "numpy-out", *TORCH_PEERS, "optax")
 STEP_PEERS = ("numpy", "numpy-out", *TORCH_PEERS)  # whole steps, gradients set to zero
 ROW_PEERS = ("numpy-rows", "torch-sparse")
-LOOP_PEERS = ("fastopt-1", "fastopt-all", "numpy", "numpy-out", "torch-shared")
+LOOP_PEERS = (
+    *("fastopt-1", "fastopt-all"),
+    *("numpy", "numpy-out", "numba", "numba-serial"),
+    *("torch-shared", "torch-shared-1"),
+)
 
 
 # What a step can do besides the rule, and the arrays it reads plus those it writes for that.
@@ -343,7 +347,6 @@ QUICK = (
     "adam-64x512x512",
     "adamw-32M-clip-zero-ema",
     "adam-rows-1M",
-    "momentum-32M",
     "loop-1M",
 )
 NOT_QUICK = ("torch", "deepspeed")  # peers that another of the same library stands for, or that take long to load
