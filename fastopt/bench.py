@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -182,4 +183,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=integer(1, 256), default=fastopt.get_num_threads(), help="(default: all)")
     parser.add_argument("--rounds", type=integer(1, 10**6), default=15, help="steps per rule (default: 15)")
     parser.add_argument("--roofline", action="store_true", help="measure the memory's limit too")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    states = {row[0]: len(row[1]) for row in _core.rules()}
+    arrays = 2 + max(states[rule] for rule in options.rules)
+    needed, there = arrays * options.size * np.dtype(options.dtype).itemsize, memory()
+    if needed > there:
+        parser.error(
+            f"argument --size: must leave room for {arrays} arrays in the machine's {there / 2**20:.0f} MiB of memory, "
+            f"got {options.size}, which takes {needed / 2**20:.0f}"
+        )
+    return options
+
+
+def memory() -> float:
+    """Return the machine's bytes of memory, as far as the system tells."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf

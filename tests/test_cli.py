@@ -101,6 +101,15 @@ def test_a_wrong_command_line(capsys, arguments, words):
     assert words in refusal(capsys, *arguments)
 
 
+def test_a_size_beyond_the_memory(capsys, monkeypatch):
+    monkeypatch.setattr("fastopt.bench.memory", lambda: 2**20)
+    line = refusal(capsys, "bench", "--rules", "sgd,adam", "--size", "100000")
+    assert line == (
+        "python -m fastopt bench: --size must leave room for 4 arrays in the machine's 1 MiB of memory, "
+        "got 100000, which takes 2\n"
+    )
+
+
 def test_the_check_of_the_picture_leaves_nothing(capsys, tmp_path):
     old = tmp_path / "old.png"
     old.write_bytes(b"old")

@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", metavar="A,B", type=_names(*CONTENDERS), help="race only these against fastopt")
     parser.add_argument("--json", metavar="FILE", type=_writable, help="write raw rounds, machine and versions")
     parser.add_argument("--picture", metavar="FILE", type=_picture, help="draw bars; more in FILE-loop and so on")
-    parser.add_argument("--load", metavar="FILE", type=_earlier, help="report an earlier run's JSON instead of measuring")
+    parser.add_argument("--load", metavar="FILE", type=_earlier, help="report an earlier run instead of measuring")
     parser.add_argument("--list", action="store_true", help="list workloads and peers")
     options = parser.parse_args(arguments)
     if options.load and (options.workloads or options.peers):
