@@ -309,7 +309,8 @@ class Optimizer:
             s.shapes(array) + [array.shape] * len(averages) for s, array in zip(settings, self._arrays, strict=True)
         ]
         arena, state = lay_out_state(self._arrays, shapes, orders)
-        carry = [np.zeros(len(s.carry_names)) for s in settings]
+        none = np.zeros(0)
+        carry = [np.zeros(len(s.carry_names)) if s.carry_names else none for s in settings]
         self._arena = arena
         by_name: dict[Name, dict[str, Array]] = {}
         rows = zip(self._names, self._arrays, settings, state, carry, initial, strict=True)

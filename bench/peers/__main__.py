@@ -15,7 +15,7 @@ from . import footprint, report
 from .contenders import CONTENDERS
 from .race import Crew, Settings, race
 from .results import Results, available_memory, describe_machine, describe_versions
-from .workloads import EXTRAS, IMPORT, MEMORY, NOT_QUICK, QUICK, RULES, SWEEP, WORKLOADS, sweep
+from .workloads import EXTRAS, IMPORT, MEMORY, NOT_QUICK, QUICK, RULES, SWEEP, SWEEP_PEERS, WORKLOADS, sweep
 
 MEMORY_SHARE = 0.6  # of the memory that is free at the start
 # The workloads whose rule this fastopt has. Contenders must not import fastopt, so only this module can tell.
@@ -30,7 +30,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     form.add_argument(
         "--quick", action="store_true", help="some workloads and peers, under three minutes (the default)"
     )
-    form.add_argument("--full", action="store_true", help="everything, in under half an hour")
+    form.add_argument("--full", action="store_true", help="everything, in about half an hour")
     parser.add_argument("--workloads", metavar="A,B", type=_names(*HERE, *EXTRAS), help="only these; see --list")
     parser.add_argument("--peers", metavar="A,B", type=_names(*CONTENDERS), help="race only these against fastopt")
     parser.add_argument("--json", metavar="FILE", type=_writable, help="write raw rounds, machine and versions")
@@ -40,7 +40,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.load and (options.workloads or options.peers):
         parser.error("--load reports the whole of an earlier run, without --workloads and --peers")
+    raced = {peer for name, workload in HERE.items() if name in chosen(options) for peer in workload.peers}
+    if idle := set(options.peers or ()) - raced - {*SWEEP_PEERS, *footprint.MEMORY_PEERS}:
+        parser.error(f"--peers: no workload that was chosen has {', '.join(sorted(idle))}")
     return options
+
+
+def chosen(options: argparse.Namespace) -> Sequence[str]:
+    return options.workloads or (*(HERE if options.full else QUICK), *EXTRAS)
 
 
 def _names(*known: str):  # type: ignore[no-untyped-def]
@@ -98,7 +105,7 @@ def prepare(options: argparse.Namespace) -> tuple[Settings, Results]:
 
 def measure(options: argparse.Namespace, settings: Settings, results: Results, console: Console) -> None:
     """Run what was asked for and print each table as soon as it is there."""
-    names = options.workloads or (*(HERE if options.full else QUICK), *EXTRAS)
+    names = chosen(options)
     threads = settings.threads
 
     def wanted(peers: Sequence[str]) -> list[str]:
@@ -118,10 +125,10 @@ def measure(options: argparse.Namespace, settings: Settings, results: Results, c
             results.import_seconds = footprint.import_seconds(20 if options.full else 9, progress)
         if MEMORY in names:
             peers = footprint.MEMORY_PEERS if options.full else ()
-            results.memory = footprint.memory(wanted(peers), threads, progress)
+            results.memory = footprint.memory(wanted(peers), threads, 3 if options.full else 1, progress)
         if SWEEP in names:
             with Crew(threads) as crew:  # the same processes for all sizes
-                for workload in sweep(*((1e8, 2) if options.full else (1e7, 1))):
+                for workload in sweep(*((1e8, 2) if options.full else (1e6, 1))):
                     results.sweep.append(race(workload, wanted(workload.peers), settings, crew, progress))
 
 

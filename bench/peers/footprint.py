@@ -37,14 +37,14 @@ def import_seconds(processes: int, progress: Progress) -> list[float]:
     return seconds[1:]  # the first one reads the files from disk
 
 
-def memory(peers: Iterable[str], threads: int, progress: Progress) -> dict[str, int | str]:
-    """Return the bytes each contender's steps need beyond parameters, gradients and state."""
+def memory(peers: Iterable[str], threads: int, processes: int, progress: Progress) -> dict[str, int | str]:
+    """Return the bytes each contender's steps need beyond parameters, gradients and state; fastopt's, in the median."""
     found: dict[str, int | str] = {}
     for name in (FASTOPT, *peers):
         progress(f"memory: {CONTENDERS[name].label}")
         try:
             # Huge pages cover the gaps between state buffers or not, as addresses fall, which differ between processes.
-            found[name] = int(median(_memory(name, threads) for _ in range(3 if name == FASTOPT else 1)))
+            found[name] = int(median(_memory(name, threads) for _ in range(processes if name == FASTOPT else 1)))
         except (UnavailableError, FailedError) as error:
             found[name] = str(error)
     return found

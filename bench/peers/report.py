@@ -93,10 +93,13 @@ def _cells(race: Race, row: Row, verdicts: list[Verdict]) -> list[RenderableType
     else:
         compared = Text(times(ratio(row, race.fastopt)))
     difference = "" if row.difference is None else f"{row.difference:.0e}"
-    return [CONTENDERS[row.name].label, *measured, compared, Group(*map(_mark, verdicts)), difference]
+    marks = Group(*(_mark(verdict, race.busy_cpus > BUSY) for verdict in verdicts))
+    return [CONTENDERS[row.name].label, *measured, compared, marks, difference]
 
 
-def _mark(verdict: Verdict) -> Text:
+def _mark(verdict: Verdict, disturbed: bool) -> Text:
+    if disturbed:
+        return Text(f"{verdict.bar} ? disturbed", style="yellow")
     mark, style = ("✓", "green") if verdict.passed else ("✗ short", "red")
     return Text(f"{verdict.bar} {mark}", style=style)
 
@@ -121,8 +124,9 @@ def closing_tables(results: Results) -> Iterator[RenderableType]:
         table = Table(title="Targets", title_justify="left", title_style="bold")
         for column in ("workload", "what", "target", "measured"):
             table.add_column(column)
+        disturbed = {race.name for race in results.races if race.busy_cpus > BUSY}
         for verdict in verdicts:
-            table.add_row(verdict.race, verdict.what, _mark(verdict), verdict.measured)
+            table.add_row(verdict.race, verdict.what, _mark(verdict, verdict.race in disturbed), verdict.measured)
         yield table
 
 

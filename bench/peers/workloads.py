@@ -341,7 +341,6 @@ WORKLOADS: Mapping[str, Workload] = {
 
 QUICK = (
     "adam-1024",
-    "adam-1M",
     "adam-32M",
     "adam-1000x1024",
     "adam-64x512x512",
@@ -349,7 +348,8 @@ QUICK = (
     "adam-rows-1M",
     "loop-1M",
 )
-NOT_QUICK = ("torch", "deepspeed")  # peers that another of the same library stands for, or that take long to load
+# Peers that another of the same library stands for, or that take long to load.
+NOT_QUICK = ("torch", "torch-shared", "deepspeed")
 
 IMPORT, MEMORY, SWEEP = "import", "memory", "sweep"
 EXTRAS = {  # what is measured besides races
