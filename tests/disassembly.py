@@ -37,6 +37,23 @@ def loops(file: Path, rules: set[str]) -> dict[tuple[str, str, str], Counter[str
     return found
 
 
+def packed_loops(file: Path, function: str) -> int:
+    """How many innermost loops of a function have packed arithmetic on the widest registers of AVX2."""
+    command = ["objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", str(file)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = [(int(match[1], 16), match[2]) for match in re.finditer(r"^ *([0-9a-f]+):\t(.*)$", text, re.MULTILINE)]
+    spans = []
+    for address, instruction in lines:
+        jump = re.match(r"j\w+ +([0-9a-f]+) ", instruction)
+        if jump and int(jump[1], 16) <= address:
+            spans.append((int(jump[1], 16), address))
+    innermost = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
+    packed = [
+        address for address, line in lines if (match := ARITHMETIC.search(f"\t{line}")) and match["register"] == "ymm"
+    ]
+    return sum(any(low <= address <= high for address in packed) for low, high in innermost)
+
+
 def problems(file: Path, rules: set[str]) -> list[str]:
     """What is wrong with the loops in the file, one line each."""
     found = loops(file, rules)

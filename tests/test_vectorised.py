@@ -56,6 +56,13 @@ def test_the_extension():
     assert disassembly.problems(Path(fastopt._core.__file__), RULES) == []
 
 
+@pytest.mark.parametrize("buffers", range(5))
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_the_memory_limit_is_one_loop(build, buffers, dtype):
+    """Two loops of half the streams each would take longer, and rules be faster than the limit they are held to."""
+    assert disassembly.packed_loops(build("avx2"), f"traffic{buffers}_{dtype}_avx2") == 1
+
+
 def test_scalar_loops_are_found(build):
     """The check can fail: every loop is reported when the compiler may not vectorise."""
     flags = {"gcc": ["-fno-tree-vectorize"], "clang": ["-fno-vectorize", "-fno-slp-vectorize"]}[build.compiler]
