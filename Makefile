@@ -17,6 +17,7 @@ bench: $(VENV)/test
 
 # The other libraries; PEERS="--full" for every workload and size.
 bench-peers: $(VENV)/peers
+	@mkdir -p build/bench
 	$(BIN)/python -m bench.peers --json build/bench/peers.json --picture build/bench/peers.png $(or $(PEERS),--quick)
 
 perf-check: $(VENV)/test

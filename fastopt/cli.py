@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("argument "):  # "argument --epochs: must be" reads "--epochs must be"
             message = message.removeprefix("argument ").replace(": ", " ", 1)
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def check_writable(file: Path) -> None:
+    """Raise OSError unless the file can be written later; leaves everything as it is."""
+    new = not file.exists()
+    file.open("ab").close()
+    if new:
+        file.unlink()
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

@@ -21,7 +21,7 @@ import numpy as np
 
 import fastopt
 from fastopt import numpy_rules
-from fastopt.cli import Parser, console, integer, names
+from fastopt.cli import Parser, check_writable, console, integer, names
 from fastopt.networks import Array, Labels, backprop, forward, network
 from fastopt.pictures import COLOURS, STYLE, label_ends, write_title
 
@@ -316,10 +316,7 @@ def picture(text: str) -> Path:
     try:
         if file.suffix.lower() != ".png":
             raise ValueError("neither of the two")
-        new = not file.exists()
-        file.open("ab").close()
-        if new:
-            file.unlink()
+        check_writable(file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise argparse.ArgumentTypeError(f"must be a folder or a .png file to write, got {text!r} ({reason})") from None

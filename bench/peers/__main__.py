@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 import fastopt
+from fastopt.cli import check_writable
 
 from . import footprint, report
 from .contenders import CONTENDERS
@@ -47,6 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def chosen(options: argparse.Namespace) -> Sequence[str]:
+    """Return the names of what is to be measured."""
     return options.workloads or (*(HERE if options.full else QUICK), *EXTRAS)
 
 
@@ -61,15 +63,12 @@ def _names(*known: str):  # type: ignore[no-untyped-def]
 
 
 def _writable(text: str) -> Path:
-    """Return a path that can be written to later, so that no run is lost for want of it."""
-    path = Path(text)
+    """Return a path that can be written to, so that no run is lost for want of it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a"):
-            pass
+        check_writable(Path(text))
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from error
-    return path
+        raise argparse.ArgumentTypeError(f"must be a file to write, got {text!r} ({error.strerror})") from error
+    return Path(text)
 
 
 def _earlier(text: str) -> Results:
@@ -84,10 +83,10 @@ def _picture(text: str) -> Path:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise argparse.ArgumentTypeError(f"pictures need matplotlib: {error}") from error
-    path, known = _writable(text), Figure().canvas.get_supported_filetypes()
-    if path.suffix.lstrip(".") not in known:
-        raise argparse.ArgumentTypeError(f"{text} must end in one of {', '.join(sorted(known))}")
-    return path
+    known = Figure().canvas.get_supported_filetypes()
+    if Path(text).suffix.lstrip(".") not in known:
+        raise argparse.ArgumentTypeError(f"must end in one of {', '.join(sorted(known))}, got {text!r}")
+    return _writable(text)
 
 
 def prepare(options: argparse.Namespace) -> tuple[Settings, Results]:

@@ -44,7 +44,7 @@ class Entry:
 
 
 class Contender:
-    """What the race needs of a contender.
+    """What the race needs of a contender, which defines one of `run` and `single`.
 
     Attributes
     ----------

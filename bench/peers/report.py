@@ -14,8 +14,6 @@ from .results import ALONE, COLD, PAUSED, STEP, TOLERANCE, Race, Results, Row, r
 from .targets import Verdict, judge, judge_race
 from .workloads import EXTRAS, QUICK, Workload
 
-BUSY = 0.15  # CPUs that others may use before a race's figures are called into question
-
 
 def seconds(value: float) -> str:
     """Write a time with three digits and the unit that suits it."""
@@ -71,7 +69,7 @@ def race_table(race: Race) -> RenderableType:
     notes = [f"{CONTENDERS[row.name].label}: {row.note}" for row in order if row.note]
     absent = [f"{CONTENDERS[row.name].label}: {row.problem}" for row in race.rows.values() if row.problem]
     lines = [Text(f"  {line}", style="dim") for line in (*notes, *absent)]
-    if race.busy_cpus > BUSY:
+    if race.disturbed:
         lines.append(
             Text(f"  Disturbed: {race.busy_cpus:.1f} CPUs were busy with other work when this race began.", style="red")
         )
@@ -93,7 +91,7 @@ def _cells(race: Race, row: Row, verdicts: list[Verdict]) -> list[RenderableType
     else:
         compared = Text(times(ratio(row, race.fastopt)))
     difference = "" if row.difference is None else f"{row.difference:.0e}"
-    marks = Group(*(_mark(verdict, race.busy_cpus > BUSY) for verdict in verdicts))
+    marks = Group(*(_mark(verdict, race.disturbed) for verdict in verdicts))
     return [CONTENDERS[row.name].label, *measured, compared, marks, difference]
 
 
@@ -124,7 +122,7 @@ def closing_tables(results: Results) -> Iterator[RenderableType]:
         table = Table(title="Targets", title_justify="left", title_style="bold")
         for column in ("workload", "what", "target", "measured"):
             table.add_column(column)
-        disturbed = {race.name for race in results.races if race.busy_cpus > BUSY}
+        disturbed = {race.name for race in results.races if race.disturbed}
         for verdict in verdicts:
             table.add_row(verdict.race, verdict.what, _mark(verdict, verdict.race in disturbed), verdict.measured)
         yield table

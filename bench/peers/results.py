@@ -26,6 +26,7 @@ TOLERANCE = 1e-3
 # as the rest of the loop, in which a thread watches the clock and touches nothing; and after work on one thread that
 # leaves nothing in the caches. None of these has BLAS in it.
 STEP, ALONE, PAUSED, COLD = "step", "alone", "paused", "cold"
+BUSY = 0.15  # CPUs that others may use before a race's figures are called into question
 PACKAGES = ("fastopt", "numpy", "numba", "torch", "jax", "jaxlib", "optax", "deepspeed")
 
 
@@ -103,6 +104,10 @@ class Race:
     inside_loop: bool
     busy_cpus: float  # what others used when the race began
     rows: dict[str, Row]
+
+    @property
+    def disturbed(self) -> bool:
+        return self.busy_cpus > BUSY
 
     @property
     def fastopt(self) -> Row:
