@@ -5,7 +5,7 @@ import pytest
 import reference
 
 import fastopt
-from fastopt import bench
+from fastopt.cli import bench
 
 
 def test_every_rule_can_be_chosen():

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import demo, networks
-from fastopt.cli import COMMANDS, main
+from fastopt.cli import COMMANDS, demo, main, networks
 
 TINY = ("demo", "--rules", "adam,sgd", "--epochs", "1", "--hidden", "16,16")
 
@@ -102,7 +101,7 @@ def test_a_wrong_command_line(capsys, arguments, words):
 
 
 def test_a_size_beyond_the_memory(capsys, monkeypatch):
-    monkeypatch.setattr("fastopt.bench.memory", lambda: 2**20)
+    monkeypatch.setattr("fastopt.cli.bench.memory", lambda: 2**20)
     line = refusal(capsys, "bench", "--rules", "sgd,adam", "--size", "100000")
     assert line == (
         "python -m fastopt bench: --size must leave room for 4 arrays in the machine's 1 MiB of memory, "

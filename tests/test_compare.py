@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 
 import fastopt
 from fastopt.cli import main
-from fastopt.compare import report, sweep
-from fastopt.compare.tasks import TASKS, Batch, Text, Words, embedding_gradient, task
+from fastopt.cli.compare import report, sweep
+from fastopt.cli.compare.tasks import TASKS, Batch, Text, Words, embedding_gradient, task
 
 SMALL = (
     "--tasks",

@@ -22,9 +22,9 @@ PROG = "python -m fastopt"
 
 # name: (module, function, what it does)
 COMMANDS = {
-    "demo": ("fastopt.demo", "main", "train a network with every rule, next to plain NumPy"),
-    "compare": ("fastopt.compare.command", "main", "find which rule suits which task, by learning-rate sweeps"),
-    "bench": ("fastopt.bench", "main", "time a step of each rule, against the memory's limit with --roofline"),
+    "demo": ("fastopt.cli.demo", "main", "train a network with every rule, next to plain NumPy"),
+    "compare": ("fastopt.cli.compare.command", "main", "find which rule suits which task, by learning-rate sweeps"),
+    "bench": ("fastopt.cli.bench", "main", "time a step of each rule, against the memory's limit with --roofline"),
     "config": ("fastopt.cli", "config", "print version, compiler, instruction set and threads"),
 }
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastopt
-from fastopt.networks import Array, Labels, backprop, cross_entropy, forward, network
+from fastopt.cli.networks import Array, Labels, backprop, cross_entropy, forward, network
 
 __all__ = ["TASKS", "Batch", "Cancer", "Diabetes", "Digits", "Params", "Task", "Text", "Words", "WordsRows", "task"]
 

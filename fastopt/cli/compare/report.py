@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import fastopt
-from fastopt.pictures import COLOURS, STYLE, label_ends, write_title
+from fastopt.cli.pictures import COLOURS, STYLE, label_ends, write_title
 
 from .sweep import Result, Run, mean
 from .tasks import TASKS, task

@@ -22,8 +22,8 @@ import numpy as np
 import fastopt
 from fastopt import numpy_rules
 from fastopt.cli import Parser, check_writable, console, integer, names
-from fastopt.networks import Array, Labels, backprop, forward, network
-from fastopt.pictures import COLOURS, STYLE, label_ends, write_title
+from fastopt.cli.networks import Array, Labels, backprop, forward, network
+from fastopt.cli.pictures import COLOURS, STYLE, label_ends, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 import fastopt
-
-from . import _core
-from .cli import Parser, integer, names
+from fastopt import _core
+from fastopt.cli import Parser, integer, names
 
 __all__ = ["RULES", "main", "measure"]
 
