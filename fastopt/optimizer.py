@@ -114,7 +114,227 @@ def check_count(label: str, value: Any) -> None:
         raise ValueError(f"{label} must be an integer >= 1, got {brief(value)}")
 
 
-class Optimizer:
+class Stepping:
+    """The calls that make steps: `Optimizer` has them for its parameters."""
+
+    _table: _core.Table
+    _options: dict[str, Any]  # of the step, as they were given
+    _arrays: list[Array]
+    _names: list[Name]
+    _structure: list[Any]
+    _grouped: bool
+    _arena: Array
+
+    def _configure(self, options: dict[str, Any]) -> None:
+        """Have the table make its steps with these options, which are known to be valid."""
+        self._options = options
+        self._accumulator: _core.Table | None = None
+        self._table.num_threads = options["num_threads"] or 0
+        self._table.check_finite = options["nonfinite"] != "propagate"
+        self._table.skip_nonfinite = options["nonfinite"] == "skip"
+        self._scale = options["grad_scale"] if isinstance(options["grad_scale"], LossScale) else None
+        self._plain = self._scale is None  # a step without options of its own is one call
+        self._table.grad_scale = 0.0 if self._scale else options["grad_scale"] or 0.0
+        self._table.clip_norm = options["clip_norm"] or 0.0
+        self._table.clip_value = options["clip_value"] or 0.0
+        self._table.zero_grads = options["zero_grads"]
+
+    def step(self, grads: Grads = None, **changes: Unpack[OneStep]) -> None:
+        """Update every parameter that has a gradient, in place.
+
+        Parameters
+        ----------
+        grads : array, sequence or mapping
+            Gradients in the structure of the parameters (for groups: a sequence with one entry per group), each with
+            its parameter's shape and dtype, any strides, never written unless zeroing is asked for; or a `RowGrad`.  A
+            gradient of None leaves its parameter, its state and its count of steps alone.  Without argument: what
+            `accumulate` has gathered, else the arrays given to `bind`.
+        **changes
+            grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
+            `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
+            "sum" is what to make of the gradients that `accumulate` has gathered.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For gradients that do not fit.  Nothing has been changed then.
+        FloatingPointError
+            With ``nonfinite="raise"``, for NaN or infinity in a gradient.  Nothing has been changed then.
+        """
+        if self._plain and not changes:
+            self._table.step(grads)
+        elif self._accumulator is not None and self._accumulator.step_count:
+            self._step_accumulated(grads, changes)
+        else:
+            self._step_with(self._table.step, (grads,), changes)
+
+    def step_one(self, name: Name, grad: Array | _core.RowGrad, **changes: Unpack[OneStep]) -> None:
+        """Update one parameter, as soon as its gradient is ready and still in the cache.
+
+        For loops that make and release gradients layer by layer.  Parameters stepped in this way, each once, end with
+        the bits that one `step` would have given them.  `step_count` is then the largest count of any parameter.
+
+        Parameters
+        ----------
+        name : str or int
+            The parameter's name: its key, or its index.
+        grad : array or RowGrad
+            Its gradient, as `step` takes it.
+        **changes
+            grad_scale, clip_value, zero_grads in place of the optimizer's own, for this step; see `Optimizer`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step`; also with `clip_norm`, which needs all gradients at once, for a rule that does, and with a
+            `LossScale`, which adapts to whole steps: give its value as the `grad_scale`.
+
+        Notes
+        -----
+        A parameter that has missed steps counts as one that comes later in a round: schedules give it the value of the
+        others' last step, so begin a round with one that has missed none.  NaN with ``nonfinite="skip"`` leaves out
+        this parameter alone.
+        """
+        label = f"{type(self).__name__}.step_one"
+        if "accumulated" in changes:
+            raise TypeError(f"{label}: accumulated is an option of step(), got {brief(changes['accumulated'])}")
+        scale = changes.get("grad_scale")
+        if isinstance(self._options["grad_scale"] if scale is None else scale, LossScale):
+            raise ValueError(f"{label}: grad_scale must be a number, since a LossScale adapts to whole steps, got one")
+        self._step_with(self._table.step_one, (name, grad), changes)
+
+    def accumulate(self, grads: Grads) -> None:
+        """Add the gradients of a micro-batch to one buffer; the next ``step()`` uses their mean, or their sum.
+
+        Parameters
+        ----------
+        grads : array, sequence or mapping
+            As `step` takes them.  A parameter whose gradient is None in every micro-batch is left alone by the step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For gradients that do not fit.  Nothing has been added then.
+
+        Notes
+        -----
+        The buffer, of the parameters' size and dtype, is made by the first call and set to zero by the step, in its
+        pass.  What has been gathered and not used is neither saved nor copied with the optimizer; after an error of the
+        step it is still there, until `discard` is called.  The gradients given stay as they are, also with zero_grads.
+        Rows of a `RowGrad` are added to the buffer, and the step is then one with a whole gradient.
+        """
+        with self._table:  # threads that come first at once gather in one buffer
+            if self._accumulator is None:
+                self._accumulator = self._new_accumulator()
+        self._plain = False
+        self._accumulator.step(grads)
+
+    def discard(self) -> None:
+        """Forget the gradients that `accumulate` has gathered."""
+        if self._accumulator is not None:
+            self._accumulator.discard()
+
+    def _new_accumulator(self) -> _core.Table:
+        count = len(self._arrays)
+        orders = [_core.order_of(array) for array in self._arrays]
+        _, buffers = lay_out_state(self._arrays, [[array.shape] for array in self._arrays], orders)
+        # sum = sum + g is a step of SGD along the gradient.
+        adding = _core.Settings("sgd")
+        adding.set({"lr": 1.0}, {**_NO_OPTIONS, "maximize": True})
+        return _core.Table(
+            f"{type(self).__name__}.accumulate",
+            self._names,
+            [buffer for (buffer,) in buffers],
+            [adding] * count,
+            [[] for _ in buffers],
+            [np.zeros(0) for _ in buffers],
+            [None] * count,
+            (),
+            self._structure,
+            self._grouped,
+            self._arena,
+        )
+
+    def _step_accumulated(self, grads: Grads, changes: OneStep) -> None:
+        label = f"{type(self).__name__}.step"
+        if grads is not None:
+            raise ValueError(f"{label}: gradients must be None, since some have been accumulated, got others")
+        mean = changes.get("accumulated", "mean") == "mean"
+        self._step_with(
+            self._table.step, (None,), {**changes, "zero_grads": True}, gathered=self._accumulator, mean=mean
+        )
+
+    def _step_with(
+        self,
+        step: Callable[..., bool],
+        arguments: tuple[Any, ...],
+        changes: OneStep,
+        **more: Any,
+    ) -> None:
+        """Step with options of its own or a scale that adapts itself."""
+        given = self._checked_call(f"{type(self).__name__}.step", changes, self._options["nonfinite"])
+        scale: Any = given.get("grad_scale", self._options["grad_scale"])
+        if scale is not None:
+            given["grad_scale"] = scale.value if isinstance(scale, LossScale) else scale
+        made = step(*arguments, given, **more)
+        if isinstance(scale, LossScale):
+            scale.update(made)
+
+    def _checked_call(self, label: str, changes: Mapping[str, Any], nonfinite: str) -> dict[str, Any]:
+        """Return those of these options of a step that are given, as Python's own values, or raise."""
+        unknown = set(changes) - set(OneStep.__annotations__)
+        if unknown:
+            known = ", ".join(OneStep.__annotations__)
+            raise TypeError(f"{label}: options of one step are {known}, got {', '.join(sorted(unknown))}")
+        given: dict[str, Any] = {}
+        for key in PER_STEP:
+            value = changes.get(key)
+            if isinstance(value, LossScale):
+                if key != "grad_scale" or nonfinite != "skip":
+                    raise ValueError(f'{label}: a LossScale must be the grad_scale with nonfinite="skip", got {key}')
+                given[key] = value
+            elif value is not None:
+                given[key] = check_number(f"{label}: {key}", key, value)
+        accumulated = changes.get("accumulated", "mean")
+        if not isinstance(accumulated, str) or accumulated not in ("mean", "sum"):
+            raise ValueError(f"{label}: accumulated must be mean or sum, got {brief(accumulated)}")
+        zero_grads = changes.get("zero_grads")
+        if zero_grads is not None:
+            if not isinstance(zero_grads, (bool, np.bool_)):
+                raise TypeError(f"{label}: zero_grads must be True or False, got {brief(zero_grads)}")
+            given["zero_grads"] = bool(zero_grads)
+        return given
+
+    def bind(self, grads: Grads) -> None:
+        """Take these arrays as the gradients of every later `step()` without argument.
+
+        For loops whose gradient buffers never move: the structure is read once, and a step only checks that no buffer
+        has been changed in place to another shape or memory.
+        """
+        self._table.bind(grads)
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of all gradients of the last step, before clipping (but divided by the scale), with `clip_norm`."""
+        return self._table.grad_norm
+
+    @property
+    def step_count(self) -> int:
+        """How many steps have been made."""
+        return self._table.step_count
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps ``nonfinite="skip"`` has left out."""
+        return self._table.skipped_steps
+
+    @property
+    def num_threads(self) -> int | None:
+        """Threads of a step, or None where the optimizer chooses."""
+        return self._table.num_threads or None
+
+
+class Optimizer(Stepping):
     """Parameters, their state, and one fused pass over both per step.
 
     The classes of the rules (`fastopt.Adam` and the others) are what users make; this one holds what they share.
@@ -341,17 +561,7 @@ class Optimizer:
         )
         for group in self.groups:
             group.attach(self._table)
-        self._options = options
-        self._accumulator: _core.Table | None = None
-        self._table.num_threads = options["num_threads"] or 0
-        self._table.check_finite = options["nonfinite"] != "propagate"
-        self._table.skip_nonfinite = options["nonfinite"] == "skip"
-        self._scale = options["grad_scale"] if isinstance(options["grad_scale"], LossScale) else None
-        self._plain = self._scale is None  # a step without options of its own is one call
-        self._table.grad_scale = 0.0 if self._scale else options["grad_scale"] or 0.0
-        self._table.clip_norm = options["clip_norm"] or 0.0
-        self._table.clip_value = options["clip_value"] or 0.0
-        self._table.zero_grads = options["zero_grads"]
+        self._configure(options)
 
     # What a subclass says of itself.
 
@@ -393,192 +603,11 @@ class Optimizer:
         """Return the average, one of `_averages`, of a parameter that has made a step."""
         raise NotImplementedError
 
-    # The step.
-
-    def step(self, grads: Grads = None, **changes: Unpack[OneStep]) -> None:
-        """Update every parameter that has a gradient, in place.
-
-        Parameters
-        ----------
-        grads : array, sequence or mapping
-            Gradients in the structure of the parameters (for groups: a sequence with one entry per group), each with
-            its parameter's shape and dtype, any strides, never written unless zeroing is asked for; or a `RowGrad`.  A
-            gradient of None leaves its parameter, its state and its count of steps alone.  Without argument: what
-            `accumulate` has gathered, else the arrays given to `bind`.
-        **changes
-            grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
-            `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
-            "sum" is what to make of the gradients that `accumulate` has gathered.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For gradients that do not fit.  Nothing has been changed then.
-        FloatingPointError
-            With ``nonfinite="raise"``, for NaN or infinity in a gradient.  Nothing has been changed then.
-        """
-        if self._plain and not changes:
-            self._table.step(grads)
-        elif self._accumulator is not None and self._accumulator.step_count:
-            self._step_accumulated(grads, changes)
-        else:
-            self._step_with(self._table.step, (grads,), changes)
-
-    def step_one(self, name: Name, grad: Array | _core.RowGrad, **changes: Unpack[OneStep]) -> None:
-        """Update one parameter, as soon as its gradient is ready and still in the cache.
-
-        For loops that make and release gradients layer by layer.  Parameters stepped in this way, each once, end with
-        the bits that one `step` would have given them.  `step_count` is then the largest count of any parameter.
-
-        Parameters
-        ----------
-        name : str or int
-            The parameter's name: its key, or its index.
-        grad : array or RowGrad
-            Its gradient, as `step` takes it.
-        **changes
-            grad_scale, clip_value, zero_grads in place of the optimizer's own, for this step; see `Optimizer`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `step`; also with `clip_norm`, which needs all gradients at once, for a rule that does, and with a
-            `LossScale`, which adapts to whole steps: give its value as the `grad_scale`.
-
-        Notes
-        -----
-        A parameter that has missed steps counts as one that comes later in a round: schedules give it the value of the
-        others' last step, so begin a round with one that has missed none.  NaN with ``nonfinite="skip"`` leaves out
-        this parameter alone.
-        """
-        label = f"{type(self).__name__}.step_one"
-        if "accumulated" in changes:
-            raise TypeError(f"{label}: accumulated is an option of step(), got {brief(changes['accumulated'])}")
-        scale = changes.get("grad_scale")
-        if isinstance(self._options["grad_scale"] if scale is None else scale, LossScale):
-            raise ValueError(f"{label}: grad_scale must be a number, since a LossScale adapts to whole steps, got one")
-        self._step_with(self._table.step_one, (name, grad), changes)
-
-    def accumulate(self, grads: Grads) -> None:
-        """Add the gradients of a micro-batch to one buffer; the next ``step()`` uses their mean, or their sum.
-
-        Parameters
-        ----------
-        grads : array, sequence or mapping
-            As `step` takes them.  A parameter whose gradient is None in every micro-batch is left alone by the step.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For gradients that do not fit.  Nothing has been added then.
-
-        Notes
-        -----
-        The buffer, of the parameters' size and dtype, is made by the first call and set to zero by the step, in its
-        pass.  What has been gathered and not used is neither saved nor copied with the optimizer; after an error of the
-        step it is still there, until `discard` is called.  The gradients given stay as they are, also with zero_grads.
-        Rows of a `RowGrad` are added to the buffer, and the step is then one with a whole gradient.
-        """
-        with self._table:  # threads that come first at once gather in one buffer
-            if self._accumulator is None:
-                self._accumulator = self._new_accumulator()
-        self._plain = False
-        self._accumulator.step(grads)
-
-    def discard(self) -> None:
-        """Forget the gradients that `accumulate` has gathered."""
-        if self._accumulator is not None:
-            self._accumulator.discard()
-
-    def _new_accumulator(self) -> _core.Table:
-        count = len(self._arrays)
-        orders = [_core.order_of(array) for array in self._arrays]
-        _, buffers = lay_out_state(self._arrays, [[array.shape] for array in self._arrays], orders)
-        # sum = sum + g is a step of SGD along the gradient.
-        adding = _core.Settings("sgd")
-        adding.set({"lr": 1.0}, {**_NO_OPTIONS, "maximize": True})
-        return _core.Table(
-            f"{type(self).__name__}.accumulate",
-            self._names,
-            [buffer for (buffer,) in buffers],
-            [adding] * count,
-            [[] for _ in buffers],
-            [np.zeros(0) for _ in buffers],
-            [None] * count,
-            (),
-            self._structure,
-            self._grouped,
-            self._arena,
-        )
-
-    def _step_accumulated(self, grads: Grads, changes: OneStep) -> None:
-        label = f"{type(self).__name__}.step"
-        if grads is not None:
-            raise ValueError(f"{label}: gradients must be None, since some have been accumulated, got others")
-        mean = changes.get("accumulated", "mean") == "mean"
-        self._step_with(
-            self._table.step, (None,), {**changes, "zero_grads": True}, gathered=self._accumulator, mean=mean
-        )
-
-    def _step_with(
-        self,
-        step: Callable[..., bool],
-        arguments: tuple[Any, ...],
-        changes: OneStep,
-        **more: Any,
-    ) -> None:
-        """Step with options of its own or a scale that adapts itself."""
-        given = self._checked_call(f"{type(self).__name__}.step", changes, self._options["nonfinite"])
-        scale: Any = given.get("grad_scale", self._options["grad_scale"])
-        if scale is not None:
-            given["grad_scale"] = scale.value if isinstance(scale, LossScale) else scale
-        made = step(*arguments, given, **more)
-        if isinstance(scale, LossScale):
-            scale.update(made)
-
-    def _checked_call(self, label: str, changes: Mapping[str, Any], nonfinite: str) -> dict[str, Any]:
-        """Return those of these options of a step that are given, as Python's own values, or raise."""
-        unknown = set(changes) - set(OneStep.__annotations__)
-        if unknown:
-            known = ", ".join(OneStep.__annotations__)
-            raise TypeError(f"{label}: options of one step are {known}, got {', '.join(sorted(unknown))}")
-        given: dict[str, Any] = {}
-        for key in PER_STEP:
-            value = changes.get(key)
-            if isinstance(value, LossScale):
-                if key != "grad_scale" or nonfinite != "skip":
-                    raise ValueError(f'{label}: a LossScale must be the grad_scale with nonfinite="skip", got {key}')
-                given[key] = value
-            elif value is not None:
-                given[key] = check_number(f"{label}: {key}", key, value)
-        accumulated = changes.get("accumulated", "mean")
-        if not isinstance(accumulated, str) or accumulated not in ("mean", "sum"):
-            raise ValueError(f"{label}: accumulated must be mean or sum, got {brief(accumulated)}")
-        zero_grads = changes.get("zero_grads")
-        if zero_grads is not None:
-            if not isinstance(zero_grads, (bool, np.bool_)):
-                raise TypeError(f"{label}: zero_grads must be True or False, got {brief(zero_grads)}")
-            given["zero_grads"] = bool(zero_grads)
-        return given
-
-    def bind(self, grads: Grads) -> None:
-        """Take these arrays as the gradients of every later `step()` without argument.
-
-        For loops whose gradient buffers never move: the structure is read once, and a step only checks that no buffer
-        has been changed in place to another shape or memory.
-        """
-        self._table.bind(grads)
-
     def catch_up(self) -> None:
         """Have all rows make up for the steps that they have missed, with the option `catch_up`; see `Optimizer`."""
         if not self._options["catch_up"]:
             raise ValueError(f"{type(self).__name__}: catch_up() is there with the option catch_up=True, got False")
         self._table.catch_up()
-
-    @property
-    def grad_norm(self) -> float | None:
-        """The norm of all gradients of the last step, before clipping (but divided by the scale), with `clip_norm`."""
-        return self._table.grad_norm
 
     @property
     def ema(self) -> dict[Name, Array]:
@@ -665,16 +694,6 @@ class Optimizer:
             self._table.swapped = None
 
     @property
-    def step_count(self) -> int:
-        """How many steps have been made."""
-        return self._table.step_count
-
-    @property
-    def skipped_steps(self) -> int:
-        """How many steps ``nonfinite="skip"`` has left out."""
-        return self._table.skipped_steps
-
-    @property
     def lr(self) -> float:
         """The learning rate of the next step; setting it, to a number or a schedule, sets that of every group."""
         rates = [rate(self.step_count) if is_schedule(rate := group["lr"]) else rate for group in self.groups]
@@ -688,11 +707,6 @@ class Optimizer:
             group.checked({"lr": value})
         for group in self.groups:
             group["lr"] = value
-
-    @property
-    def num_threads(self) -> int | None:
-        """Threads of a step, or None where the optimizer chooses."""
-        return self._table.num_threads or None
 
     # Save and load.
 
