@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from reprlib import repr as brief
 from typing import Any
+from warnings import warn
+from weakref import WeakSet
 
 from .parameters import check_number
 
@@ -26,7 +28,17 @@ class LossScale:
         opt = fastopt.Adam(params, grad_scale=scale, nonfinite="skip")
         ...
         grads = backward(loss * scale.value)
-        opt.step(grads)         # divides by scale.value; skips if anything overflowed; adapts the scale
+        opt.step(grads)         # divides by scale.value; skips if anything overflowed; moves the scale
+
+    A scale that several optimizers share stays the same for all of an iteration, and moves when you say so::
+
+        scale = fastopt.LossScale()
+        generator = fastopt.Adam(params, grad_scale=scale, nonfinite="skip")
+        discriminator = fastopt.Adam(others, grad_scale=scale, nonfinite="skip")
+        ...
+        discriminator.step(gradients of loss * scale.value)
+        generator.step(gradients of loss * scale.value)
+        scale.update()          # once per iteration: backs off once if either step overflowed
 
     Parameters
     ----------
@@ -35,14 +47,30 @@ class LossScale:
     growth : float, default 2
         Factor after `interval` good steps in a row, >= 1.
     backoff : float, default 0.5
-        Factor after a step that was skipped, in (0, 1).
+        Factor after an iteration in which a step was skipped, in (0, 1).
     interval : int, default 2000
-        Good steps in a row until the scale grows, >= 1.
+        Good iterations in a row until the scale grows, >= 1.
 
     Raises
     ------
     TypeError, ValueError
         For values out of range.
+
+    Warns
+    -----
+    RuntimeWarning
+        When an optimizer skips a second step and `update` is due: the scale can back off there alone.
+
+    Notes
+    -----
+    Which form applies: a step moves the scale when it is the ``grad_scale`` of that optimizer, of no other one that is
+    alive, and `update` has never been called.  In all other cases, also where a scale is given to single steps
+    (``opt.step(grads, grad_scale=scale)``), steps read `value` and record whether they overflowed, and `update` moves
+    it: once, whatever the number of steps since.  `fastopt.Combined` is one optimizer.  Copies and pickles have the
+    value and the counts; a copy of an optimizer made by `copy.deepcopy` or `pickle` has a copy of the scale.
+
+    As torch's ``GradScaler``, where ``update()`` raises when no step was made since the last one, and a second step of
+    an optimizer before it raises too; here it counts with the first.
 
     References
     ----------
@@ -59,22 +87,71 @@ class LossScale:
             raise ValueError(f"LossScale: backoff must be in (0, 1), got {backoff!r}")
         if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
             raise ValueError(f"LossScale: interval must be an integer >= 1, got {brief(interval)}")
-        #: The scale of the next step.
-        self.value = float(value)
+        self._value = float(value)
         self.growth, self.backoff, self.interval = float(growth), float(backoff), interval
-        #: Good steps since the scale last changed.
+        #: Good steps, or iterations, since the scale last changed.
         self.good_steps = 0
+        self._moved_by_steps = True  # until update() is called
+        self._holders: WeakSet[object] = WeakSet()  # whose own scale this is
+        self._forget_steps()
 
-    def update(self, made: bool) -> None:
-        """Take note of a step that was made, or skipped."""
+    def _forget_steps(self) -> None:
+        """Begin to record anew, once the scale has moved."""
+        self._stepped = self._overflowed = False
+        self._skipped: WeakSet[object] = WeakSet()  # optimizers that have skipped a step
+
+    @property
+    def value(self) -> float:
+        """The scale of the next step; setting it checks it as at the beginning."""
+        return self._value
+
+    @value.setter
+    def value(self, value: float) -> None:
+        _check_value("LossScale: value", value)
+        self._value = float(value)
+
+    def update(self) -> None:
+        """Move the scale after an iteration: back off if a step since the last update overflowed, else count it.
+
+        For a scale that several optimizers share, or that single steps are given; call it once per iteration, after the
+        last step.  From the first call on steps only record how they went, also those of one optimizer.  When no step
+        has been made since the last update, nothing moves.
+        """
+        self._moved_by_steps = False
+        self._move()
+
+    def _held_by(self, optimizer: object) -> None:
+        """Take note of an optimizer that has this scale as its own, for as long as it lives."""
+        self._holders.add(optimizer)
+
+    def _record(self, optimizer: object, made: bool) -> None:
+        """Take note of a step that was made, or skipped; it moves the scale if that belongs to the optimizer alone."""
+        self._stepped = True
         if not made:
+            self._overflowed = True
+        if self._moved_by_steps and list(self._holders) == [optimizer]:
+            self._move()
+        elif not made:
+            if optimizer in self._skipped:
+                warn(
+                    "LossScale: update() must be called once per iteration for a scale that optimizers share or that"
+                    f" steps are given, but a {type(optimizer).__name__} has skipped two steps since the last one",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+            self._skipped.add(optimizer)
+
+    def _move(self) -> None:
+        """Back off or grow after the steps that have been recorded, if there are any."""
+        if self._overflowed:
             self.value = max(self.value * self.backoff, SMALLEST)
             self.good_steps = 0
-            return
-        self.good_steps += 1
-        if self.good_steps >= self.interval:
-            self.value = min(self.value * self.growth, LARGEST)
-            self.good_steps = 0
+        elif self._stepped:
+            self.good_steps += 1
+            if self.good_steps >= self.interval:
+                self.value = min(self.value * self.growth, LARGEST)
+                self.good_steps = 0
+        self._forget_steps()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scale and the count of good steps."""
@@ -94,6 +171,15 @@ class LossScale:
                 f" got {brief(good_steps)}"
             )
         self.value, self.good_steps = float(value), good_steps
+        self._forget_steps()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the optimizers: a copy belongs to those that hold the copy."""
+        return {key: value for key, value in vars(self).items() if key not in ("_holders", "_skipped")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._holders, self._skipped = WeakSet(), WeakSet()
 
     def __repr__(self) -> str:
         return (

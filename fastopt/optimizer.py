@@ -133,6 +133,8 @@ class Stepping:
         self._table.check_finite = options["nonfinite"] != "propagate"
         self._table.skip_nonfinite = options["nonfinite"] == "skip"
         self._scale = options["grad_scale"] if isinstance(options["grad_scale"], LossScale) else None
+        if self._scale is not None:
+            self._scale._held_by(self)
         self._plain = self._scale is None  # a step without options of its own is one call
         self._table.grad_scale = 0.0 if self._scale else options["grad_scale"] or 0.0
         self._table.clip_norm = options["clip_norm"] or 0.0
@@ -278,7 +280,7 @@ class Stepping:
             given["grad_scale"] = scale.value if isinstance(scale, LossScale) else scale
         made = step(*arguments, given, **more)
         if isinstance(scale, LossScale):
-            scale.update(made)
+            scale._record(self, made)
 
     def _checked_call(self, label: str, changes: Mapping[str, Any], nonfinite: str) -> dict[str, Any]:
         """Return those of these options of a step that are given, as Python's own values, or raise."""
@@ -363,7 +365,8 @@ class Optimizer(Stepping):
         `fastopt.get_num_threads()`.
     grad_scale : float or LossScale, optional
         What the loss was multiplied by, > 0: gradients are divided by it before all else.  A `LossScale` is a number
-        that adapts itself, and needs ``nonfinite="skip"``.
+        that adapts itself, and needs ``nonfinite="skip"``; where optimizers share it, call its ``update()`` once per
+        iteration.
     clip_norm : float, optional
         Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of all of them together, as torch's
         ``clip_grad_norm_`` does; > 0, infinity measures alone.  `grad_norm` then tells the norm before clipping.  The
