@@ -3,7 +3,7 @@
 Times depend on the machine and on what else it does; instruction counts do not. valgrind's callgrind counts them on one
 thread, by instruction set AVX2 (it has no AVX-512). Figures per element and per array are slopes between two sizes, so
 that what a call costs once drops out. They depend on the compiler, and what Python adds on the interpreter, so each has
-figures of its own in instructions.json; ``--update`` writes those measured now.
+figures of its own in instructions.json; ``--update`` writes those measured now, where they are new or have moved.
 """
 
 from __future__ import annotations
@@ -243,9 +243,24 @@ def compare(now: Figures, known: Figures, console: Console) -> list[str]:
     return worse
 
 
+def updated(now: Figures, known: Figures) -> Figures:
+    """Return what is to be checked in: figures that have not moved, within the tolerance, stay to the digit."""
+
+    def steady(figure: float | None, value: float) -> float:
+        return value if figure is None or abs(value / figure - 1) > TOLERANCE else figure
+
+    return known | {
+        key: {
+            unit: {row: steady(known.get(key, {}).get(unit, {}).get(row), value) for row, value in rows.items()}
+            for unit, rows in units.items()
+        }
+        for key, units in now.items()
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.instructions", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--update", action="store_true", help="write the figures measured now")
+    parser.add_argument("--update", action="store_true", help="write the figures that are new or have moved")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -260,7 +275,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 100)
     worse = compare(now, known, console)
     if options.update:
-        FILE.write_text(json.dumps({**known, **now}, indent=1, sort_keys=True) + "\n")
+        FILE.write_text(json.dumps(updated(now, known), indent=1, sort_keys=True) + "\n")
         print(f"wrote {FILE}")
         return 0
     for line in worse:

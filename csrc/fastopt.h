@@ -12,8 +12,9 @@
  *         fastopt_step(&t, 1, 2);                          on two threads
  *     }
  *
- * The result does not depend, to the last bit, on the number of threads, the instruction set, the alignment, or how
- * one array is cut into tensors. */
+ * The result does not depend, to the last bit, on the number of threads, the instruction set or the alignment; nor,
+ * but for clip_norm and for rules that look at all of a tensor or of all tensors (docs/guarantees.md names them), on
+ * how one array is cut into tensors. */
 #ifndef FASTOPT_H
 #define FASTOPT_H
 

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from ._openmp import short_spin as _short_spin
 
 with _short_spin():
-    from . import _core
+    try:
+        from . import _core
+    except ImportError as _error:
+        from .unbuilt import explained as _explained
+
+        raise _explained(_error) from None
 
 if _core.isa() is None:
     raise ImportError(
@@ -24,7 +29,7 @@ if _core.isa() is None:
 
 from . import kernels
 from ._core import RowGrad
-from .checkpoint import load, save
+from .checkpoint import check_save, load, save
 from .config import show_config
 from .loss_scale import LossScale
 from .optimizer import Optimizer
@@ -96,6 +101,7 @@ __all__ = [
     "ScheduleFreeSGD",
     "Signum",
     "Yogi",
+    "check_save",
     "get_num_threads",
     "groups",
     "kernels",

@@ -1195,28 +1195,32 @@ cdef class Table:
 
     def catch_up(self):
         """Have all rows make up for the steps that they have missed."""
+        self.acquire()
+        try:
+            self.catch_up_in_turn()
+        finally:
+            self.release()
+
+    def catch_up_in_turn(self):
+        """The same within a turn."""
         cdef Py_ssize_t i
         cdef int threads = self.num_threads if self.num_threads else default_threads
         cdef fastopt_status status
-        self.acquire()
-        try:
-            if self.schedules:
-                self.follow_schedules(self.step_count)  # which sets all hyperparameters of a group, also after a load
-            for i in range(self.count):
-                self.tensors[i].g = NULL
-                self.known[i].g = NULL
-                if self.tensors[i].seen != NULL:
-                    self.check_unchanged(i)
-                    self.tensors[i].g = self.tensors[i].p
-                    self.tensors[i].rows = NULL
-                    self.tensors[i].layout = NULL
-                    self.tensors[i].n = self.known[i].size
-            with nogil:
-                status = fastopt_catch_up(self.tensors, self.count, threads)
-            if status != FASTOPT_OK:
-                raise RuntimeError(f"{self.owner}: the C core refused to catch up with status {status}")
-        finally:
-            self.release()
+        if self.schedules:
+            self.follow_schedules(self.step_count)  # which sets all hyperparameters of a group, also after a load
+        for i in range(self.count):
+            self.tensors[i].g = NULL
+            self.known[i].g = NULL
+            if self.tensors[i].seen != NULL:
+                self.check_unchanged(i)
+                self.tensors[i].g = self.tensors[i].p
+                self.tensors[i].rows = NULL
+                self.tensors[i].layout = NULL
+                self.tensors[i].n = self.known[i].size
+        with nogil:
+            status = fastopt_catch_up(self.tensors, self.count, threads)
+        if status != FASTOPT_OK:
+            raise RuntimeError(f"{self.owner}: the C core refused to catch up with status {status}")
 
     def chosen_threads(self):
         """The number of threads that the steps so far have led to, 0 before there is one."""
@@ -1249,14 +1253,6 @@ cdef class Table:
                     self.schedules.pop(settings, None)
                 else:
                     self.schedules[settings] = plan
-
-    def set(self, list changes):
-        """The same in a turn of its own, so that a step is made with the old hyperparameters or with the new ones."""
-        self.acquire()
-        try:
-            self.adopt(changes)
-        finally:
-            self.release()
 
     def load(self, list steps, int64_t step_count, list changes, list values):
         """Set the counts of steps made, hyperparameters, and arrays to values that are known to fit them.

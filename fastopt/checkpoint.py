@@ -7,12 +7,15 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .optimizer import Optimizer
 from .parameters import Array, Name, describe
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 
 def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
@@ -45,7 +48,6 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     """
     from glob import escape
     from shutil import copymode, rmtree
-    from tempfile import TemporaryDirectory
 
     safetensors = _safetensors()
     path = Path(os.path.realpath(path))
@@ -55,9 +57,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     # The random part has eight characters, so that leftovers of "a" are told from those of "a.b".
     for leftover in path.parent.glob(f".{escape(path.name)}.????????.saving"):
         rmtree(leftover, ignore_errors=True)
-    with TemporaryDirectory(
-        prefix=f".{path.name}.", suffix=".saving", dir=path.parent, ignore_cleanup_errors=True
-    ) as folder:
+    with _folder_beside(path) as folder:
         whole, permissions = Path(folder, "whole"), Path(folder, "permissions")
         try:
             safetensors.numpy.save_file(tensors, whole, metadata)
@@ -70,6 +70,29 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     if os.name == "posix":
         with suppress(OSError):  # not every file system can
             _sync(path.parent)
+
+
+def check_save(path: str | os.PathLike[str]) -> None:
+    """Raise now what `save` to this path would raise later, for a run whose first save is hours away.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that will be saved to; what is there stays as it is.
+
+    Raises
+    ------
+    ImportError
+        Without the safetensors library.
+    OSError
+        When no file can be made there, or a folder has that name.  Whether there will be room is not looked at.
+    """
+    _safetensors()
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(f"check_save: path must be that of a file, got the folder {path}")
+    with _folder_beside(path) as folder:
+        Path(folder, "whole").touch()
 
 
 def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
@@ -113,12 +136,19 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
         raise ValueError(f"{path}: {error}") from None
 
 
+def _folder_beside(path: Path) -> TemporaryDirectory[str]:
+    """Make the folder in which a file becomes whole before it takes its place."""
+    from tempfile import TemporaryDirectory
+
+    return TemporaryDirectory(prefix=f".{path.name}.", suffix=".saving", dir=path.parent, ignore_cleanup_errors=True)
+
+
 def _safetensors() -> ModuleType:
     """Import the library, or say how to get it."""
     try:
         import safetensors.numpy
     except ImportError as error:
-        message = "fastopt.save and fastopt.load need the safetensors library: pip install fastopt[checkpoint]"
+        message = "fastopt.save and fastopt.load need the safetensors library: pip install 'fastopt[checkpoint]'"
         raise ImportError(message) from error
     return safetensors
 

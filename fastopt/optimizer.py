@@ -29,6 +29,7 @@ from .parameters import (
     members,
     restored,
     saved,
+    set_hyper,
     split_groups,
     together,
 )
@@ -706,19 +707,16 @@ class Optimizer(Stepping):
 
     @lr.setter
     def lr(self, value: Number) -> None:
-        for group in self.groups:
-            group.checked({"lr": value})
-        for group in self.groups:
-            group["lr"] = value
+        set_hyper(self._table, [(group, {"lr": value}) for group in self.groups])
 
     # Save and load.
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything but the parameters, as plain data: copies of the state arrays, numbers and strings."""
-        groups = [
-            {**saved(group), "params": list(names)} for group, names in zip(self.groups, self._members, strict=True)
-        ]
         with self._table:
+            groups = [
+                {**saved(group), "params": list(names)} for group, names in zip(self.groups, self._members, strict=True)
+            ]
             state = {
                 name: {"step": steps}
                 | {key: float(value) if key in carry else value.copy() for key, value in self.state[name].items()}

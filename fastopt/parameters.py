@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, TypeAlias
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -367,14 +369,11 @@ class Group(Fixed):
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set several hyperparameters, all or none."""
         assert self._table is not None
-        self._table.check_turn()
-        change = self.change(self.checked(dict(*args, **kwargs)))
-        if self._table.catches_up:
-            self._table.catch_up()  # with the values that were in force
-        self._table.set([change])
+        set_hyper(self._table, [(self, dict(*args, **kwargs))])
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self.update({key: value})
+        assert self._table is not None
+        set_hyper(self._table, [(self, {key: value})])
 
     def _hyper(self) -> dict[str, Any]:
         return {key: value for key, value in self.items() if key != "params"}
@@ -391,6 +390,41 @@ class Group(Fixed):
     @property
     def _step_count(self) -> int:
         return 0 if self._table is None else self._table.step_count
+
+
+def set_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]]) -> None:
+    """Set hyperparameters of groups, all or none, in one turn: what other threads set meanwhile is kept."""
+    table.check_turn()
+    with table:
+        adopted = [group.change(group.checked(of_group)) for group, of_group in changes]
+        passed = passed_schedules(changes, table.step_count)
+        if table.catches_up:
+            table.catch_up_in_turn()  # with the values that were in force
+        table.adopt(adopted)
+    if passed:  # outside the turn: a filter of warnings may call anything
+        warn(passed, UserWarning, stacklevel=3)  # at the line that sets it
+
+
+def passed_schedules(changes: Sequence[tuple[Group, Mapping[str, Any]]], step_count: int) -> str:
+    """Return a sentence about schedules that will not change any more, empty if there is none."""
+    found: dict[str, None] = {}
+
+    def look(label: str, schedule: Callable[[int], Any]) -> None:
+        from . import schedules
+
+        horizon = schedules.horizon_of(schedule)
+        if horizon is not None and 0 < horizon <= step_count:
+            found[f"{label} is {schedule!r}, which stays the same from step {horizon} on"] = None
+
+    for group, of_group in changes:
+        for key, value in of_group.items():
+            each({key: value}, partial(look, f"{group._class.__name__}: {key}"))
+    if not found:
+        return ""
+    return (
+        f"{'; '.join(found)}, but {step_count} steps have been made: fastopt.schedules.shift(schedule,"
+        " opt.step_count) is one that starts now"
+    )
 
 
 class Plan:

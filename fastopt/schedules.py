@@ -44,6 +44,8 @@ __all__ = [
     "plot",
     "polynomial",
     "reduce_on_plateau",
+    "scale",
+    "shift",
     "step",
     "warmup",
     "warmup_stable_decay",
@@ -76,6 +78,14 @@ class _Schedule:
         raise NotImplementedError
 
     @property
+    def horizon(self) -> int | None:
+        """The number of completed steps from which on the value stays the same; None where it never does."""
+        return self._horizon()
+
+    def _horizon(self) -> int | None:
+        return None
+
+    @property
     def _name(self) -> str:
         return type(self).__name__
 
@@ -101,6 +111,14 @@ class _Schedule:
         """Take fields as integers of at least `least`."""
         for name in names:
             self._set(name, _count(f"{self._name}: {name}", getattr(self, name), least))
+
+    def _integers(self, *names: str) -> None:
+        """Take fields as integers of either sign."""
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+                raise TypeError(f"{self._name}: {name} must be an integer, got {brief(value)}")
+            self._set(name, int(value))
 
     def _choice(self, name: str, *known: str) -> None:
         """Take a field as one of some words."""
@@ -154,6 +172,12 @@ def _callable(label: str, value: Any) -> None:
     """Raise unless a value can be a schedule."""
     if not callable(value) or isinstance(value, type):
         raise TypeError(f"{label} must be a schedule, got {brief(value)}")
+
+
+def _later(steps: int, schedule: Callable[[int], float]) -> int | None:
+    """Return the horizon of a schedule that starts so many steps later; None where it has none."""
+    horizon = horizon_of(schedule)
+    return None if horizon is None else max(steps + horizon, 0)
 
 
 # ---- Arithmetic with the same bits everywhere: libm's cosines and powers differ between platforms and CPUs ----
@@ -251,6 +275,9 @@ class constant(_Schedule):
     def _at(self, t: int) -> float:
         return self.value
 
+    def _horizon(self) -> int | None:
+        return 0
+
 
 @dataclass(frozen=True, repr=False)
 class polynomial(_Schedule):
@@ -289,6 +316,9 @@ class polynomial(_Schedule):
         left = 1 - gone / self.transition_steps
         return _between(self.init_value, self.end_value, _power(left, self.power))
 
+    def _horizon(self) -> int | None:
+        return self.transition_begin + self.transition_steps
+
 
 @dataclass(frozen=True, repr=False)
 class linear(_Schedule):
@@ -321,6 +351,9 @@ class linear(_Schedule):
     def _at(self, t: int) -> float:
         gone = min(max(t - self.transition_begin, 0), self.transition_steps)
         return _between(self.init_value, self.end_value, 1 - gone / self.transition_steps)
+
+    def _horizon(self) -> int | None:
+        return self.transition_begin + self.transition_steps
 
 
 @dataclass(frozen=True, repr=False)
@@ -433,6 +466,9 @@ class multi_step(_Schedule):
     def _at(self, t: int) -> float:
         return _scaled(self.init_value, self.gamma, sum(milestone <= t for milestone in self.milestones))
 
+    def _horizon(self) -> int | None:
+        return self.milestones[-1] if self.milestones else 0
+
 
 @dataclass(frozen=True, repr=False)
 class cosine(_Schedule):
@@ -477,6 +513,9 @@ class cosine(_Schedule):
     def _at(self, t: int) -> float:
         left = _half_cosine(min(t, self.decay_steps) / self.decay_steps)
         return _between(self.init_value, self.end_value, _power(left, self.exponent))
+
+    def _horizon(self) -> int | None:
+        return self.decay_steps
 
 
 @dataclass(frozen=True, repr=False)
@@ -603,6 +642,9 @@ class one_cycle(_Schedule):
         x = (t - begin) / (end - begin) if end > begin else 1.0
         return _between(start_value, end_value, _half_cosine(x) if self.anneal_strategy == "cos" else 1 - x)
 
+    def _horizon(self) -> int | None:
+        return self.total_steps - 1
+
 
 @dataclass(frozen=True, repr=False)
 class inverse_sqrt(_Schedule):
@@ -693,6 +735,9 @@ class warmup_stable_decay(_Schedule):
         left = {"linear": 1 - x, "cosine": _half_cosine(x), "1-sqrt": 1 - math.sqrt(x)}[self.decay]
         return _between(self.peak_value, self.end_value, left)
 
+    def _horizon(self) -> int | None:
+        return self.warmup_steps + self.stable_steps + self.decay_steps
+
 
 # ---- Schedules of schedules ----
 
@@ -731,6 +776,9 @@ class join(_Schedule):
         i = sum(boundary <= t for boundary in self.boundaries)
         return self.schedules[i](t - self.boundaries[i - 1] if i else t)
 
+    def _horizon(self) -> int | None:
+        return _later(self.boundaries[-1] if self.boundaries else 0, self.schedules[-1])
+
 
 @dataclass(frozen=True, repr=False)
 class warmup(_Schedule):
@@ -765,6 +813,71 @@ class warmup(_Schedule):
             return self.schedule(t - self.warmup_steps)
         return _between(self.init_value, self.schedule(0), 1 - t / self.warmup_steps)
 
+    def _horizon(self) -> int | None:
+        return _later(self.warmup_steps, self.schedule)
+
+
+@dataclass(frozen=True, repr=False)
+class shift(_Schedule):
+    """A schedule that starts later, such as now.
+
+    ::
+
+        s(t) = schedule(max(t - steps, 0))
+
+    ``opt.lr = shift(cosine(0.1, decay_steps=1000), opt.step_count)`` begins a new cosine with the next step.
+
+    Parameters
+    ----------
+    schedule : schedule
+        What is to start later; until then its first value holds.
+    steps : int
+        By how many steps; below 0, it begins with the value that it has after -steps steps.
+    """
+
+    schedule: Callable[[int], float]
+    steps: int
+
+    def __post_init__(self) -> None:
+        _callable(f"{self._name}: schedule", self.schedule)
+        self._integers("steps")
+
+    def _at(self, t: int) -> float:
+        return self.schedule(max(t - self.steps, 0))
+
+    def _horizon(self) -> int | None:
+        return _later(self.steps, self.schedule)
+
+
+@dataclass(frozen=True, repr=False)
+class scale(_Schedule):
+    """A schedule times a number.
+
+    ::
+
+        s(t) = factor * schedule(t)
+
+    Parameters
+    ----------
+    schedule : schedule
+        What is multiplied.
+    factor : float
+        The number, finite.
+    """
+
+    schedule: Callable[[int], float]
+    factor: float
+
+    def __post_init__(self) -> None:
+        _callable(f"{self._name}: schedule", self.schedule)
+        self._numbers("factor")
+
+    def _at(self, t: int) -> float:
+        return self.factor * self.schedule(t)
+
+    def _horizon(self) -> int | None:
+        return _later(0, self.schedule)
+
 
 @dataclass(frozen=True, repr=False)
 class reduce_on_plateau(_Schedule):
@@ -782,8 +895,8 @@ class reduce_on_plateau(_Schedule):
         s = max(init * scale, min_value)
 
     where `scale` begins at 1, and is multiplied by `factor` by the report that makes more than `patience` bad ones in
-    a row.  A report is good when the loss is below best * (1 - threshold), or below best - threshold with
-    ``threshold_mode="abs"``; above best * (1 + threshold) or best + threshold with ``mode="max"``.  NaN is bad.
+    a row.  A report is good when the loss is below best - threshold * abs(best), or below best - threshold with
+    ``threshold_mode="abs"``; with ``mode="max"``, above best + the same.  NaN is bad.
 
     Parameters
     ----------
@@ -808,6 +921,9 @@ class reduce_on_plateau(_Schedule):
 
     Notes
     -----
+    torch's ReduceLROnPlateau takes best * (1 - threshold) for the bound, which lies above a negative best: a loss below
+    zero that stands still then counts as better for ever, and nothing is reduced.  For losses above zero the two agree.
+
     It has state, which an optimizer saves and loads with its own: `best`, the best loss so far; `bad_reports` in a row;
     `cooldown_left`; and `scale`.  Give each optimizer one of its own.
     """
@@ -878,7 +994,7 @@ class reduce_on_plateau(_Schedule):
         if best is None:
             return loss * sign < math.inf
         if self.threshold_mode == "rel":
-            return sign * loss < sign * (best * (1 - sign * self.threshold))
+            return sign * loss < sign * (best * (1 - sign * math.copysign(self.threshold, best)))
         return sign * loss < sign * (best - sign * self.threshold)
 
     def state_dict(self) -> dict[str, Any]:
@@ -907,7 +1023,12 @@ class reduce_on_plateau(_Schedule):
         self._state.update(best=best, bad_reports=bad, cooldown_left=left, scale=scale)
 
 
-# ---- What an optimizer saves of a schedule ----
+# ---- What an optimizer asks of a schedule ----
+
+
+def horizon_of(schedule: Callable[[int], float]) -> int | None:
+    """Return the horizon of a schedule; None where it has none, or is not one of ours."""
+    return schedule.horizon if isinstance(schedule, _Schedule) else None
 
 
 def saved(schedule: Callable[[int], float]) -> dict[str, Any]:
@@ -1013,7 +1134,7 @@ def plot(
         try:
             from matplotlib import pyplot
         except ImportError as error:
-            raise ImportError("fastopt.schedules.plot needs matplotlib: pip install fastopt[demo]") from error
+            raise ImportError("fastopt.schedules.plot needs matplotlib: pip install 'fastopt[demo]'") from error
         _, ax = pyplot.subplots(layout="constrained")
         ax.set(xlabel="completed steps", ylabel="value")
     for label, one in labelled:

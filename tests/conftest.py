@@ -20,5 +20,5 @@ def isa(request):
 @pytest.fixture
 def files(tmp_path):
     """A folder to save state in, where the library that writes it is to be had."""
-    pytest.importorskip("safetensors", reason="saving needs safetensors: pip install fastopt[checkpoint]")
+    pytest.importorskip("safetensors", reason="saving needs safetensors: pip install 'fastopt[checkpoint]'")
     return tmp_path

@@ -50,3 +50,14 @@ def test_bench_of_two_passes(capsys):
     out = capsys.readouterr().out
     assert "lamb" in out
     assert "24 + 16" in out
+
+
+def test_an_update_of_instruction_counts_leaves_what_has_not_moved():
+    instructions = pytest.importorskip("bench.instructions", reason="needs the source tree")
+    known = {"other": {"per call": {"a": 1.0}}, "here": {"per call": {"a": 100.0, "b": 100.0, "gone": 1.0}}}
+    now = {"here": {"per call": {"a": 102.9, "b": 104.0, "new": 5.0}}}
+    assert instructions.updated(now, known) == {
+        "other": {"per call": {"a": 1.0}},
+        "here": {"per call": {"a": 100.0, "b": 104.0, "new": 5.0}},
+    }
+    assert instructions.updated(now, {}) == now

@@ -19,7 +19,7 @@ import fastopt
 from fastopt import checkpoint
 from fastopt.checkpoint import load, save
 
-safetensors = pytest.importorskip("safetensors", reason="saving needs safetensors: pip install fastopt[checkpoint]")
+safetensors = pytest.importorskip("safetensors", reason="saving needs safetensors: pip install 'fastopt[checkpoint]'")
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork, signals and permissions as POSIX has them")
 
@@ -554,9 +554,25 @@ def test_killed_at_random_moments(tmp_path):
 def test_without_safetensors(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     for function in (save, load):
-        with pytest.raises(ImportError, match=r"pip install fastopt\[checkpoint\]"):
+        with pytest.raises(ImportError, match=r"pip install 'fastopt\[checkpoint\]'"):
             function(path, small())
     assert not path.exists()
+
+
+def test_whether_saving_will_work_can_be_asked_before(tmp_path, monkeypatch):
+    """Without the library or a folder to write in; and what is there stays."""
+    path = tmp_path / "state"
+    path.write_bytes(b"old")
+    assert fastopt.check_save(path) is None
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["state"]
+    with pytest.raises(FileNotFoundError, match="no such"):
+        fastopt.check_save(tmp_path / "no such" / "state")
+    with pytest.raises(IsADirectoryError, match="path must be that of a file"):
+        fastopt.check_save(tmp_path)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match=r"pip install 'fastopt\[checkpoint\]'"):
+        fastopt.check_save(path)
 
 
 def test_importing_fastopt_imports_nothing_for_it():

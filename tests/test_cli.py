@@ -123,7 +123,7 @@ def test_a_missing_library(capsys, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     line = refusal(capsys, "demo")
     assert missing in line
-    assert "pip install fastopt[demo]" in line
+    assert "pip install 'fastopt[demo]'" in line
 
 
 def test_config(capsys):

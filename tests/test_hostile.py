@@ -372,6 +372,56 @@ def test_threads_that_accumulate_first_at_once():
         assert (np.array(p) == -8).all()
 
 
+@pytest.mark.parametrize("other", ["group", "another group", "optimizer", "save"])
+def test_threads_that_set_different_hyperparameters(other):
+    """One reads all of a group and is held up before it writes; what the other sets meanwhile must stay."""
+    opt = fastopt.Adam([{"params": np.ones(3)}, {"params": np.ones(3)}])
+    saved = opt.state_dict()
+    entered = threading.Event()
+
+    def slow(step):
+        entered.set()
+        time.sleep(0.05)
+        return 0.5
+
+    thread = threading.Thread(target=lambda: opt.groups[0].update(lr=slow))
+    thread.start()
+    assert entered.wait(10)
+    if other == "group":
+        opt.groups[0]["weight_decay"] = 0.25
+    elif other == "another group":
+        opt.groups[1]["weight_decay"] = 0.25
+    elif other == "optimizer":
+        opt.lr = 0.125
+    else:
+        assert opt.state_dict()["groups"][0]["lr"] != saved["groups"][0]["lr"]  # it waits for what has begun
+    thread.join()
+    if other == "optimizer":
+        assert opt.groups[0]["lr"] == opt.groups[1]["lr"] == 0.125
+    else:
+        assert opt.groups[0]["lr"] is slow
+        expected = {"group": [0.25, 0.0], "another group": [0.0, 0.25], "save": [0.0, 0.0]}[other]
+        assert [group["weight_decay"] for group in opt.groups] == expected
+
+
+def test_many_threads_that_set_different_hyperparameters():
+    opt = fastopt.Adam(np.ones(3))
+
+    def set_again_and_again(key):
+        for i in range(1, 300):
+            opt.groups[0][key] = i / 1000
+            if opt.groups[0][key] != i / 1000:
+                reverted.append(key)
+
+    reverted = []
+    threads = [threading.Thread(target=set_again_and_again, args=(key,)) for key in ("lr", "eps", "weight_decay")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reverted == []
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_forked_in_the_middle_of_a_step():
     """It has half of a step: it is told so, and does not wait for a thread that it does not have."""

@@ -6,6 +6,7 @@ What could hang or crash runs in a process of its own, which is killed when it t
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -503,3 +504,25 @@ def interrupted(size, num_threads, trials):
 @pytest.mark.parametrize(("size", "num_threads"), [(100, None), (LARGE, 1), (LARGE, 2)])
 def test_an_interrupt_leaves_a_whole_step_or_none(size, num_threads):
     in_a_process(interrupted, size, num_threads, 100)
+
+
+def test_a_source_tree_that_is_not_built(tmp_path):
+    """The import says how to build it, and an extension that is there but does not load says what it says."""
+    (tmp_path / "fastopt").mkdir()
+    for file in Path(fastopt.__file__).parent.glob("*.py"):
+        shutil.copy(file, tmp_path / "fastopt")
+
+    # Without what an editable installation puts there, which would find the built extension of this tree.
+    code = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Editable' not in repr(f)]; import fastopt"
+
+    def message():
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        return done.stderr.splitlines()[-1]
+
+    line = message()
+    assert line.startswith(f"ImportError: fastopt in {tmp_path} is a source tree that is not built for CPython 3.")
+    assert "pip install --editable" in line
+    (tmp_path / "fastopt" / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}").write_bytes(b"damaged")
+    assert "is not built" not in message()

@@ -8,6 +8,7 @@ import math
 import pickle
 import subprocess
 import sys
+import warnings
 from fractions import Fraction
 from importlib.util import find_spec
 
@@ -184,7 +185,8 @@ def test_of_torch_reduce_on_plateau(options):
     theirs = {"min_lr" if key == "min_value" else key: value for key, value in options.items()}
     peer = of_torch.ReduceLROnPlateau(opt, factor=0.4, **theirs)
     ours = s.reduce_on_plateau(0.1, factor=0.4, **options)
-    for loss in losses if options["mode"] == "min" else -losses:
+    # Above 0: with a relative threshold torch takes no loss below 0 for a plateau.
+    for loss in 2 + losses if options["mode"] == "min" else 2 - losses:
         ours.report(loss)
         peer.step(loss)
         assert ours(0) == pytest.approx(opt.param_groups[0]["lr"], rel=1e-12)
@@ -372,6 +374,8 @@ SCHEDULES = st.recursive(
     SIMPLE,
     lambda inner: (
         st.builds(s.warmup, inner, st.integers(0, 100), NUMBERS)
+        | st.builds(s.shift, inner, st.integers(-100, 100))
+        | st.builds(s.scale, inner, st.floats(-10, 10))
         | st.tuples(inner, inner).map(lambda pair: s.join(pair, [7]))
     ),
     max_leaves=4,
@@ -407,6 +411,48 @@ def test_from_one_value_to_another(init, end, steps, begin):
         steady = np.diff(found) * np.sign(end - init)
         assert (steady >= -slack).all()
     assert s.cosine(init, steps, end)(steps) == end
+
+
+@given(SCHEDULES)
+def test_from_its_horizon_on_a_schedule_stays_the_same(schedule):
+    if schedule.horizon is not None:
+        assert {schedule(schedule.horizon + t) for t in (0, 1, 7, 1000, 10**6)} == {schedule(schedule.horizon)}
+
+
+def test_horizons():
+    """By hand: the first of the steps that have the last value."""
+    expected = {
+        s.constant(0.1): 0,
+        s.linear(1.0, 0.0, 10, 5): 15,
+        s.polynomial(1.0, 0.0, 2.0, 10): 10,
+        s.multi_step(1.0, [3, 8]): 8,
+        s.cosine(1.0, 10): 10,
+        s.one_cycle(1.0, 10): 9,
+        s.warmup_stable_decay(1.0, 2, 3, 4): 9,
+        s.join([s.constant(1.0), s.cosine(1.0, 10)], [5]): 15,
+        s.warmup(s.cosine(1.0, 10), 5): 15,
+        s.shift(s.cosine(1.0, 10), 100): 110,
+        s.shift(s.cosine(1.0, 10), -100): 0,
+        s.scale(s.cosine(1.0, 10), 0.5): 10,
+        s.exponential(1.0, 0.5): None,
+        s.step(1.0, 5): None,
+        s.cosine_restarts(1.0, 10): None,
+        s.inverse_sqrt(1.0): None,
+        s.reduce_on_plateau(1.0): None,
+        s.warmup(abs, 5): None,
+    }
+    assert {schedule: schedule.horizon for schedule in expected} == expected
+
+
+@given(SCHEDULES, st.integers(0, 1000), st.integers(0, 1000), st.floats(-10, 10))
+def test_shifted_and_scaled(schedule, steps, t, factor):
+    shifted = s.shift(schedule, steps)
+    assert shifted(steps + t) == schedule(t)
+    assert shifted(min(t, steps)) == schedule(0)
+    assert s.shift(schedule, -steps)(t) == schedule(steps + t)
+    assert s.scale(schedule, factor)(t) == factor * schedule(t)
+    assert shifted == s.shift(schedule, steps) != s.shift(schedule, steps + 1)
+    assert s.scale(schedule, 0.5) == s.scale(schedule, 0.5) != s.scale(schedule, 0.25)
 
 
 @given(SCHEDULES, SCHEDULES, COUNTS)
@@ -515,6 +561,31 @@ def test_every_schedule_is_documented_and_exported():
         doc = inspect.getdoc(getattr(s, name))
         for parameter in inspect.signature(getattr(s, name)).parameters:
             assert parameter in doc
+
+
+def test_losses_below_zero():
+    """A likelihood, say: by hand, the loss has to fall by threshold * abs(best)."""
+    plateau = s.reduce_on_plateau(1.0, factor=0.5, patience=0, threshold=0.1)
+    seen = []
+    for loss in [-10.0, -10.0, -10.9, -11.1, -11.1]:
+        plateau.report(loss)
+        seen.append((plateau(0), plateau.best))
+    assert seen == [(1.0, -10.0), (0.5, -10.0), (0.25, -10.0), (0.25, -11.1), (0.125, -11.1)]
+    rising = s.reduce_on_plateau(1.0, factor=0.5, patience=0, threshold=0.1, mode="max")
+    seen = []
+    for gain in [-10.0, -10.0, -9.1, -8.9, -1.0, 1.0, 1.05, 1.2]:
+        rising.report(gain)
+        seen.append((rising(0), rising.best))
+    assert seen[:4] == [(1.0, -10.0), (0.5, -10.0), (0.25, -10.0), (0.25, -8.9)]
+    assert seen[4:] == [(0.25, -1.0), (0.25, 1.0), (0.125, 1.0), (0.125, 1.2)]
+
+
+@given(st.floats(-1e9, 1e9), st.floats(0, 2), st.sampled_from(["min", "max"]), st.sampled_from(["rel", "abs"]))
+def test_a_loss_that_stands_still_is_reduced(loss, threshold, mode, threshold_mode):
+    plateau = s.reduce_on_plateau(1.0, patience=2, threshold=threshold, mode=mode, threshold_mode=threshold_mode)
+    for _ in range(4):
+        plateau.report(loss)
+    assert plateau(0) == pytest.approx(0.1)
 
 
 # ---- In an optimizer ----
@@ -949,7 +1020,7 @@ def test_plot_of_several(pyplot):
 
 def test_plot_needs_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"fastopt.schedules.plot needs matplotlib: pip install fastopt\[demo\]"):
+    with pytest.raises(ImportError, match=r"fastopt.schedules.plot needs matplotlib: pip install 'fastopt\[demo\]'"):
         s.plot(FALL, 5)
 
 
@@ -1000,3 +1071,34 @@ def test_a_load_within_a_schedule_leaves_other_schedules():
 def test_schedules_of_what_tells_the_average(make, options):
     with pytest.raises(ValueError, match="must be no schedule, since x is told by it"):
         make(np.ones(3), **options)
+
+
+def test_a_schedule_that_is_over_when_it_is_set():
+    """It is said once, at the line that sets it, and not of one that starts now, goes on, or was there all along."""
+    opt = fastopt.Adam([{"params": np.ones(2)}, {"params": np.ones(2)}], lr=s.cosine(0.1, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(8):
+            opt.step([np.ones(2)] * 2)
+        opt.lr = s.shift(s.cosine(0.1, 5), opt.step_count)
+        assert opt.lr == 0.1
+        opt.lr = s.warmup(s.cosine(0.1, 5), 4)
+        opt.groups[0]["betas"] = (s.constant(0.9), s.exponential(0.9, 0.99))
+        opt.lr = lambda t: 0.1
+    over = s.cosine(0.1, 8)
+
+    def by_group():
+        opt.groups[0]["lr"] = over
+
+    def by_update():
+        opt.groups[1].update(betas=(over, 0.9), eps=1e-6)
+
+    def by_optimizer():
+        opt.lr = over
+
+    for key, change in {"lr": by_group, "betas": by_update, "lr ": by_optimizer}.items():
+        with pytest.warns(UserWarning, match="stays the same from step 8 on, but 8 steps have been made") as caught:
+            change()
+        assert len(caught) == 1
+        assert str(caught[0].message).startswith(f"Adam: {key.strip()} is {over!r}, which")
+        assert caught[0].filename == __file__

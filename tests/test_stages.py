@@ -613,11 +613,18 @@ def test_a_loss_scale_stays_where_float32_has_its_inverse():
         p = np.ones(2, np.float32)
         fastopt.SGD(p, lr=0.5).step(np.full(2, end, np.float32), grad_scale=scale.value)
         assert (p == 0.5).all()
-    for value in (1e300, 1e-300, 0.0):
+    for value in (1e300, 1e-300, 0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="LossScale: value must be"):
+            scale.value = value
+        assert scale.value == 2.0**126
         with pytest.raises(ValueError, match="LossScale: value must be"):
             fastopt.LossScale(value)
         with pytest.raises(ValueError, match=r"LossScale.load_state_dict: value must be"):
             scale.load_state_dict({"value": value, "good_steps": 0})
+    with pytest.raises(TypeError, match="LossScale: value must be a number, got '8'"):
+        scale.value = "8"
+    scale.value = np.float32(8)
+    assert type(scale.value) is float
 
 
 ALL_OF_IT = {"ema_decay": 0.9, "swa": (1, 1), "lookahead": (2, 0.5), "zero_grads": True, "clip_norm": 0.7}

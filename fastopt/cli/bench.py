@@ -142,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
         from rich.console import Console
         from rich.table import Table
     except ImportError as error:
-        Parser("bench", description="").error(f"needs rich ({error}): pip install fastopt[demo]")
+        Parser("bench", description="").error(f"needs rich ({error}): pip install 'fastopt[demo]'")
     table = Table(
         title=f"{options.size:,} x {options.dtype}, {options.threads} threads, median of {options.rounds} steps"
     )

@@ -367,7 +367,7 @@ def main(arguments: Sequence[str]) -> int:
         for module in ("sklearn", "matplotlib", "rich"):
             import_module(module)
     except ModuleNotFoundError as error:
-        checked.error(f"needs scikit-learn, matplotlib and rich ({error}): pip install fastopt[demo]")
+        checked.error(f"needs scikit-learn, matplotlib and rich ({error}): pip install 'fastopt[demo]'")
     races = run(options)
     draw(races, options.out)
     print(f"The picture is in {options.out}")

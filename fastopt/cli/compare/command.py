@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         for module in ("sklearn", "matplotlib", "rich"):
             import_module(module)
     except ModuleNotFoundError as error:
-        checked.error(f"needs scikit-learn, matplotlib and rich ({error}): pip install fastopt[demo]")
+        checked.error(f"needs scikit-learn, matplotlib and rich ({error}): pip install 'fastopt[demo]'")
     options.shorter = QUICK["shorter"] if options.quick else 1
     options.rates = options.rates or (QUICK["rates"] if options.quick else RATES)
     options.seeds = options.seeds or (QUICK["seeds"] if options.quick else 5)
