@@ -7,7 +7,9 @@ shapes, flags) and touches nothing else.
 
 cimport cython
 cimport numpy as cnp
-from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.dict cimport PyDict_Next
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_AsSsize_t
 from cpython.object cimport PyObject
 from cpython.pythread cimport (
     NOWAIT_LOCK,
@@ -25,7 +27,8 @@ from libc.stdlib cimport calloc, free, qsort
 from libc.string cimport memcmp, memcpy, memset
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
+from itertools import islice
 from reprlib import repr as brief
 from sys import intern
 from weakref import WeakSet
@@ -440,6 +443,30 @@ def check_disjoint(list labels, list arrays):
         reaching.append(row)
 
 
+cpdef bint still_holds(object container, tuple keys, tuple values) except -1:
+    """Whether a container has the same objects where it had them; of a dict, keys in its order are found fastest."""
+    cdef Py_ssize_t i = 0, n = PyTuple_GET_SIZE(values), place = 0
+    cdef PyObject *key_there
+    cdef PyObject *value_there
+    if isinstance(container, list) and PyLong_AsSsize_t(<object>PyTuple_GET_ITEM(keys, n - 1)) == n - 1:  # all from 0 on
+        with cython.critical_section(container):
+            if n <= PyList_GET_SIZE(container):
+                while i < n and PyList_GET_ITEM(container, i) == PyTuple_GET_ITEM(values, i):
+                    i += 1
+        return i == n
+    if isinstance(container, dict):
+        with cython.critical_section(container):
+            while i < n and PyDict_Next(container, &place, &key_there, &value_there):
+                if key_there == PyTuple_GET_ITEM(keys, i) and value_there == PyTuple_GET_ITEM(values, i):
+                    i += 1
+        if i == n:
+            return True
+    try:
+        return all([container[key] is value for key, value in zip(keys, values)])
+    except LookupError:
+        return False
+
+
 cdef struct Span:
     uintptr_t low, high
 
@@ -494,17 +521,20 @@ cdef class Table:
     averages : tuple of str
         Which averages of the parameters there are, of "ema", "swa" and "slow".
     structure : list
-        Per group: None for a single array, an int for a sequence of that length, a tuple of keys for a mapping.
+        The structure of each group, as in nest.py.
     grouped : bool
         Whether gradients come as a sequence with one entry per group.
     arena : numpy.ndarray
         The memory the state lives in; gradients must stay clear of it.
+    containers : list
+        Those in which the user has the parameters, as in nest.py: a step raises where one has come to hold another array.
     """
 
     cdef str owner
     cdef tuple names, params, own  # own: the memory of the state
     cdef list settings, keep
     cdef list structure
+    cdef readonly list containers
     cdef bint grouped, all_named  # all_named: each group is a mapping, so that one mapping can hold all gradients
     cdef Py_ssize_t count
     cdef fastopt_tensor *tensors
@@ -543,7 +573,7 @@ cdef class Table:
         tables.add(self)
 
     def __init__(self, str owner, list names, list params, list settings, list state, list carry,
-                 list seen, tuple averages, list structure, bint grouped, cnp.ndarray arena):
+                 list seen, tuple averages, list structure, bint grouped, cnp.ndarray arena, list containers):
         cdef Py_ssize_t i, s, ndims = 0
         cdef int d
         cdef cnp.ndarray p
@@ -555,7 +585,8 @@ cdef class Table:
         self.settings = settings
         self.structure = structure
         self.grouped = grouped
-        self.all_named = all(type(group) is tuple for group in structure)
+        self.containers = containers
+        self.all_named = all(type(group) is tuple or type(group) is dict for group in structure)
         self.keep = [state, carry, seen]
         self.own = (arena, *carry, *[array for array in seen if array is not None])
         self.schedules = {}
@@ -580,7 +611,6 @@ cdef class Table:
             t.options = &group.options
             t.dtype = FASTOPT_FLOAT32 if cnp.PyArray_TYPE(p) == cnp.NPY_FLOAT32 else FASTOPT_FLOAT64
             t.n = cnp.PyArray_SIZE(p)
-            t.p = cnp.PyArray_DATA(p)
             t.step = 1
             for s in range(len(group.state_names)):
                 t.state[s] = cnp.PyArray_DATA(<cnp.ndarray>state[i][s])
@@ -606,14 +636,25 @@ cdef class Table:
             t.ndim = k.ndim
             t.shape = k.shape
             k.type_num = cnp.PyArray_TYPE(p)
-            k.data = cnp.PyArray_DATA(p)
-            k.direct = cnp.PyArray_IS_C_CONTIGUOUS(p) and cnp.PyArray_ISALIGNED(p)
             order = group.order(p)
             for d in range(k.ndim):
                 k.shape[d] = cnp.PyArray_DIM(p, d)
-                k.strides[d] = cnp.PyArray_STRIDE(p, d)
                 k.order[d] = order[d]
+            self.place(i, p)
         self.lay_out_spans()
+
+    cdef void place(self, Py_ssize_t i, cnp.ndarray p) noexcept:
+        """Take over where a parameter lies; the order in which it is walked is that of its state."""
+        cdef Known *k = &self.known[i]
+        cdef int d, before = -1
+        self.tensors[i].p = k.data = cnp.PyArray_DATA(p)
+        k.g = NULL
+        k.direct = cnp.PyArray_IS_C_CONTIGUOUS(p) and cnp.PyArray_ISALIGNED(p)
+        for d in range(k.ndim):
+            k.strides[d] = cnp.PyArray_STRIDE(p, d)
+            if k.shape[k.order[d]] > 1:
+                k.direct = k.direct and k.order[d] > before
+                before = k.order[d]
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -633,6 +674,8 @@ cdef class Table:
         """The address ranges that gradients must stay clear of, sorted, those that meet joined."""
         cdef uintptr_t low, high
         cdef list found = []
+        free(self.spans)
+        self.n_spans = 0
         for array in (*self.params, *self.own):
             bounds_of(array, &low, &high)
             if low < high:
@@ -655,64 +698,158 @@ cdef class Table:
 
     cdef tuple flatten(self, object grads):
         """Gradients in the order of the parameters, whatever structure they come in."""
+        cdef tuple flat = (), groups
         if not self.grouped:
-            return self.flatten_group(grads, 0, "")
+            return self.flatten_nest(grads, self.structure[0], "")
         if isinstance(grads, Mapping) and self.all_named:
-            return self.flatten_mapping(grads, self.names, "")
-        if isinstance(grads, (Mapping, np.ndarray, str)) or not isinstance(grads, Sequence):
-            what = " or one mapping" if self.all_named else ""
-            raise TypeError(f"{self.owner}: gradients must be a sequence with one entry per group{what},"
-                            f" got {type_name(grads)}")
-        if length_of(grads) != len(self.structure):
-            raise ValueError(f"{self.owner}: gradients must have one entry for each of the"
-                             f" {len(self.structure)} groups, got {length_of(grads)}")
-        # A length is what a sequence says of itself: that of the tuple is true.
-        cdef tuple flat = (), groups = tuple(grads)
-        if len(groups) != len(self.structure):
-            raise ValueError(f"{self.owner}: gradients must have one entry for each of the"
-                             f" {len(self.structure)} groups, got {len(groups)}")
+            return self.flatten_named(grads)
+        groups = self.entries_of(grads, len(self.structure), "", True)
         for i, group in enumerate(groups):
-            flat += self.flatten_group(group, i, f" of group {i}")
+            flat += self.flatten_nest(group, self.structure[i], f" of group {i}")
         return flat
 
-    cdef tuple flatten_group(self, object grads, Py_ssize_t group, str of_group):
-        cdef tuple flat = ()
-        cdef Py_ssize_t length
-        structure = self.structure[group]
+    cdef tuple entries_of(self, object grads, Py_ssize_t count, str where, bint groups=False):
+        """The entries of what is no mapping, one for each of `count` groups or parameters, or raise."""
+        if isinstance(grads, (Iterator, ValuesView)):
+            grads = tuple(islice(grads, count + 1))
+        if isinstance(grads, (Mapping, np.ndarray, str)) or not isinstance(grads, Sequence):
+            what = "a sequence, as the parameters are"
+            if groups:
+                what = "a sequence with one entry per group" + (" or one mapping" if self.all_named else "")
+            raise TypeError(f"{self.owner}: gradients{where} must be {what}, got {type_name(grads)}")
+        # The length comes first: what looks like a list may be endless in memory.  It is what a sequence says of itself:
+        # that of the tuple is true.
+        length = length_of(grads)
+        if length == count:
+            grads = tuple(grads)
+            length = len(grads)
+        if length != count:
+            what = f"have one entry for each of the {count} groups" if groups else f"be {count}, one per parameter"
+            raise ValueError(f"{self.owner}: gradients{where} must {what}, got {length}")
+        return grads
+
+    cdef tuple flatten_nest(self, object grads, object structure, str where):
+        """Gradients that come in this structure; messages call them "gradients" and `where`."""
+        cdef tuple flat = (), keys
         if structure is None:
             if isinstance(grads, (list, tuple, Mapping)):
-                raise TypeError(f"{self.owner}: gradients{of_group} must be one array, as the parameter is,"
+                raise TypeError(f"{self.owner}: gradients{where} must be one array, as the parameter is,"
                                 f" got {type_name(grads)}")
             return (grads,)
         if type(structure) is int:
-            if type(grads) is not list and type(grads) is not tuple and (
-                    isinstance(grads, (Mapping, np.ndarray, str)) or not isinstance(grads, Sequence)):
-                raise TypeError(f"{self.owner}: gradients{of_group} must be a sequence, as the parameters are,"
+            if type(grads) is list and PyList_GET_SIZE(grads) == PyLong_AsSsize_t(structure):
+                return tuple(<list>grads)
+            return self.entries_of(grads, structure, where)
+        if type(structure) is list:
+            keys, grads = tuple(range(len(structure))), self.entries_of(grads, len(structure), where)
+        else:
+            if not isinstance(grads, Mapping):
+                raise TypeError(f"{self.owner}: gradients{where} must be a mapping, as the parameters are,"
                                 f" got {type_name(grads)}")
-            # The length comes first: what looks like a list may be endless in memory.
-            length = length_of(grads)
-            if length == structure:
-                flat = tuple(grads)
-                length = len(flat)
-            if length != structure:
-                raise ValueError(f"{self.owner}: gradients{of_group} must be {structure}, one per parameter,"
-                                 f" got {length}")
-            return flat
-        if not isinstance(grads, Mapping):
-            raise TypeError(f"{self.owner}: gradients{of_group} must be a mapping, as the parameters are,"
-                            f" got {type_name(grads)}")
-        return self.flatten_mapping(grads, structure, of_group)
+            keys = tuple(structure)
+            grads = self.flatten_mapping(grads, keys, where)
+            if type(structure) is tuple:
+                return grads
+        for i, key in enumerate(keys):
+            inner = structure[key]
+            flat += (grads[i],) if inner is None else self.flatten_nest(grads[i], inner, f"{where} in {key!r}")
+        return flat
 
-    cdef tuple flatten_mapping(self, object grads, tuple structure, str of_group):
-        missing = [name for name in structure if name not in grads]
+    cdef tuple flatten_mapping(self, object grads, tuple names, str where):
+        cdef Py_ssize_t i = 0, place = 0, n = PyTuple_GET_SIZE(names)
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef list found
+        if type(grads) is dict and len(<dict>grads) == n:  # the same keys in the same order are found fastest
+            found = [None] * n
+            with cython.critical_section(grads):
+                while i < n and PyDict_Next(grads, &place, &key, &value) and key == PyTuple_GET_ITEM(names, i):
+                    found[i] = <object>value
+                    i += 1
+            if i == n:
+                return tuple(found)
+        missing = [name for name in names if name not in grads]
         if missing:
-            raise ValueError(f"{self.owner}: gradients{of_group} must have an entry for every parameter,"
+            raise ValueError(f"{self.owner}: gradients{where} must have an entry for every parameter,"
                              f" missing {', '.join(map(repr, missing))}")
-        if len(grads) != len(structure):
-            unknown = [name for name in grads if name not in structure]
-            raise ValueError(f"{self.owner}: gradients{of_group} must be for parameters of this optimizer,"
+        if len(grads) != len(names):
+            unknown = [name for name in grads if name not in names]
+            raise ValueError(f"{self.owner}: gradients{where} must be for parameters of this optimizer,"
                              f" got unknown {', '.join(map(repr, unknown))}")
-        return tuple([grads[name] for name in structure])
+        return tuple([grads[name] for name in names])
+
+    cdef tuple flatten_named(self, object grads):
+        """Gradients of all groups in one mapping, by name or nested like the parameters that have these names."""
+        cdef dict found = {}
+        if any([name not in grads for name in self.names]):
+            self.find_names(grads, "", 0, found)
+            grads = found
+        return self.flatten_mapping(grads, self.names, "")
+
+    cdef int find_names(self, object grads, str way, int depth, dict found) except -1:
+        """Enter the gradients of a nest by their names."""
+        if depth > FASTOPT_MAX_NDIM:
+            raise ValueError(f"{self.owner}: gradients must be nested like the parameters, got them deeper")
+        for key, entry in grads.items() if isinstance(grads, Mapping) else enumerate(grads):
+            name = f"{way}{key}" if way else key
+            if isinstance(entry, (list, tuple, Mapping)):
+                self.find_names(entry, f"{name}.", depth + 1, found)
+            else:
+                found[name] = entry
+        return 0
+
+    # -- the containers in which the user has the parameters --
+
+    cpdef int check_containers(self, str owner) except -1:
+        """Raise ValueError where one holds another array than the optimizer."""
+        cdef tuple one
+        cdef Py_ssize_t i
+        cdef list containers = self.containers
+        for i in range(PyList_GET_SIZE(containers)):
+            one = <tuple><object>PyList_GET_ITEM(containers, i)
+            if not still_holds(<object>PyTuple_GET_ITEM(one, 0), <tuple><object>PyTuple_GET_ITEM(one, 1),
+                               <tuple><object>PyTuple_GET_ITEM(one, 2)):
+                container, keys, values, names = one
+                changed = [name for key, value, name in zip(keys, values, names)
+                           if not still_holds(container, (key,), (value,))]
+                label = self.label(self.names.index(changed[0] if changed else names[0]))
+                raise ValueError(f"{owner}: {label} must stay the array that the optimizer updates, but the"
+                                 f" {type_name(container)} that it came in no longer holds it: assign to the array in"
+                                 f" place, or call rebind() with those that are to be updated")
+        return 0
+
+    def rebind(self, str owner, list arrays, list groups, list plain, list containers):
+        """Take over arrays that are known to fit in place of the parameters.
+
+        `groups` are pairs of a group and its arrays, and `plain` is the list of the arrays to change.
+        """
+        cdef Py_ssize_t i
+        cdef tuple before
+        self.acquire()
+        try:
+            self.check_own(owner)
+            for i, array in enumerate(arrays):
+                if any([share_memory(array, own) for own in self.own]):
+                    raise ValueError(f"{owner}: {self.label(i)} must not share memory with the optimizer's state")
+                for g in self.bound or ():
+                    g = g.values if type(g) is RowGrad else g
+                    if isinstance(g, np.ndarray) and share_memory(array, g):
+                        raise ValueError(f"{owner}: {self.label(i)} must not share memory with a bound gradient")
+            of_numpy = [np.asarray(array) for array in arrays]
+            before, self.params = self.params, tuple(arrays)
+            try:
+                self.lay_out_spans()
+            except MemoryError:
+                self.params = before
+                raise
+            for i in range(self.count):
+                self.place(i, <cnp.ndarray>PyTuple_GET_ITEM(self.params, i))
+            self.containers = containers
+            plain[:] = of_numpy
+            for group, of_group in groups:
+                dict.__setitem__(group, "params", of_group)
+        finally:
+            self.release()
 
     cdef int check_unchanged(self, Py_ssize_t i) except -1:
         """Raise unless a parameter is the array that it was when the table was laid out."""
@@ -1014,6 +1151,8 @@ cdef class Table:
                 raise TypeError(f"{self.owner}: gradients must be given, or bound once with bind(), got none")
         else:
             flat = self.flatten(grads)
+        if PyList_GET_SIZE(self.containers):
+            self.check_containers(self.owner)
         self.acquire()
         try:
             if gathered is None:
@@ -1094,6 +1233,8 @@ cdef class Table:
         if name not in self.names:
             raise ValueError(f"{self.owner}_one: name must be that of a parameter, got {brief(name)}")
         i = self.names.index(name)
+        if self.containers:
+            self.check_containers(f"{self.owner}_one")
         self.acquire()
         try:
             self.prepare(&call, changes)
@@ -1195,6 +1336,7 @@ cdef class Table:
 
     def catch_up(self):
         """Have all rows make up for the steps that they have missed."""
+        self.check_containers(self.owner)
         self.acquire()
         try:
             self.catch_up_in_turn()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .nest import Array, Name, describe
 from .optimizer import Optimizer
-from .parameters import Array, Name, describe
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory

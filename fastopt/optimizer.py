@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict
@@ -13,32 +13,31 @@ import numpy as np
 from . import _core
 from .arena import lay_out_state
 from .loss_scale import LossScale
+from .nest import Array, Name, Watched, can_be_copied, describe, holds, members, together, watched
 from .parameters import (
     PARTS,
-    Array,
     Fixed,
+    Given,
     Group,
-    Name,
     Number,
     Params,
     at,
     check_hyper,
+    check_names,
     check_number,
-    describe,
     is_schedule,
-    members,
+    places_of,
     restored,
     saved,
     set_hyper,
     split_groups,
-    together,
 )
 from .threads import check_threads
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Array | None] | None
+Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any] | None
 
 FORMAT = 1  # of state_dict()
 RULES = frozenset(name for name, *_ in _core.rules())
@@ -256,6 +255,7 @@ class Stepping:
             self._structure,
             self._grouped,
             self._arena,
+            [],
         )
 
     def _step_accumulated(self, grads: Grads, changes: OneStep) -> None:
@@ -344,9 +344,11 @@ class Optimizer(Stepping):
 
     Parameters
     ----------
-    params : array, sequence of arrays, mapping of name to array, or sequence of groups
-        The arrays that `step` updates in place: float32 or float64, writable, any shape, any strides.  A group is a
-        mapping with "params" and any hyperparameter in which it differs.
+    params : array, sequence of arrays, mapping of name to array, nest of these, or sequence of groups
+        The arrays that `step` updates in place: float32 or float64, writable, any shape, any strides.  A sequence may
+        be consumed (a generator, ``dict.values()``).  In a nest, the name of ``params["block"][0]`` is "block.0".  A
+        group is a mapping with "params" and any hyperparameter in which it differs.  An array that takes the place of
+        one in a mapping or a list is noticed by the next step; see `rebind`.
     hyper : dict
         The hyperparameters of the rule, for groups that do not override them.
     weight_decay : float, default 0
@@ -477,12 +479,17 @@ class Optimizer(Stepping):
     def _lay_out(
         self,
         grouped: bool,
-        given: list[tuple[Any, dict[str, Any]]],
+        given: list[Given],
         rules: list[str | None],
         options: dict[str, Any],
         step_count: int = 0,
+        containers: list[Watched] | None = None,
     ) -> None:
-        """Make groups, state and table; `rules` names those that the hyperparameters no longer tell."""
+        """Make groups, state and table.
+
+        `rules` names those that the hyperparameters no longer tell, and `containers` are those in which the user has
+        the arrays, where they are not those in which the arrays are given.
+        """
         label = type(self).__name__
         self._grouped = grouped
         self._structure: list[Any] = []
@@ -496,9 +503,8 @@ class Optimizer(Stepping):
         steps, rate = options["lookahead"] or (0, 0)
         in_c = {**_NO_OPTIONS, "ema_decay": options["ema_decay"] or 0.0, "swa_start": start, "swa_every": every}
         in_c |= {"lookahead_every": steps, "lookahead_rate": rate}
-        for i, ((group_params, hyper), rule) in enumerate(zip(given, rules, strict=True)):
-            where = f"{label}: params" + (f'[{i}]["params"]' if grouped else "")
-            structure, names, group_arrays = members(where, group_params, len(arrays))
+        for i, ((group_params, hyper, _), rule) in enumerate(zip(given, rules, strict=True)):
+            structure, names, group_arrays = members(self._where(i), group_params, len(arrays))
             group_label = f"{label}: groups[{i}]" if grouped else label
             group = Group(type(self), group_label, group_arrays, hyper, in_c, rule, step_count)
             self._structure.append(structure)
@@ -512,18 +518,14 @@ class Optimizer(Stepping):
         self.groups = tuple(groups)
         if not arrays:
             raise ValueError(f"{label}: params must hold at least one array, got none")
-        if len(set(self._names)) < len(self._names):
-            twice = next(name for i, name in enumerate(self._names) if name in self._names[:i])
-            raise ValueError(f"{label}: params must have a name each, got {twice!r} twice")
-        labels = [f"{label}: {describe(name)}" for name in self._names]
-        for text, array in zip(labels, arrays, strict=True):
-            _core.check_parameter(text, array)
-            self._check_array(text, array)
+        check_names(label, self._names)
+        self._check_arrays(label, arrays)
         for group in self.groups:
             group.check_unscheduled(group)
             if options["catch_up"]:
                 group.check_catch_up(group)
-        _core.check_disjoint(labels, arrays)
+        if containers is None:
+            containers = watched(places_of(given, self._structure, self._members))
 
         self._arrays = [np.asarray(array) for array in arrays]  # whatever a subclass says of itself
         of_arrays = iter(self._arrays)
@@ -562,10 +564,23 @@ class Optimizer(Stepping):
             self._structure,
             grouped,
             arena,
+            containers,
         )
         for group in self.groups:
             group.attach(self._table)
         self._configure(options)
+
+    def _where(self, i: int) -> str:
+        """Return what messages call the parameters of a group."""
+        return f"{type(self).__name__}: params" + (f'[{i}]["params"]' if self._grouped else "")
+
+    def _check_arrays(self, label: str, arrays: list[Array]) -> None:
+        """Raise TypeError or ValueError unless these can be the parameters, in the order of their names."""
+        labels = [f"{label}: {describe(name)}" for name in self._names]
+        for text, array in zip(labels, arrays, strict=True):
+            _core.check_parameter(text, array)
+            self._check_array(text, array)
+        _core.check_disjoint(labels, arrays)
 
     # What a subclass says of itself.
 
@@ -606,6 +621,50 @@ class Optimizer(Stepping):
     def _average_of(cls, p: Array, state: Mapping[str, Array], hyper: Mapping[str, Any]) -> Array:
         """Return the average, one of `_averages`, of a parameter that has made a step."""
         raise NotImplementedError
+
+    def rebind(self, params: Params) -> None:
+        """Take other arrays in place of the parameters; state, counts, averages and bound gradients stay.
+
+        For code that cannot assign in place, ``params["w"][...] = values``.
+
+        Parameters
+        ----------
+        params : array, sequence, mapping, or sequence of groups
+            Arrays in the structure and with the names, shapes and dtypes of the parameters they replace, in any memory
+            that is neither that of the state nor of a bound gradient.  Of groups, only "params" is read.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays that do not fit, and within `swapped`.  Nothing has been changed then.
+        """
+        label = f"{type(self).__name__}.rebind"
+        hyper = {key: None for group in self.groups for key in group if key != "params"}
+        grouped, given = split_groups(label, params, hyper)
+        if (grouped, len(given)) != (self._grouped, len(self.groups)):
+            has = f"{len(self.groups)} groups" if self._grouped else "no groups"
+            raise ValueError(f"{label}: params must have {has}, got {len(given) if grouped else 'none'}")
+        arrays: list[Array] = []
+        for i, (group_params, _, _) in enumerate(given):
+            where = f"{label}: params" + (f'[{i}]["params"]' if grouped else "")
+            structure, names, group_arrays = members(where, group_params, len(arrays))
+            if names != self._members[i] or structure != self._structure[i]:
+                raise ValueError(f"{where} must be nested and named like {self._members[i]!r:.200}, got {names!r:.200}")
+            arrays += group_arrays
+        for name, array, new in zip(self._names, self._arrays, map(np.asarray, arrays), strict=True):
+            if (new.shape, new.dtype) != (array.shape, array.dtype):
+                raise ValueError(
+                    f"{label}: {describe(name)} must have shape {array.shape} and dtype {array.dtype}, got"
+                    f" {new.shape} and {new.dtype}"
+                )
+        self._check_arrays(label, arrays)
+        of_groups = iter(arrays)
+        changes = [(group, tuple(next(of_groups) for _ in group["params"])) for group in self.groups]
+        if self._options["catch_up"]:
+            for group, of_group in changes:
+                group.check_rows(of_group)
+        containers = watched(places_of(given, self._structure, self._members))
+        self._table.rebind(label, arrays, changes, self._arrays, containers)
 
     def catch_up(self) -> None:
         """Have all rows make up for the steps that they have missed, with the option `catch_up`; see `Optimizer`."""
@@ -671,10 +730,11 @@ class Optimizer(Stepping):
         if not isinstance(average, str) or average not in self.averages:
             there = ", ".join(self.averages) or "there, but this optimizer keeps none"
             raise ValueError(f"{label}: average must be {there}, got {brief(average)}")
-        names = [name for members_of_group in self._members for name in members_of_group]
-        arrays = [array for group in self.groups for array in group["params"]]
+        names = self._names
         with self._table:
             self._table.check_own(label)
+            self._table.check_containers(label)
+            arrays = [array for group in self.groups for array in group["params"]]
             if average == "swa":
                 start, _ = self._options["swa"]
                 few = [name for name, steps in zip(names, self._table.steps(), strict=True) if steps < start]
@@ -807,12 +867,14 @@ class Optimizer(Stepping):
 
     def __getstate__(self) -> dict[str, Any]:
         self._table.check_own(f"{type(self).__name__}: a copy")
+        parameters = {id(array) for group in self.groups for array in group["params"]}
         return {
             "grouped": self._grouped,
             "params": [
-                together(structure, names, group["params"])
-                for structure, names, group in zip(self._structure, self._members, self.groups, strict=True)
+                together(structure, iter(group["params"]))
+                for structure, group in zip(self._structure, self.groups, strict=True)
             ],
+            "containers": [one for one in self._table.containers if holds(one) and can_be_copied(one[0], parameters)],
             "rules": [group.settings.rule_name for group in self.groups],
             "hyper": [{key: value for key, value in group.items() if key != "params"} for group in self.groups],
             "options": {**self._options, "num_threads": self.num_threads},
@@ -822,8 +884,11 @@ class Optimizer(Stepping):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         saved_state = state["state_dict"]
-        given = list(zip(state["params"], state["hyper"], strict=True))
-        self._lay_out(state["grouped"], given, state["rules"], state["options"], saved_state["step_count"])
+        given: list[Given] = [
+            (params, hyper, None) for params, hyper in zip(state["params"], state["hyper"], strict=True)
+        ]
+        containers = [one for one in state["containers"] if holds(one)]
+        self._lay_out(state["grouped"], given, state["rules"], state["options"], saved_state["step_count"], containers)
         self.load_state_dict(saved_state)
         self._table.skipped_steps = state["skipped_steps"]
 

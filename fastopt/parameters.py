@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice, takewhile
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, TypeAlias
 from warnings import warn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _core
+from .nest import Array, Name, Part, Place, is_consumed, is_nest, is_sequence, members, places
 
 if TYPE_CHECKING:
     from .optimizer import Optimizer
 
-Array: TypeAlias = NDArray[Any]
-Name: TypeAlias = str | int
-Params: TypeAlias = Array | Sequence[Array] | Mapping[Name, Array] | Sequence[Mapping[str, Any]]
+Params: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any]
+# A group's nest of arrays, its hyperparameters, and its mapping, or None where there are no groups.
+Given: TypeAlias = tuple[Any, dict[str, Any], Mapping[str, Any] | None]
 Number: TypeAlias = float | Callable[[int], float]  # a hyperparameter: a number or a schedule
 
 STATEFUL = {"amsgrad", "centered", "nesterov"}  # they decide which state exists, or what it means
@@ -104,7 +105,7 @@ def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]
     Parameters
     ----------
     params : mapping of name to array
-        The parameters; names are strings.
+        The parameters; names are strings.  Arrays may be nested: the name of params["block"]["w"] is "block.w".
     patterns : mapping of pattern to mapping
         For each pattern the hyperparameters in which its group differs.  A pattern is that of a shell, as in `fnmatch`:
         ``*`` is anything, ``?`` one character, ``[abc]`` one of some; case counts.  A parameter belongs to the first
@@ -129,10 +130,13 @@ def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]
         raise ValueError("groups: params must hold at least one array, got none")
     if not isinstance(patterns, Mapping):
         raise TypeError(f"groups: patterns must be a mapping of pattern to hyperparameters, got {brief(patterns)}")
-    for name in params:
+    structure, names, arrays = members("groups: params", params, 0)
+    for name in names:
         if not isinstance(name, str):
             raise TypeError(f"groups: params must have names that are str, got {brief(name)}")
-    left = dict(params)
+    left: dict[str, Array] = dict(zip(map(str, names), arrays, strict=True))
+    check_names("groups", names)
+    known, where = list(left), list(places(params, structure, names))
     found: list[dict[str, Any]] = []
     for pattern, overrides in patterns.items():
         if not isinstance(pattern, str):
@@ -141,14 +145,14 @@ def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]
             raise TypeError(f"groups: overrides of {pattern!r} must be a mapping, got {brief(overrides)}")
         if "params" in overrides:
             raise ValueError(f"groups: overrides of {pattern!r} must be hyperparameters, got 'params'")
-        names = [name for name in left if fnmatchcase(name, pattern)]
-        if not names:
-            taken = [name for name in params if fnmatchcase(name, pattern)]
-            what = f"but earlier patterns have {brief(taken)}" if taken else f"got none of {brief(list(params))}"
+        matching = [name for name in left if fnmatchcase(name, pattern)]
+        if not matching:
+            taken = [name for name in known if fnmatchcase(name, pattern)]
+            what = f"but earlier patterns have {brief(taken)}" if taken else f"got none of {brief(known)}"
             raise ValueError(f"groups: pattern {pattern!r} must match a name that is left, {what}")
-        found.append({**overrides, "params": {name: left.pop(name) for name in names}})
+        found.append({**overrides, "params": Part({name: left.pop(name) for name in matching}, where)})
     if left:
-        found.append({"params": left})
+        found.append({"params": Part(left, where)})
     return found
 
 
@@ -359,7 +363,11 @@ class Group(Fixed):
         for name in self.settings.catch_up:
             if is_schedule(hyper[name]):
                 raise ValueError(f"{self._label}: {name} must be a number with catch_up, got {hyper[name]!r}")
-        for array in self["params"]:
+        self.check_rows(self["params"])
+
+    def check_rows(self, arrays: Sequence[Array]) -> None:
+        """Raise unless rows of these arrays can make up for the steps that they have missed."""
+        for array in arrays:
             if array.ndim < 1 or not array.flags.c_contiguous or not array.flags.aligned:
                 raise ValueError(
                     f"{self._label}: params must be C-contiguous with at least one axis with catch_up, got shape"
@@ -481,52 +489,46 @@ def for_core(
     return {name: flat[name] for name in names}, options
 
 
-def split_groups(label: str, params: Params, hyper: Mapping[str, Any]) -> tuple[bool, list[tuple[Any, dict[str, Any]]]]:
-    """Return whether parameters come in groups, and for each group its arrays as given and its hyperparameters."""
-    if not is_sequence(params) or not isinstance(next(iter(params), None), Mapping):
-        return False, [(params, dict(hyper))]
-    groups = []
+def split_groups(label: str, params: Params, hyper: Mapping[str, Any]) -> tuple[bool, list[Given]]:
+    """Return whether parameters come in groups, and each group as it is given."""
+    grouped = False
+    if is_consumed(params):
+        consumed = iter(params)
+        begin = list(islice(consumed, 1))
+        grouped = bool(begin) and is_group(begin[0])
+        params = list(chain(begin, consumed)) if grouped else chain(begin, consumed)
+    elif is_sequence(params):
+        grouped = any(map(is_group, takewhile(is_nest, params)))
+    if not grouped:
+        return False, [(params, dict(hyper), None)]
+    groups: list[Given] = []
     for i, group in enumerate(params):
-        if not isinstance(group, Mapping) or "params" not in group:
-            raise TypeError(f'{label}: params[{i}] must be a mapping with "params" like params[0], got {brief(group)}')
+        if not is_group(group):
+            raise TypeError(f'{label}: params[{i}] must be a mapping with "params", as others are, got {brief(group)}')
         unknown = [key for key in group if key != "params" and key not in hyper]
         if unknown:
             raise ValueError(f"{label}: params[{i}] can override {', '.join(hyper)}, got {brief(unknown[0])}")
-        groups.append((group["params"], {key: group.get(key, default) for key, default in hyper.items()}))
+        groups.append((group["params"], {key: group.get(key, default) for key, default in hyper.items()}, group))
     return True, groups
 
 
-def members(label: str, params: Any, first: int) -> tuple[Any, list[Name], list[Array]]:
-    """Return the structure of a group (as _core.Table takes it), its parameters' names, and the arrays."""
-    if isinstance(params, np.ndarray):
-        return None, [first], [params]
-    if isinstance(params, Mapping):
-        for name in params:
-            if not isinstance(name, (str, int)):
-                raise TypeError(f"{label} must have names that are str or int, got {brief(name)}")
-        return tuple(params), list(params), list(params.values())
-    if is_sequence(params):
-        arrays = []
-        for array in params:
-            arrays.append(array)
-            if not isinstance(array, np.ndarray):
-                break  # it will be refused, and what follows may be endless
-        return len(arrays), list(range(first, first + len(arrays))), arrays
-    raise TypeError(f"{label} must be an array, a sequence or a mapping of arrays, got {type(params).__name__}")
+def check_names(label: str, names: Sequence[Name]) -> None:
+    """Raise ValueError where two parameters have one name."""
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"{label}: params must have a name each, got {twice!r} twice")
 
 
-def together(structure: Any, names: list[Name], arrays: list[Array]) -> Any:
-    """Return a group's arrays in the structure in which `members` met them."""
-    if structure is None:
-        return arrays[0]
-    return list(arrays) if isinstance(structure, int) else dict(zip(names, arrays, strict=True))
+def is_group(value: Any) -> bool:
+    """Return whether a value is a group of parameters."""
+    return isinstance(value, Mapping) and "params" in value
 
 
-def is_sequence(value: Any) -> bool:
-    """Return whether a value is a sequence that can hold arrays."""
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-
-
-def describe(name: Name) -> str:
-    """Return a parameter's name as messages show it."""
-    return f"parameter {name}" if isinstance(name, int) else repr(name)
+def places_of(given: Sequence[Given], structures: Sequence[Any], names_of: Sequence[list[Name]]) -> Iterator[Place]:
+    """Yield where the arrays of groups are."""
+    for (params, _, group), structure, names in zip(given, structures, names_of, strict=True):
+        if group is not None and names:
+            yield group, "params", params, names
+        yield from places(params, structure, names)
+        if isinstance(params, Part):
+            yield from params.places

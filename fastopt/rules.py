@@ -14,8 +14,9 @@ from weakref import WeakMethod
 
 import numpy as np
 
+from .nest import Array, Name
 from .optimizer import Optimizer, Shared, StepOptions
-from .parameters import Array, Name, Number, Params, at
+from .parameters import Number, Params, at
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

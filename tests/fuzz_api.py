@@ -352,7 +352,13 @@ def container(rng: random.Random, kind: str, names: Sequence[Any], arrays: Seque
     if kind == "array":
         return arrays[0]
     if kind == "sequence":
-        return rng.choice((list, tuple, UserList, deque, Lazy) if lazy else (list, tuple, UserList, deque))(arrays)
+        kinds = (list, tuple, UserList, deque, iter, lambda arrays: dict(enumerate(arrays)).values())
+        return rng.choice((*kinds, Lazy) if lazy else kinds)(arrays)
+    if kind == "nest":
+        block, *_ = names[0].split(".")
+        inner = dict(zip([name.split(".")[1] for name in names], arrays, strict=True))
+        kinds = (list, tuple, deque) if "0" in inner else ()
+        return {block: rng.choice(kinds)(arrays) if kinds else inner}
     entries = list(zip(names, arrays, strict=True))
     if lazy:
         rng.shuffle(entries)
@@ -367,9 +373,14 @@ class Parameter:
         self.name, self.group = name, group
         self.dtype = rng.choice(DTYPES)
         self.values = numbers(rng, a_shape(rng, self.dtype), self.dtype)
-        self.stored = Stored(rng, self.values)
-        self.array = self.stored.array
         self.oracle: Oracle
+        self.move(rng, self.values)
+        self.first = self.array
+
+    def move(self, rng: random.Random, values: Array) -> None:
+        """Lie elsewhere."""
+        self.stored = Stored(rng, values)
+        self.array = self.stored.array
 
 
 class Life:
@@ -382,10 +393,12 @@ class Life:
         self.parameters: list[Parameter] = []
         self.grouped = rng.random() < 0.4
         for group in range(rng.choice((1, 1, 2, 3)) if self.grouped else 1):
-            kind = rng.choice(("array", "sequence", "sequence", "mapping"))
+            kind = rng.choice(("array", "sequence", "sequence", "mapping", "nest"))
             count = 1 if kind == "array" else rng.choice((1, 2, 2, 3, 5))
             first = len(self.parameters)
             names = [f"p{first + i}" if kind == "mapping" else first + i for i in range(count)]
+            if kind == "nest":
+                names = [f"b{first}.{i}" if first % 2 else f"b{first}.p{i}" for i in range(count)]
             self.kinds.append(kind)
             self.parameters += [Parameter(rng, name, group) for name in names]
         self.given: list[dict[str, Any]] = [{} for _ in self.kinds]
@@ -412,6 +425,7 @@ class Life:
             self.given = [self.hyper() if rng.random() < 0.5 else {} for _ in self.kinds]
         self.step_count = self.skipped = 0
         self.bound: list[Any] | None = None
+        self.holder: Any = None  # the containers in which the parameters are, where that is known
         self.over = False  # whether it is left in a state that this test does not follow
 
     def hyper(self) -> dict[str, Any]:
@@ -449,7 +463,9 @@ class Life:
             ]
         except ValueError:
             meant = []
-        outcome, self.opt = attempt(self.make, self.params())
+        params = self.params()
+        self.holder = [group["params"] for group in params] if self.grouped else params
+        outcome, self.opt = attempt(self.make, params)
         expect(outcome, "right" if meant else "refused")
         if not meant:
             return False
@@ -529,10 +545,10 @@ class Life:
         return {name: self.rng.choice(values[name]) for name in values if self.rng.random() < 0.4}
 
     def walked(self, p: Parameter, g: Array) -> Array:
-        """A gradient in the order in which its parameter is walked."""
+        """A gradient in the order in which its parameter was walked when its state was laid out."""
         order = list(range(g.ndim))
-        if not p.array.flags.c_contiguous and p.oracle.rule not in reference.ALONE | reference.TOGETHER:
-            order.sort(key=lambda axis: -abs(p.array.strides[axis]))
+        if not p.first.flags.c_contiguous and p.oracle.rule not in reference.ALONE | reference.TOGETHER:
+            order.sort(key=lambda axis: -abs(p.first.strides[axis]))
         return np.array(np.asarray(g).transpose(order), order="C")
 
     def average(self, p: Parameter) -> None:
@@ -757,9 +773,42 @@ class Life:
         else:
             arrays, self.opt = pickle.loads(pickle.dumps((arrays, self.opt)))
         for p, array in zip(self.parameters, arrays, strict=True):
-            p.array = array
-        self.bound = None
+            p.array = p.first = array
+        self.bound = self.holder = None
         return "right"
+
+    def rebind(self) -> str:
+        """Go on with the same values in other memory."""
+        for p in self.parameters:
+            p.move(self.rng, p.array)
+        self.holder = self.build([p.array for p in self.parameters])
+        given = [{"params": entry} for entry in self.holder] if self.grouped else self.holder
+        self.tell("rebind", given)
+        if self.bound is not None and any(map(self.reads_parameter, self.bound)):
+            return "right"
+        outcome, _ = attempt(self.opt.rebind, given)
+        expect(outcome, "right")
+        return outcome
+
+    def misplace(self) -> str:
+        """Replace an array in the container that it came in, and put it back."""
+        group = self.rng.randrange(len(self.kinds))
+        holder = self.holder[group] if self.grouped and self.holder is not None else self.holder
+        mine = self.members(group)
+        if not isinstance(holder, (list, dict, UserDict, UserList, deque)):
+            return self.step()
+        i = self.rng.randrange(len(mine))
+        if self.kinds[group] == "nest":
+            (holder,) = holder.values()
+        if isinstance(holder, tuple):
+            return self.step()
+        key = i if not isinstance(holder, (dict, UserDict)) else list(holder)[i]
+        array, holder[key] = holder[key], mine[i].array.copy()
+        self.tell("step with a replaced array", mine[i].name)
+        outcome, _ = attempt(self.opt.step, self.build(self.gradients()))
+        holder[key] = array
+        expect(outcome, "refused")
+        return outcome
 
     def set_hyper(self) -> str:
         """Set hyperparameters of a group, any of which may be out of range or no number."""
@@ -862,7 +911,7 @@ class Life:
         given = self.build(grads)
         p = self.parameters[0]
         if self.grouped and self.rng.random() < 0.5:
-            wrong = (given[:-1], [*given, None], {0: given[0]}, deque(), iter(given), set(), garbage(self.rng))
+            wrong = (given[:-1], [*given, None], {0: given[0]}, deque(), iter(given[1:]), set(), garbage(self.rng))
             return self.rng.choice(wrong)
         spoiled = given if not self.grouped else given[0]
         kind = self.kinds[0]
@@ -878,7 +927,9 @@ class Life:
                     dict(enumerate(entries)),
                     "text",
                     p.array,
-                    iter(entries),
+                    iter(entries[1:]),
+                    iter([*entries, None]),
+                    set(range(len(entries))),
                     {p.name: None},
                     range(10**30),
                     range(10**9),
@@ -1069,7 +1120,7 @@ def expect(outcome: str, *allowed: str) -> None:
 
 Calls = Iterator[tuple[str, str]]
 GOOD = ("step", "step", "step", "step", "step_one", "gather", "bind", "step_bound")
-GOOD += ("reload", "load_live", "replace", "set_hyper", "set_lr")
+GOOD += ("reload", "load_live", "replace", "rebind", "set_hyper", "set_lr")
 if find_spec("safetensors"):
     GOOD += ("save",)
 BAD = (
@@ -1078,6 +1129,7 @@ BAD = (
     "step_badly",
     "step_badly",
     "step_read_only",
+    "misplace",
     "load_badly",
     "load_badly",
     "misuse_group",

@@ -1,6 +1,7 @@
 """Every mistake is a clear error before the first write: parameters, state and step counts stay as they were."""
 
 import copy
+import itertools
 import re
 from contextlib import contextmanager
 from math import inf, nan
@@ -236,6 +237,12 @@ def read_only():
     return p
 
 
+def endless():
+    nested = []
+    nested.append(nested)
+    return nested
+
+
 PARAMETERS = {
     "a list of numbers": (lambda: [1.0, 2.0], "float"),
     "a number": (lambda: 1.0, "float"),
@@ -244,7 +251,12 @@ PARAMETERS = {
     "a set": (lambda: {1.0}, "set"),
     "nothing": (list, "at least one"),
     "an empty mapping": (dict, "at least one"),
-    "a nested list": (lambda: [[np.ones(3)]], "list"),
+    "a number in a nest": (lambda: {"w": [np.ones(3), {"b": 1.0}]}, "'w.1.b' must be a numpy.ndarray, got float"),
+    "names in a nest that are not strings": (lambda: {"w": {None: np.ones(3)}}, "None"),
+    "one name in two ways": (lambda: {"a": {"b": np.ones(3)}, "a.b": np.ones(3)}, "'a.b' twice"),
+    "a list in itself": (endless, "at most 64 deep"),
+    "an endless generator": (itertools.count, "parameter 0 must be a numpy.ndarray, got int"),
+    "an exhausted generator": (lambda: iter([]), "at least one"),
     "read-only": (lambda: [np.ones(3), read_only()], "parameter 1 must be writable"),
     "broadcast": (lambda: np.broadcast_to(np.ones(3), (2, 3)), "writable"),
     "bool": (lambda: np.ones(3, bool), "bool"),
@@ -260,7 +272,10 @@ PARAMETERS = {
     "names that are not strings": (lambda: {(1, 2): np.ones(3)}, "(1, 2)"),
     "a group without params": (lambda: [{"params": np.ones(3)}, {"lr": 0.1}], '"params"'),
     "a group that is an array": (lambda: [{"params": np.ones(3)}, np.ones(3)], '"params"'),
-    "an array that is a group": (lambda: [np.ones(3), {"params": np.ones(3)}], "dict"),
+    "an array that is a group": (
+        lambda: [np.ones(3), {"params": np.ones(3)}],
+        'params[0] must be a mapping with "params"',
+    ),
     "one name twice": (lambda: [{"params": {"w": np.ones(3)}}, {"params": {"w": np.ones(2)}}], "'w' twice"),
 }
 

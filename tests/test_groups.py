@@ -112,8 +112,10 @@ def test_overrides_are_checked_by_the_optimizer():
         fastopt.Adam(fastopt.groups(model(), {"*.bias": {"weightdecay": 0.0}}))
     with pytest.raises(ValueError, match=r"Adam: groups\[0\]: weight_decay must be finite and >= 0, got -1"):
         fastopt.Adam(fastopt.groups(model(), {"*.bias": {"weight_decay": -1}}))
-    with pytest.raises(TypeError, match=r"parameter|'block' must be a numpy.ndarray, got dict"):
-        fastopt.Adam(fastopt.groups({"block": {"0": np.ones(3)}}, {"block*": {}}))
+    with pytest.raises(TypeError, match=r"groups: params: 'block\.0' must be a numpy.ndarray, got float"):
+        fastopt.groups({"block": {"0": 1.0}}, {"block*": {}})
+    with pytest.raises(ValueError, match=r"groups: params must have a name each, got 'a\.b' twice"):
+        fastopt.groups({"a": {"b": np.ones(3)}, "a.b": np.ones(3)}, {"*": {}})
 
 
 def test_nothing_is_shared_with_what_was_given():
