@@ -1,6 +1,7 @@
 """Build fastopt._core: the Cython bridge and the C core, with OpenMP where the compiler has it."""
 
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from setuptools.command.build_ext import build_ext
 HERE = Path(__file__).resolve().parent
 # No fast-math in any form, and no fused multiply-add: every build gives the same bits.
 UNIX_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
+X86_FLAGS = ["-mprefer-vector-width=256"]  # as csrc/kernels_avx512.c says
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
 
 
@@ -54,10 +56,11 @@ class BuildExt(build_ext):
 
     def build_extensions(self):
         """Add the flags, then build."""
+        unix = UNIX_FLAGS + (X86_FLAGS if platform.machine() in {"x86_64", "AMD64"} else [])
         compile_flags, link_flags = ([], []) if os.environ.get("FASTOPT_NO_OPENMP") else openmp_flags(self.compiler)
         if not compile_flags:
             print("fastopt: building without OpenMP, steps will run on one thread", file=sys.stderr)
-        base = MSVC_FLAGS if self.compiler.compiler_type == "msvc" else UNIX_FLAGS
+        base = MSVC_FLAGS if self.compiler.compiler_type == "msvc" else unix
         for extension in self.extensions:
             extension.extra_compile_args += base + compile_flags
             extension.extra_link_args += link_flags

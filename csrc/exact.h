@@ -8,6 +8,13 @@
 #include <math.h>
 #include <stdint.h>
 
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST)
+#error "fastopt must be compiled without -ffast-math and /fp:fast, which change the order of operations and so the bits"
+#endif
+#if FLT_EVAL_METHOD != 0
+#error "fastopt needs float and double to be computed as such; on 32-bit x86 compile with -msse2 -mfpmath=sse"
+#endif
+
 typedef struct {
     double hi, lo; /* hi + lo, |lo| at most half an ulp of hi */
 } fastopt_pair;

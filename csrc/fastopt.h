@@ -58,6 +58,10 @@ typedef struct {
  * for each index of each axis, one axis after the other. */
 typedef enum { FASTOPT_WHOLE, FASTOPT_ROWS, FASTOPT_COLUMNS, FASTOPT_AXES } fastopt_extent;
 
+/* How a rule passes over memory: once; twice, since it needs sums over all tensors that share its hyperparameters, or
+ * over a whole tensor; or by the rows and columns of matrices. */
+typedef enum { FASTOPT_ONE_PASS, FASTOPT_TOGETHER, FASTOPT_ALONE, FASTOPT_MATRICES } fastopt_gathering;
+
 /* An update rule.  The lists of names end with NULL.
  *
  * Most rules pass over memory once.  A rule that gathers passes twice: the first pass sums what the second one needs to
@@ -70,7 +74,7 @@ typedef struct {
     const char *state[FASTOPT_MAX_STATE + 1]; /* buffers of the parameter's dtype, by the paper's letters */
     const char *hyper[FASTOPT_MAX_HYPER + 1]; /* the learning rate comes first */
     const char *carry[FASTOPT_MAX_CARRY + 1]; /* doubles kept from step to step, set by the rule itself on step 1 */
-    enum { FASTOPT_ONE_PASS, FASTOPT_TOGETHER, FASTOPT_ALONE, FASTOPT_MATRICES } gathers;
+    fastopt_gathering gathers;
     int passes;                               /* that gather; of MATRICES all of them */
     fastopt_extent extent[FASTOPT_MAX_STATE]; /* of each state buffer */
 } fastopt_rule;

@@ -1,4 +1,8 @@
 /* All kernels of one instruction set, ISA: every rule and stage for float, then for double. */
+#ifndef ISA
+#error "define ISA, the instruction set that these kernels are compiled for, before this is included"
+#endif
+
 #define FASTOPT_PASTE_(name, type, isa) name##_##type##_##isa
 #define FASTOPT_PASTE(name, type, isa)  FASTOPT_PASTE_(name, type, isa)
 

@@ -33,7 +33,20 @@ static inline void flush_end(uint64_t mode)
     __asm__ volatile("msr fpcr, %0" : : "r"(mode & 0xffffffff));
     __asm__ volatile("msr fpsr, %0" : : "r"(mode >> 32));
 }
-#else
+#elif defined(_M_ARM64)
+#include <intrin.h>
+static inline uint64_t flush_begin(void)
+{
+    const uint64_t mode = (uint64_t)_ReadStatusReg(ARM64_FPCR), flags = (uint64_t)_ReadStatusReg(ARM64_FPSR);
+    _WriteStatusReg(ARM64_FPCR, (__int64)(mode | (UINT64_C(1) << 24)));
+    return mode | flags << 32;
+}
+static inline void flush_end(uint64_t mode)
+{
+    _WriteStatusReg(ARM64_FPCR, (__int64)(mode & 0xffffffff));
+    _WriteStatusReg(ARM64_FPSR, (__int64)(mode >> 32));
+}
+#else /* not known for this CPU: subnormals are computed with, and results near them are others */
 static inline uint64_t flush_begin(void)
 {
     return 0;

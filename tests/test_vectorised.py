@@ -16,7 +16,15 @@ CSRC = Path(__file__).parents[1] / "csrc"
 RULES = {row[0] for row in fastopt._core.rules()}
 ISAS = ("baseline", "avx2", "avx512")
 # Those of setup.py.
-FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", f"-I{CSRC}"]
+FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-mprefer-vector-width=256",
+    f"-I{CSRC}",
+]
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="knows the instructions of x86-64"),
@@ -80,8 +88,16 @@ def test_fused_operations_are_found(build):
 
 
 def test_approximations_are_found(build):
-    wrong = disassembly.problems(build("avx2", "-ffast-math", "-mrecip=all"), RULES)
+    # As much of -ffast-math as approximations need: all of it is refused.
+    flags = ["-funsafe-math-optimizations", "-ffinite-math-only", "-fsigned-zeros", "-mrecip=all"]
+    wrong = disassembly.problems(build("avx2", *flags), RULES)
     assert any("adam_f32_avx2: vr" in line for line in wrong)
+
+
+def test_fast_math_is_refused(build, capfd):
+    with pytest.raises(subprocess.CalledProcessError):
+        build("avx2", "-ffast-math")
+    assert "must be compiled without -ffast-math" in capfd.readouterr().err
 
 
 def test_missing_loops_are_found(build):
