@@ -10,6 +10,7 @@ class Settings:
     hyper_names: tuple[str, ...]
     state_names: tuple[str, ...]
     carry_names: tuple[str, ...]
+    together: bool
     catch_up: tuple[str, ...] | None
     def __init__(self, rule: str) -> None: ...
     def order(self, p: Array) -> tuple[int, ...]: ...
@@ -51,7 +52,20 @@ class Table:
         averages: tuple[str, ...],
         structure: list[Any],
         grouped: bool,
-        arena: Array,
+        arenas: list[Array],
+        containers: list[Watched],
+    ) -> None: ...
+    def append(
+        self,
+        names: list[Name],
+        params: list[Array],
+        settings: list[Settings],
+        state: list[list[Array]],
+        carry: list[NDArray[Any]],
+        seen: list[NDArray[Any] | None],
+        structure: list[Any],
+        grouped: bool,
+        arenas: list[Array],
         containers: list[Watched],
     ) -> None: ...
     def step(

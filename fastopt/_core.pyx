@@ -251,9 +251,11 @@ cdef class Settings:
     cdef readonly tuple hyper_names, state_names, carry_names
     cdef readonly tuple catch_up  # the hyperparameters by which it makes up for steps without gradient, or None
     cdef readonly str rule_name
+    cdef readonly bint together  # whether it makes one estimate of all parameters of a group
 
     def __init__(self, str rule):
         self.rule = rule_named(rule)
+        self.together = self.rule.gathers == FASTOPT_TOGETHER
         self.rule_name = rule
         self.hyper_names = names_of(self.rule.hyper)
         self.state_names = names_of(self.rule.state)
@@ -488,6 +490,17 @@ cdef struct Known:
     const void *g
 
 
+cdef void *grown(void *array, Py_ssize_t before, Py_ssize_t count, size_t size) except NULL:
+    """An array of so many zeros, but for the first ones, which are those of the array in whose place it comes."""
+    cdef void *larger = calloc(count, size)
+    if larger == NULL:
+        raise MemoryError
+    if before:
+        memcpy(larger, array, before * size)
+    free(array)
+    return larger
+
+
 tables = WeakSet()  # all there are
 
 
@@ -524,7 +537,7 @@ cdef class Table:
         The structure of each group, as in nest.py.
     grouped : bool
         Whether gradients come as a sequence with one entry per group.
-    arena : numpy.ndarray
+    arenas : list of numpy.ndarray
         The memory the state lives in; gradients must stay clear of it.
     containers : list
         Those in which the user has the parameters, as in nest.py: a step raises where one has come to hold another array.
@@ -532,7 +545,7 @@ cdef class Table:
 
     cdef str owner
     cdef tuple names, params, own  # own: the memory of the state
-    cdef list settings, keep
+    cdef list settings, keep, axes
     cdef list structure
     cdef readonly list containers
     cdef bint grouped, all_named  # all_named: each group is a mapping, so that one mapping can hold all gradients
@@ -540,15 +553,15 @@ cdef class Table:
     cdef fastopt_tensor *tensors
     cdef fastopt_layout **layouts
     cdef Known *known
-    cdef Py_ssize_t *dims
     cdef Span *spans
     cdef Py_ssize_t n_spans
     cdef Span *zeroed  # where the gradients were that have been found fit for zeroing; then room to sort them
     cdef list row_buffers  # of the step at hand
-    cdef bint averaged
+    cdef tuple averages
     cdef bint zeroing  # in the step at hand
     cdef readonly bint catches_up
     cdef tuple bound
+    cdef bint unbound  # whether gradients were bound before parameters were added
     cdef PyThread_type_lock lock
     cdef unsigned long holder  # the thread whose turn it is, 0: nobody's
     cdef int nested  # readers within its turn
@@ -573,39 +586,40 @@ cdef class Table:
         tables.add(self)
 
     def __init__(self, str owner, list names, list params, list settings, list state, list carry,
-                 list seen, tuple averages, list structure, bint grouped, cnp.ndarray arena, list containers):
-        cdef Py_ssize_t i, s, ndims = 0
+                 list seen, tuple averages, list structure, bint grouped, list arenas, list containers):
+        self.owner = owner
+        self.names = self.params = self.own = ()
+        self.settings, self.structure = [], []
+        self.keep, self.axes = [[], [], []], []
+        self.all_named = True
+        self.containers = []
+        self.schedules = {}
+        self.averages = averages
+        self.append(names, params, settings, state, carry, seen, structure, grouped, arenas, containers)
+
+    def append(self, list names, list params, list settings, list state, list carry, list seen, list structure,
+               bint grouped, list arenas, list containers):
+        """Lay out parameters of further groups behind those that there are, which keep all that they have.
+
+        Within a turn, but for the first.  Gradients that were bound have another structure now, and are let go.
+        """
+        cdef Py_ssize_t i, s, before = self.count, count = before + len(params), ndims = 0
         cdef int d
-        cdef cnp.ndarray p
+        cdef cnp.ndarray p, of_axes
         cdef Settings group
         cdef Py_ssize_t *dims
-        self.owner = owner
-        self.names = tuple(names)
-        self.params = tuple(params)
-        self.settings = settings
-        self.structure = structure
-        self.grouped = grouped
-        self.containers = containers
-        self.all_named = all(type(group) is tuple or type(group) is dict for group in structure)
-        self.keep = [state, carry, seen]
-        self.own = (arena, *carry, *[array for array in seen if array is not None])
-        self.schedules = {}
-        self.count = len(params)
         for p in params:
             ndims += 3 * cnp.PyArray_NDIM(p)
-        self.tensors = <fastopt_tensor *>calloc(self.count + 1, sizeof(fastopt_tensor))
-        self.layouts = <fastopt_layout **>calloc(self.count + 1, sizeof(fastopt_layout *))
-        self.known = <Known *>calloc(self.count + 1, sizeof(Known))
-        self.dims = <Py_ssize_t *>calloc(ndims + 1, sizeof(Py_ssize_t))
-        self.zeroed = <Span *>calloc(2 * self.count + 1, sizeof(Span))
-        self.averaged = bool(averages)
-        if not self.zeroed or not self.tensors or not self.layouts or not self.known or not self.dims:
-            raise MemoryError
-        dims = self.dims
-        for i in range(self.count):
+        of_axes = np.zeros(ndims, np.intp)
+        dims = <Py_ssize_t *>cnp.PyArray_DATA(of_axes)
+        self.tensors = <fastopt_tensor *>grown(self.tensors, before, count + 1, sizeof(fastopt_tensor))
+        self.layouts = <fastopt_layout **>grown(self.layouts, before, count + 1, sizeof(fastopt_layout *))
+        self.known = <Known *>grown(self.known, before, count + 1, sizeof(Known))
+        self.zeroed = <Span *>grown(self.zeroed, 0, 2 * count + 1, sizeof(Span))
+        for i in range(len(params)):
             p = params[i]
             group = settings[i]
-            t = &self.tensors[i]
+            t = &self.tensors[before + i]
             t.rule = group.rule
             t.hyper = group.hyper
             t.options = &group.options
@@ -614,7 +628,7 @@ cdef class Table:
             t.step = 1
             for s in range(len(group.state_names)):
                 t.state[s] = cnp.PyArray_DATA(<cnp.ndarray>state[i][s])
-            for name, buffer in zip(averages, state[i][len(group.state_names):]):
+            for name, buffer in zip(self.averages, state[i][len(group.state_names):]):
                 if name == "ema":
                     t.ema = cnp.PyArray_DATA(<cnp.ndarray>buffer)
                 elif name == "swa":
@@ -626,7 +640,7 @@ cdef class Table:
                 self.catches_up = True
                 t.seen = <int64_t *>cnp.PyArray_DATA(<cnp.ndarray>seen[i])
                 t.row_length = t.n // len(seen[i])
-            k = &self.known[i]
+            k = &self.known[before + i]
             k.ndim = cnp.PyArray_NDIM(p)
             k.shape = dims
             k.strides = dims + k.ndim
@@ -640,7 +654,22 @@ cdef class Table:
             for d in range(k.ndim):
                 k.shape[d] = cnp.PyArray_DIM(p, d)
                 k.order[d] = order[d]
-            self.place(i, p)
+            self.place(before + i, p)
+        for whole, part in zip(self.keep, (state, carry, seen)):
+            whole += part
+        self.axes.append(of_axes)
+        self.own += (*arenas, *carry, *[array for array in seen if array is not None])
+        self.names += tuple(names)
+        self.params += tuple(params)
+        self.settings = self.settings + settings
+        self.all_named = self.all_named and all(type(group) is tuple or type(group) is dict for group in structure)
+        self.structure = self.structure + structure
+        self.containers = self.containers + containers
+        self.grouped = grouped
+        self.unbound = self.bound is not None
+        self.bound = None
+        self.count = count
+        memset(&self.tuner, 0, sizeof(fastopt_tuner))  # what steps took is no longer what they take
         self.lay_out_spans()
 
     cdef void place(self, Py_ssize_t i, cnp.ndarray p) noexcept:
@@ -664,7 +693,6 @@ cdef class Table:
         free(self.layouts)
         free(self.tensors)
         free(self.known)
-        free(self.dims)
         free(self.spans)
         free(self.zeroed)
         if self.lock != NULL:
@@ -674,12 +702,12 @@ cdef class Table:
         """The address ranges that gradients must stay clear of, sorted, those that meet joined."""
         cdef uintptr_t low, high
         cdef list found = []
-        free(self.spans)
-        self.n_spans = 0
         for array in (*self.params, *self.own):
             bounds_of(array, &low, &high)
             if low < high:
                 found.append((low, high))
+        free(self.spans)
+        self.n_spans = 0
         self.spans = <Span *>calloc(len(found) + 1, sizeof(Span))
         if not self.spans:
             raise MemoryError
@@ -828,6 +856,9 @@ cdef class Table:
         self.acquire()
         try:
             self.check_own(owner)
+            if len(arrays) != self.count:
+                raise RuntimeError(f"{owner}: no parameters must be added while a call begins, but another thread has added"
+                                   f" some")
             for i, array in enumerate(arrays):
                 if any([share_memory(array, own) for own in self.own]):
                     raise ValueError(f"{owner}: {self.label(i)} must not share memory with the optimizer's state")
@@ -916,8 +947,8 @@ cdef class Table:
         if not k.direct or k.ndim < 1:
             raise ValueError(f"{self.owner}: {self.label(i)} must be C-contiguous with at least one axis to take a"
                              f" RowGrad, got shape {(<object>p).shape} and strides {(<object>p).strides}")
-        if self.averaged or not fastopt_rule_takes_rows(t.rule):
-            what = "averages of the parameters need" if self.averaged else "this rule needs"
+        if self.averages or not fastopt_rule_takes_rows(t.rule):
+            what = "averages of the parameters need" if self.averages else "this rule needs"
             raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be an array, since {what} all of it, got a"
                              f" RowGrad")
         if cnp.PyArray_NDIM(values) < 1 or cnp.PyArray_DIM(values, 0) != count:
@@ -1073,6 +1104,9 @@ cdef class Table:
     cdef Py_ssize_t take_all(self, tuple flat) except -1:
         """Point all descriptors at their gradients; returns the number of elements."""
         cdef Py_ssize_t i, elements = 0
+        if PyTuple_GET_SIZE(flat) != self.count:
+            raise RuntimeError(f"{self.owner}: no parameters must be added while a call begins, but another thread has"
+                               f" added some")
         self.row_buffers = None
         for i in range(self.count):
             self.take(i, <object>PyTuple_GET_ITEM(flat, i))
@@ -1148,7 +1182,8 @@ cdef class Table:
         elif grads is None:
             flat = self.bound
             if flat is None:
-                raise TypeError(f"{self.owner}: gradients must be given, or bound once with bind(), got none")
+                again = " (again, after parameters were added)" if self.unbound else ""
+                raise TypeError(f"{self.owner}: gradients must be given, or bound once with bind(){again}, got none")
         else:
             flat = self.flatten(grads)
         if PyList_GET_SIZE(self.containers):
@@ -1397,21 +1432,17 @@ cdef class Table:
                     self.schedules[settings] = plan
 
     def load(self, list steps, int64_t step_count, list changes, list values):
-        """Set the counts of steps made, hyperparameters, and arrays to values that are known to fit them.
+        """Within a turn, set the counts of steps made, hyperparameters, and arrays to values that are known to fit them.
 
         No Python code runs on the way, so that nothing can interrupt it.
         """
         cdef Py_ssize_t i
-        self.acquire()
-        try:
-            self.adopt(changes)
-            for i in range(self.count):
-                self.tensors[i].step = <int64_t>steps[i] + 1
-            self.step_count = step_count
-            for array, value in values:
-                array[...] = value
-        finally:
-            self.release()
+        self.adopt(changes)
+        for i in range(self.count):
+            self.tensors[i].step = <int64_t>steps[i] + 1
+        self.step_count = step_count
+        for array, value in values:
+            array[...] = value
 
 
 # ---- The functional form ----

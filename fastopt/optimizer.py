@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict
+from warnings import warn
 
 import numpy as np
 
@@ -25,7 +26,9 @@ from .parameters import (
     check_hyper,
     check_names,
     check_number,
+    group_hyper,
     is_schedule,
+    passed_schedules,
     places_of,
     restored,
     saved,
@@ -123,12 +126,13 @@ class Stepping:
     _names: list[Name]
     _structure: list[Any]
     _grouped: bool
-    _arena: Array
+    _arenas: list[Array]
+    _accumulator: _core.Table | None
 
     def _configure(self, options: dict[str, Any]) -> None:
         """Have the table make its steps with these options, which are known to be valid."""
         self._options = options
-        self._accumulator: _core.Table | None = None
+        self._accumulator = None
         self._table.num_threads = options["num_threads"] or 0
         self._table.check_finite = options["nonfinite"] != "propagate"
         self._table.skip_nonfinite = options["nonfinite"] == "skip"
@@ -237,26 +241,33 @@ class Stepping:
             self._accumulator.discard()
 
     def _new_accumulator(self) -> _core.Table:
-        count = len(self._arrays)
-        orders = [_core.order_of(array) for array in self._arrays]
-        _, buffers = lay_out_state(self._arrays, [[array.shape] for array in self._arrays], orders)
+        table = _core.Table(f"{type(self).__name__}.accumulate", [], [], [], [], [], [], (), [], self._grouped, [], [])
+        self._gather(table, self._names, self._arrays, self._structure, self._grouped)
+        return table
+
+    def _gather(
+        self, accumulator: _core.Table, names: list[Name], arrays: list[Array], structure: list[Any], grouped: bool
+    ) -> None:
+        """Have an accumulator gather the gradients of these parameters too."""
+        orders = [_core.order_of(array) for array in arrays]
+        _, buffers = lay_out_state(arrays, [[array.shape] for array in arrays], orders)
         # sum = sum + g is a step of SGD along the gradient.
         adding = _core.Settings("sgd")
         adding.set({"lr": 1.0}, {**_NO_OPTIONS, "maximize": True})
-        return _core.Table(
-            f"{type(self).__name__}.accumulate",
-            self._names,
-            [buffer for (buffer,) in buffers],
-            [adding] * count,
-            [[] for _ in buffers],
-            [np.zeros(0) for _ in buffers],
-            [None] * count,
-            (),
-            self._structure,
-            self._grouped,
-            self._arena,
-            [],
-        )
+        none = np.zeros(0)
+        with accumulator:
+            accumulator.append(
+                names,
+                [buffer for (buffer,) in buffers],
+                [adding] * len(arrays),
+                [[] for _ in arrays],
+                [none] * len(arrays),
+                [None] * len(arrays),
+                structure,
+                grouped,
+                self._arenas,
+                [],
+            )
 
     def _step_accumulated(self, grads: Grads, changes: OneStep) -> None:
         label = f"{type(self).__name__}.step"
@@ -474,7 +485,7 @@ class Optimizer(Stepping):
                 f" got {brief(lookahead)}"
             )
         grouped, given = split_groups(label, params, hyper)
-        self._lay_out(grouped, given, [None] * len(given), options)
+        self._lay_out(grouped, given, [None] * len(given), options, hyper)
 
     def _lay_out(
         self,
@@ -482,6 +493,7 @@ class Optimizer(Stepping):
         given: list[Given],
         rules: list[str | None],
         options: dict[str, Any],
+        defaults: dict[str, Any],
         step_count: int = 0,
         containers: list[Watched] | None = None,
     ) -> None:
@@ -490,94 +502,123 @@ class Optimizer(Stepping):
         `rules` names those that the hyperparameters no longer tell, and `containers` are those in which the user has
         the arrays, where they are not those in which the arrays are given.
         """
-        label = type(self).__name__
-        self._grouped = grouped
-        self._structure: list[Any] = []
-        self._names: list[Name] = []
-        self._members: list[list[Name]] = []
-        groups: list[Group] = []
-        arrays: list[Array] = []
-        initial: list[dict[str, float]] = []
-        averages = tuple(name for name, option in AVERAGES.items() if options[option] is not None)
         start, every = options["swa"] or (0, 0)
         steps, rate = options["lookahead"] or (0, 0)
         in_c = {**_NO_OPTIONS, "ema_decay": options["ema_decay"] or 0.0, "swa_start": start, "swa_every": every}
-        in_c |= {"lookahead_every": steps, "lookahead_rate": rate}
-        for i, ((group_params, hyper, _), rule) in enumerate(zip(given, rules, strict=True)):
-            structure, names, group_arrays = members(self._where(i), group_params, len(arrays))
-            group_label = f"{label}: groups[{i}]" if grouped else label
-            group = Group(type(self), group_label, group_arrays, hyper, in_c, rule, step_count)
-            self._structure.append(structure)
-            self._names += names
-            self._members.append(names)
+        self._in_c = in_c | {"lookahead_every": steps, "lookahead_rate": rate}
+        self._options = options
+        self._defaults = defaults  # of groups that are added
+        self._accumulator = None
+        self._structure: list[Any] = []
+        self._names: list[Name] = []
+        self._members: list[list[Name]] = []
+        self._arrays: list[Array] = []
+        self._arenas: list[Array] = []
+        #: The groups' parameters and hyperparameters, which can be set here.
+        self.groups: tuple[Group, ...] = ()
+        #: Each parameter's state arrays, by its name and by the letter of the paper.
+        self.state: dict[Name, dict[str, Array]] = Fixed()
+        label = type(self).__name__
+        averages = self._averages_kept()
+        self._table = _core.Table(f"{label}.step", [], [], [], [], [], [], averages, [], grouped, [], [])
+        wheres = [f"{label}: params" + (f'[{i}]["params"]' if grouped else "") for i in range(len(given))]
+        self._append(label, grouped, wheres, given, rules, step_count, containers)
+        if not self._arrays:
+            raise ValueError(f"{label}: params must hold at least one array, got none")
+        self._configure(options)
+
+    def _averages_kept(self) -> tuple[str, ...]:
+        """Return the averages that state has room for, whatever the rule."""
+        return tuple(name for name, option in AVERAGES.items() if self._options[option] is not None)
+
+    def _append(
+        self,
+        label: str,
+        grouped: bool,
+        wheres: list[str],
+        given: list[Given],
+        rules: list[str | None],
+        step_count: int,
+        containers: list[Watched] | None = None,
+    ) -> None:
+        """Check further groups, then lay out their state and have the table step them too; an error changes nothing."""
+        averages = self._averages_kept()
+        all_structures: list[Any] = []
+        all_names: list[Name] = []
+        all_members: list[list[Name]] = []
+        groups: list[Group] = []
+        arrays: list[Array] = []
+        initial: list[dict[str, float]] = []
+        for i, (where, (group_params, hyper, _), rule) in enumerate(zip(wheres, given, rules, strict=True)):
+            structure, names, group_arrays = members(where, group_params, len(self._arrays) + len(arrays))
+            group_label = _label_of_group(type(self), len(self.groups) + i, grouped)
+            group = Group(type(self), group_label, group_arrays, hyper, self._in_c, rule, step_count)
+            all_structures.append(structure)
+            all_names += names
+            all_members.append(names)
             groups.append(group)
             arrays += group_arrays
             initial += [self._initial_state(at(group, step_count))] * len(names)
 
-        #: The groups' parameters and hyperparameters, which can be set here.
-        self.groups = tuple(groups)
-        if not arrays:
-            raise ValueError(f"{label}: params must hold at least one array, got none")
-        check_names(label, self._names)
-        self._check_arrays(label, arrays)
-        for group in self.groups:
+        names = self._names + all_names
+        check_names(label, names)
+        self._check_arrays(
+            label, names, [array for group in self.groups for array in group["params"]] + arrays, len(self._names)
+        )
+        for group in groups:
             group.check_unscheduled(group)
-            if options["catch_up"]:
+            if self._options["catch_up"]:
                 group.check_catch_up(group)
         if containers is None:
-            containers = watched(places_of(given, self._structure, self._members))
+            containers = watched(places_of(given, all_structures, all_members))
 
-        self._arrays = [np.asarray(array) for array in arrays]  # whatever a subclass says of itself
-        of_arrays = iter(self._arrays)
-        settings = [group.settings_of(next(of_arrays)) for group in self.groups for _ in group["params"]]
+        plain_arrays = [np.asarray(array) for array in arrays]  # whatever a subclass says of itself
+        of_arrays = iter(plain_arrays)
+        settings = [group.settings_of(next(of_arrays)) for group in groups for _ in group["params"]]
         orders = [s.order(array) for s, array in zip(settings, arrays, strict=True)]
         shapes = [
-            s.shapes(array) + [array.shape] * len(averages) for s, array in zip(settings, self._arrays, strict=True)
+            s.shapes(array) + [array.shape] * len(averages) for s, array in zip(settings, plain_arrays, strict=True)
         ]
-        arena, state = lay_out_state(self._arrays, shapes, orders)
+        arena, state = lay_out_state(plain_arrays, shapes, orders)
         none = np.zeros(0)
         carry = [np.zeros(len(s.carry_names)) if s.carry_names else none for s in settings]
-        self._arena = arena
         by_name: dict[Name, dict[str, Array]] = {}
-        rows = zip(self._names, self._arrays, settings, state, carry, initial, strict=True)
+        rows = zip(all_names, plain_arrays, settings, state, carry, initial, strict=True)
         for name, array, s, buffers, numbers, values in rows:
             letters = dict(zip((*s.state_names, *averages), buffers, strict=True))
             letters |= {key: numbers[i, ...] for i, key in enumerate(s.carry_names)}
-            if options["catch_up"]:
+            if self._options["catch_up"]:
                 letters["seen"] = np.zeros(len(array), np.int64)
             for letter, value in values.items():
                 letters[letter][...] = value
             for average in {"ema", "slow"} & set(averages):
                 letters[average][...] = array
             by_name[name] = Fixed(letters)
-        #: Each parameter's state arrays, by its name and by the letter of the paper.
-        self.state: dict[Name, dict[str, Array]] = Fixed(by_name)
-        self._table = _core.Table(
-            f"{label}.step",
-            self._names,
-            arrays,
-            settings,
-            state,
-            carry,
-            [self.state[name].get("seen") for name in self._names],
-            averages,
-            self._structure,
-            grouped,
-            arena,
-            containers,
+        seen = [by_name[name].get("seen") for name in all_names]
+        self._table.append(
+            all_names, arrays, settings, state, carry, seen, all_structures, grouped, [arena], containers
         )
-        for group in self.groups:
+        if self._accumulator is not None:
+            self._gather(self._accumulator, all_names, plain_arrays, all_structures, grouped)
+        self._grouped = grouped
+        dict.update(self.state, by_name)
+        self._structure = self._structure + all_structures
+        self._members = self._members + all_members
+        self._names = self._names + all_names
+        self._arrays += plain_arrays
+        self._arenas = [*self._arenas, arena]
+        self.groups = (*self.groups, *groups)
+        for group in groups:
             group.attach(self._table)
-        self._configure(options)
 
-    def _where(self, i: int) -> str:
-        """Return what messages call the parameters of a group."""
-        return f"{type(self).__name__}: params" + (f'[{i}]["params"]' if self._grouped else "")
+    def _is_state(self, value: Array) -> bool:
+        """Return whether an array may be of the state of this optimizer."""
+        return any(np.may_share_memory(value, arena) for arena in self._arenas)
 
-    def _check_arrays(self, label: str, arrays: list[Array]) -> None:
-        """Raise TypeError or ValueError unless these can be the parameters, in the order of their names."""
-        labels = [f"{label}: {describe(name)}" for name in self._names]
-        for text, array in zip(labels, arrays, strict=True):
+    def _check_arrays(self, label: str, names: list[Name], arrays: list[Array], kept: int = 0) -> None:
+        """Raise TypeError or ValueError unless these can be the parameters; the first, so many, already are."""
+        labels = [f"{label}: {describe(name)}" for name in names]
+        for text, array in list(zip(labels, arrays, strict=True))[kept:]:
             _core.check_parameter(text, array)
             self._check_array(text, array)
         _core.check_disjoint(labels, arrays)
@@ -657,7 +698,7 @@ class Optimizer(Stepping):
                     f"{label}: {describe(name)} must have shape {array.shape} and dtype {array.dtype}, got"
                     f" {new.shape} and {new.dtype}"
                 )
-        self._check_arrays(label, arrays)
+        self._check_arrays(label, self._names, arrays)
         of_groups = iter(arrays)
         changes = [(group, tuple(next(of_groups) for _ in group["params"])) for group in self.groups]
         if self._options["catch_up"]:
@@ -671,6 +712,90 @@ class Optimizer(Stepping):
         if not self._options["catch_up"]:
             raise ValueError(f"{type(self).__name__}: catch_up() is there with the option catch_up=True, got False")
         self._table.catch_up()
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add a group of parameters: they are stepped with the others from now on.
+
+        ::
+
+            opt.add_param_group({"params": {"head.w": w}, "lr": 1e-2})
+
+        Parameters
+        ----------
+        group : mapping
+            "params" and any hyperparameter in which the group differs from the values that the optimizer was made with.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what a group cannot be made of, and for parameters that have a name or memory of one that is there.
+            Nothing has been changed then.
+
+        Notes
+        -----
+        Its parameters begin with their own step 1, while schedules go by `step_count`, as those of all groups:
+        ``fastopt.schedules.shift(schedule, opt.step_count)`` is one that begins now.  Parameters without names are
+        numbered on.  From now on gradients come as a sequence with one entry per group, or in one mapping where all
+        groups are mappings; arrays given to `bind` before are let go.  Micro-batches that were accumulated are kept.
+        """
+        label = f"{type(self).__name__}.add_param_group"
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(f'{label}: group must be a mapping with "params", got {brief(group)}')
+        given: list[Given] = [(group["params"], group_hyper(f"{label}: group", group, self._defaults), group)]
+        self._table.check_turn()
+        with self._table:
+            self._table.check_own(label)
+            self._append(label, True, [f'{label}: group["params"]'], given, [None], self._table.step_count)
+            self.groups[0].rename(_label_of_group(type(self), 0, True))
+            self.groups[0].attach(self._table)
+            passed = passed_schedules([(self.groups[-1], group)], self._table.step_count)
+        if passed:
+            warn(passed, UserWarning, stacklevel=2)
+
+    def reset(self, names: Name | Iterable[Name] | None = None) -> None:
+        """Forget the state of all parameters, or of some: moments, averages and steps are as before the first one.
+
+        Parameters
+        ----------
+        names : name or iterable of names, optional
+            Which parameters; by default all of them, and `step_count` then is 0, so that schedules begin anew.  With
+            names it stays, and so do schedules.
+
+        Raises
+        ------
+        ValueError
+            For a name that no parameter has, and for some parameters of a group of all of which a rule (`Prodigy`)
+            makes one estimate.  Nothing has been changed then.
+
+        Notes
+        -----
+        Parameters and hyperparameters stay as they are, as does what `accumulate` has gathered.
+        """
+        label = f"{type(self).__name__}.reset"
+        chosen = set(self._names if names is None else [names] if isinstance(names, (str, int)) else names)
+        if unknown := chosen - set(self._names):
+            raise ValueError(f"{label}: names must be those of parameters, got {brief(next(iter(unknown)))}")
+        self._table.check_turn()
+        with self._table:
+            self._table.check_own(label)
+            step_count = 0 if names is None else self._table.step_count
+            values: list[tuple[Array, Any]] = []
+            for group, of_group in zip(self.groups, self._members, strict=True):
+                left = [name for name in of_group if name not in chosen]
+                if group.settings.together and 0 < len(left) < len(of_group):
+                    raise ValueError(
+                        f"{label}: names must have all parameters of a group, of all of which this rule makes one"
+                        f" estimate, but {describe(left[0])} is missing"
+                    )
+                initial = self._initial_state(at(group, step_count))
+                for name, array in zip(of_group, group["params"], strict=True):
+                    if name in chosen:
+                        for letter, buffer in self.state[name].items():
+                            values.append((buffer, array if letter in ("ema", "slow") else initial.get(letter, 0)))
+            if self._table.catches_up:
+                self._table.catch_up_in_turn()  # what rows have missed is of steps that were made
+            steps = [0 if name in chosen else t for name, t in zip(self._names, self._table.steps(), strict=True)]
+            self._table.load(steps, step_count, [], values)
 
     @property
     def ema(self) -> dict[Name, Array]:
@@ -758,16 +883,23 @@ class Optimizer(Stepping):
             self._table.swapped = None
 
     @property
-    def lr(self) -> float:
-        """The learning rate of the next step; setting it, to a number or a schedule, sets that of every group."""
-        rates = [rate(self.step_count) if is_schedule(rate := group["lr"]) else rate for group in self.groups]
-        if any(rate != rates[0] for rate in rates):
-            raise ValueError(f"{type(self).__name__}: lr must be the same in all groups to be read here, got {rates}")
-        return rates[0]  # type: ignore[no-any-return]
+    def lr(self) -> float | tuple[float, ...]:
+        """The learning rate of the next step, or where groups differ a tuple of theirs.
+
+        Setting it, to a number or a schedule, sets that of every group; a tuple or list has one for each.
+        """
+        rates = tuple(rate(self.step_count) if is_schedule(rate := group["lr"]) else rate for group in self.groups)
+        return rates if any(rate != rates[0] for rate in rates) else rates[0]
 
     @lr.setter
-    def lr(self, value: Number) -> None:
-        set_hyper(self._table, [(group, {"lr": value}) for group in self.groups])
+    def lr(self, value: Number | Sequence[Number]) -> None:
+        values = value if isinstance(value, (tuple, list)) else [value] * len(self.groups)
+        if len(values) != len(self.groups):
+            raise ValueError(
+                f"{type(self).__name__}: lr must be one for all of the {len(self.groups)} groups or one for each,"
+                f" got {brief(value)}"
+            )
+        set_hyper(self._table, [(group, {"lr": rate}) for group, rate in zip(self.groups, values, strict=True)])
 
     # Save and load.
 
@@ -850,7 +982,7 @@ class Optimizer(Stepping):
                         f" got {value.shape} and {value.dtype}"
                     )
                 # What is given may be our own state, in another order.
-                values.append((array, value.copy() if np.may_share_memory(value, self._arena) else value))
+                values.append((array, value.copy() if self._is_state(value) else value))
                 if key == "seen" and value.size and not 0 <= value.min() <= value.max() <= steps[-1]:
                     found = f"{value.min()} to {value.max()}"
                     raise ValueError(
@@ -859,7 +991,8 @@ class Optimizer(Stepping):
 
         for restore in restorers:
             restore()
-        self._table.load(steps, step_count, changes, values)
+        with self._table:
+            self._table.load(steps, step_count, changes, values)
 
     def _carry_names(self) -> list[tuple[str, ...]]:
         """Return the names of the carried numbers of each parameter."""
@@ -878,6 +1011,7 @@ class Optimizer(Stepping):
             "rules": [group.settings.rule_name for group in self.groups],
             "hyper": [{key: value for key, value in group.items() if key != "params"} for group in self.groups],
             "options": {**self._options, "num_threads": self.num_threads},
+            "defaults": self._defaults,
             "skipped_steps": self.skipped_steps,
             "state_dict": self.state_dict(),
         }
@@ -888,7 +1022,15 @@ class Optimizer(Stepping):
             (params, hyper, None) for params, hyper in zip(state["params"], state["hyper"], strict=True)
         ]
         containers = [one for one in state["containers"] if holds(one)]
-        self._lay_out(state["grouped"], given, state["rules"], state["options"], saved_state["step_count"], containers)
+        self._lay_out(
+            state["grouped"],
+            given,
+            state["rules"],
+            state["options"],
+            state["defaults"],
+            saved_state["step_count"],
+            containers,
+        )
         self.load_state_dict(saved_state)
         self._table.skipped_steps = state["skipped_steps"]
 
@@ -897,6 +1039,11 @@ class Optimizer(Stepping):
         for group in self.groups:
             lines.append("  " + ", ".join(f"{key}={value!r}" for key, value in group.items() if key != "params"))
         return "\n".join(lines) + ")"
+
+
+def _label_of_group(rule_class: type[Optimizer], i: int, grouped: bool) -> str:
+    """Return the words by which messages name a group."""
+    return f"{rule_class.__name__}: groups[{i}]" if grouped else rule_class.__name__
 
 
 def _entries(label: str, what: str, given: Any, names: Sequence[Any]) -> dict[Any, Any]:

@@ -281,14 +281,18 @@ class Group(Fixed):
         self._options = options
         self._table: _core.Table | None = None
         self._class = rule_class
-        self._label = label
-        self.what = f"{label}: hyperparameters can be set, but not added or removed"
+        self.rename(label)
         now = self._at(hyper, step_count)
         self.settings = _core.Settings(rule or self._rule(hyper))
         self._of_vectors = (
             _core.Settings(f"{self.settings.rule_name}_vector") if rule_class._matrices else self.settings
         )
         super().__init__(with_schedules(plain(now), hyper), params=tuple(arrays))
+
+    def rename(self, label: str) -> None:
+        """Have messages name the group so."""
+        self._label = label
+        self.what = f"{label}: hyperparameters can be set, but not added or removed"
 
     def settings_of(self, array: Array) -> _core.Settings:
         """Return what the C core reads for an array of this group."""
@@ -505,11 +509,16 @@ def split_groups(label: str, params: Params, hyper: Mapping[str, Any]) -> tuple[
     for i, group in enumerate(params):
         if not is_group(group):
             raise TypeError(f'{label}: params[{i}] must be a mapping with "params", as others are, got {brief(group)}')
-        unknown = [key for key in group if key != "params" and key not in hyper]
-        if unknown:
-            raise ValueError(f"{label}: params[{i}] can override {', '.join(hyper)}, got {brief(unknown[0])}")
-        groups.append((group["params"], {key: group.get(key, default) for key, default in hyper.items()}, group))
+        groups.append((group["params"], group_hyper(f"{label}: params[{i}]", group, hyper), group))
     return True, groups
+
+
+def group_hyper(where: str, group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters of a group: its own, and for the others the defaults."""
+    unknown = [key for key in group if key != "params" and key not in defaults]
+    if unknown:
+        raise ValueError(f"{where} can override {', '.join(defaults)}, got {brief(unknown[0])}")
+    return {key: group.get(key, default) for key, default in defaults.items()}
 
 
 def check_names(label: str, names: Sequence[Name]) -> None:

@@ -1782,7 +1782,7 @@ class Muon(Optimizer):
 
     _decoupled = True
     _parts: ClassVar = {"ns_coefficients": ("ns_coefficient",) * 3}
-    _directions: list[Array]
+    _directions: tuple[Array, ...] = ()
 
     def __init__(
         self,
@@ -1825,9 +1825,10 @@ class Muon(Optimizer):
                 f" their own, such as AdamW"
             )
 
-    def _lay_out(self, *args: Any, **kwargs: Any) -> None:
-        super()._lay_out(*args, **kwargs)
-        self._directions = [dict.pop(arrays, "u") for arrays in self.state.values()]  # of one step, so no state
+    def _append(self, *args: Any, **kwargs: Any) -> None:
+        super()._append(*args, **kwargs)
+        new = list(self.state.values())[len(self._directions) :]
+        self._directions += tuple(dict.pop(arrays, "u") for arrays in new)  # of one step, so no state
         self._table.between = WeakMethod(self._orthogonalize)  # the table is not to keep the optimizer alive
 
     def _orthogonalize(self, used: list[int], step_count: int) -> None:

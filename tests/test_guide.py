@@ -37,6 +37,8 @@ def test_what_the_guide_says(page):
     assert len(page["ax"].lines) == 2
     assert page["saved"]["groups"][0]["lr"]["state"] == [page["plateau"].state_dict()]
     assert page["plateau"].best == 0.7
+    assert page["grown"]._table.steps() == [0, 1]
+    assert page["grown"].lr[0] == 0.1 > page["grown"].lr[1]
     assert (page["ema"] < 1).all()
     assert (page["ema"] > page["mean"]).all()
     assert page["layers"].step_count == 1
