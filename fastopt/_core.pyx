@@ -1541,7 +1541,9 @@ cdef class Kernel:
                     break
             else:
                 if name not in self.keywords:
-                    raise TypeError(f"{self.name}: keywords must be among {', '.join(self.keywords)}, got {name}")
+                    from .parameters import nearest
+                    raise TypeError(f"{self.name}: keywords must be among {', '.join(self.keywords)}, got"
+                                    f" {name}{nearest(name, self.keywords)}")
                 k = self.keywords.index(name)
             given[k] = values[i]
         for k in range(self.n_hyper + 1):
@@ -1563,7 +1565,8 @@ cdef class Kernel:
         cdef fastopt_extent extent
         cdef fastopt_status status
         if n != 2 + self.n_state + self.n_carry:
-            raise TypeError(f"{self.name}: buffers must be {', '.join(self.buffers)}, got {n} of them")
+            raise TypeError(f"{self.name}: buffers must be {', '.join(self.buffers)}, got {n} of them"
+                            f" (what comes after them is given by name)")
         self.sort(arguments + n, names, given)
         for i in range(self.n_hyper):
             self.number(i, given[i], &hyper[i])

@@ -28,6 +28,7 @@ from .parameters import (
     check_number,
     group_hyper,
     is_schedule,
+    nearest,
     passed_schedules,
     places_of,
     restored,
@@ -38,7 +39,7 @@ from .parameters import (
 from .threads import check_threads
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
 Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any] | None
 
@@ -298,8 +299,10 @@ class Stepping:
         """Return those of these options of a step that are given, as Python's own values, or raise."""
         unknown = set(changes) - set(OneStep.__annotations__)
         if unknown:
-            known = ", ".join(OneStep.__annotations__)
-            raise TypeError(f"{label}: options of one step are {known}, got {', '.join(sorted(unknown))}")
+            known, first = list(OneStep.__annotations__), min(unknown)
+            raise TypeError(
+                f"{label}: options of one step are {', '.join(known)}, got {first!r}{nearest(first, known)}"
+            )
         given: dict[str, Any] = {}
         for key in PER_STEP:
             value = changes.get(key)
@@ -346,6 +349,12 @@ class Stepping:
     def num_threads(self) -> int | None:
         """Threads of a step, or None where the optimizer chooses."""
         return self._table.num_threads or None
+
+
+def is_handed_on(parameter: inspect.Parameter, own: Mapping[str, Any]) -> bool:
+    """Return whether an argument of a base class is an option that is handed on to it."""
+    by_name = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    return by_name and parameter.name not in own and parameter.name not in ("params", "hyper")
 
 
 class Optimizer(Stepping):
@@ -424,12 +433,25 @@ class Optimizer(Stepping):
     _told_by: ClassVar[tuple[str, ...]] = ()  # the hyperparameters by which p tells them, the first of several
 
     def __init_subclass__(cls) -> None:
-        """Show the shared options in the signature of each rule."""
+        """Show the options that a class hands on in its signature: those that all share, or those of its base."""
         own = inspect.signature(cls.__init__).parameters
-        shared = inspect.signature(Optimizer.__init__).parameters
-        parameters = [p for name, p in own.items() if name not in ("self", "shared")]
-        parameters += [p for name, p in shared.items() if p.kind is p.KEYWORD_ONLY and name not in own]
+        parameters = [p for name, p in own.items() if name != "self" and p.kind is not p.VAR_KEYWORD]
+        if len(parameters) + 1 < len(own):
+            base = inspect.signature(Optimizer.__init__ if "shared" in own else cls.__mro__[1]).parameters
+            parameters += [p.replace(kind=p.KEYWORD_ONLY) for p in base.values() if is_handed_on(p, own)]
         cls.__signature__ = inspect.Signature(parameters)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Raise TypeError for hyperparameters that are given by position."""
+        takes = inspect.signature(cls).parameters.values()
+        positional = [p.name for p in takes if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if len(args) > len(positional) and not any(p.kind is p.VAR_POSITIONAL for p in takes):
+            by_name = ", ".join(p.name for p in takes if p.name not in positional)
+            raise TypeError(
+                f"{cls.__name__}: what comes after {', '.join(positional)} must be given by name, one of {by_name}, got"
+                f" {brief(args[len(positional)])} by position"
+            )
+        return super().__new__(cls)
 
     __signature__: ClassVar[inspect.Signature]
 
@@ -451,8 +473,12 @@ class Optimizer(Stepping):
         swa: tuple[int, int] | None = None,
         lookahead: tuple[int, float] | None = None,
         catch_up: bool = False,
+        **unknown: Any,
     ) -> None:
         label = type(self).__name__
+        for key in unknown:
+            takes = list(inspect.signature(type(self)).parameters)
+            raise TypeError(f"{label}: arguments are {', '.join(takes)}, got {key!r}{nearest(key, takes)}")
         form: Any = weight_decay_form
         if form is None:
             form = "own" if self._own_decay else "decoupled" if self._decoupled else "l2"

@@ -31,6 +31,14 @@ PARTS = {"betas": ("beta1", "beta2"), "etas": ("eta_minus", "eta_plus"), "step_s
 DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
 
 
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """Return a question after the name that was meant, if one is much like this."""
+    from difflib import get_close_matches  # only those who mistype pay for it
+
+    found = get_close_matches(name.lower(), list(names), 1) if isinstance(name, str) else []
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
 def first_of(value: Any) -> Any:
     """Return the first of several numbers, or the only one."""
     return value[0] if isinstance(value, tuple) else value
@@ -308,7 +316,8 @@ class Group(Fixed):
         after = self._hyper()
         for key in changes:
             if key not in after:
-                raise ValueError(f"{self._label}: what can be set is {', '.join(after)}, got {brief(key)}")
+                what = f"{', '.join(after)}, got {brief(key)}{nearest(key, after)}"
+                raise ValueError(f"{self._label}: what can be set is {what}")
         after |= changes
         now = self._at(after, self._step_count if step_count is None else step_count)
         changed = [key for key, value in changes.items() if value != self[key]]
@@ -517,7 +526,8 @@ def group_hyper(where: str, group: Mapping[str, Any], defaults: Mapping[str, Any
     """Return the hyperparameters of a group: its own, and for the others the defaults."""
     unknown = [key for key in group if key != "params" and key not in defaults]
     if unknown:
-        raise ValueError(f"{where} can override {', '.join(defaults)}, got {brief(unknown[0])}")
+        what = f"{', '.join(defaults)}, got {brief(unknown[0])}{nearest(unknown[0], defaults)}"
+        raise ValueError(f"{where} can override {what}")
     return {key: group.get(key, default) for key, default in defaults.items()}
 
 

@@ -1,0 +1,110 @@
+"""How arguments are given: hyperparameters by name, and errors that say which name was meant."""
+
+import copy
+import inspect
+import pickle
+import re
+
+import numpy as np
+import pytest
+from cases import DEFAULTS
+
+import fastopt
+
+CLASSES = [getattr(fastopt, name) for name in DEFAULTS]
+
+
+def positional(cls):
+    return [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_hyperparameters_after_lr_are_given_by_name(cls):
+    """A call by position means what it means in torch, or is refused: there, the third argument is often another."""
+    by_position = ["params", "lr", "momentum"] if cls is fastopt.SGD else ["params", "lr"]
+    assert positional(cls) == by_position
+    cls(np.ones((2, 2)), *[0.5] * (len(by_position) - 1))
+    names = f"{cls.__name__}: what comes after {', '.join(by_position)} must be given by name, one of "
+    with pytest.raises(TypeError, match=rf"^{names}.*weight_decay.*, got 0\.25 by position$"):
+        cls(np.ones((2, 2)), *[0.5] * (len(by_position) - 1), 0.25)
+
+
+def test_a_call_of_torch_by_position():
+    with pytest.raises(
+        TypeError, match=r"RMSprop: what comes after params, lr must be given by name, one of alpha, eps"
+    ):
+        fastopt.RMSprop(np.ones(3), 0.01, 0.99, 1e-8, 0.1)  # 0.1 is torch's weight decay
+    assert fastopt.SGD(np.ones(3), 0.1, 0.9).groups[0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_mistyped_keyword(cls):
+    for wrong, meant in (("weigth_decay", "weight_decay"), ("clipnorm", "clip_norm"), ("LR", "lr")):
+        with pytest.raises(
+            TypeError, match=rf"^{cls.__name__}: arguments are params, lr, .*, got '{wrong}'; did you mean '{meant}'\?$"
+        ):
+            cls(np.ones((2, 2)), **{wrong: 0.5})
+    with pytest.raises(TypeError, match=rf"^{cls.__name__}: arguments are .*, got 'zzz'$"):
+        cls(np.ones((2, 2)), zzz=1)
+
+
+STEPPED = fastopt.Adam({"w": np.ones(3)})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fastopt.Adam([{"params": np.ones(3), "Lr": 1}]), "params[0] can override lr, betas, eps, "),
+        (lambda: fastopt.Adam([{"params": np.ones(3), "beta": 1}]), "got 'beta'; did you mean 'betas'?"),
+        (lambda: STEPPED.step({"w": np.ones(3)}, clipnorm=1), "step: options of one step are grad_scale, clip_norm, "),
+        (lambda: STEPPED.step({"w": np.ones(3)}, clipnorm=1), "got 'clipnorm'; did you mean 'clip_norm'?"),
+        (lambda: STEPPED.step_one("w", np.ones(3), clipvalue=1), "got 'clipvalue'; did you mean 'clip_value'?"),
+        (lambda: STEPPED.groups[0].update(amsgrd=True), "what can be set is lr, betas, eps, amsgrad, "),
+        (lambda: STEPPED.groups[0].update(amsgrd=True), "got 'amsgrd'; did you mean 'amsgrad'?"),
+        (
+            lambda: fastopt.kernels.sgd(np.ones(1), np.ones(1), step=1, lr=1.0, maximise=True),
+            "sgd: keywords must be among",
+        ),
+        (
+            lambda: fastopt.kernels.sgd(np.ones(1), np.ones(1), step=1, lr=1.0, maximise=True),
+            "did you mean 'maximize'?",
+        ),
+        (
+            lambda: fastopt.kernels.sgd(np.ones(1), np.ones(1), 0.1),
+            "buffers must be p, g, got 3 of them (what comes after",
+        ),
+    ],
+)
+def test_other_names(call, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        call()
+    assert STEPPED.step_count == 0
+
+
+class Boosted(fastopt.Adam):
+    """What a user may derive."""
+
+    def __init__(self, params, boost=1.0, **others):
+        super().__init__(params, lr=0.1 * boost, **others)
+
+
+class AsTheyCome(fastopt.SGD):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+def test_a_class_of_the_user():
+    """It takes its own arguments, hands on the others, and errors name it."""
+    opt = Boosted(np.ones(3), 2.0, betas=(0.5, 0.5), clip_norm=1.0)
+    opt.step(np.ones(3))
+    assert opt.groups[0]["betas"] == (0.5, 0.5)
+    assert {"params", "boost", "betas", "clip_norm"} <= set(inspect.signature(Boosted).parameters)
+    with pytest.raises(
+        TypeError, match=r"^Boosted: arguments are params, boost, .*, got 'beta'; did you mean 'betas'\?$"
+    ):
+        Boosted(np.ones(3), beta=1)
+    with pytest.raises(TypeError, match=r"^Boosted: what comes after params, boost must be given by name"):
+        Boosted(np.ones(3), 1.0, 0.9)
+    assert AsTheyCome(np.ones(3), 0.1, 0.9).groups[0]["momentum"] == 0.9
+    for other in (copy.copy(opt), copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+        assert other.groups[0]["lr"] == opt.groups[0]["lr"]
