@@ -41,6 +41,7 @@ typedef struct job {
     fastopt_tensor *tensors;
     ptrdiff_t count, elements;
     int gathers;        /* whether some rule does */
+    int seen;           /* whether rows of some tensor note the steps that they meet */
     ptrdiff_t matrices; /* tensors that have tiles */
     int made;           /* gathering passes so far */
     int threads;
@@ -316,7 +317,7 @@ static fastopt_status check(const fastopt_tensor *tensors, ptrdiff_t count)
                 return FASTOPT_BAD_TENSOR;
         if (t->rule->carry[0] && !t->carry)
             return FASTOPT_BAD_TENSOR;
-        if (!valid_buffers(t) || !valid_shape(t))
+        if (!valid_buffers(t) || !valid_shape(t) || (t->decays && !fastopt_valid_decays(t)))
             return FASTOPT_BAD_TENSOR;
         if ((t->hyper != hyper || t->rule != rule) && !valid_hyper(t))
             return FASTOPT_BAD_HYPER;
@@ -333,7 +334,8 @@ static fastopt_status check(const fastopt_tensor *tensors, ptrdiff_t count)
 static int same_scalars(const fastopt_tensor *t, const fastopt_tensor *before, const double *carry)
 {
     if (!before || t->rule->gathers >= FASTOPT_ALONE || t->hyper != before->hyper || t->rule != before->rule ||
-        t->dtype != before->dtype || t->step != before->step)
+        t->dtype != before->dtype || t->step != before->step ||
+        (t->decays != before->decays && !fastopt_same_decays(t, before)))
         return 0;
     for (int i = 0; t->rule->carry[i]; i++)
         if (t->step > 1 && t->carry[i] != carry[i])
@@ -350,6 +352,8 @@ static void compute_scalars(const job *job)
         fastopt_tensor *t = &job->tensors[i];
         if (!t->g)
             continue;
+        if (t->decays)
+            fastopt_note_decays(t);
         if (same_scalars(t, computed, carry)) {
             t->engine.k = computed->engine.k;
             for (int i = 0; t->rule->carry[i]; i++)
@@ -495,26 +499,29 @@ static void *lay_out_matrices(job *job)
 /* ---- The step ---- */
 
 /* Where no row has missed a step, a whole gradient is one like any other. */
-static void find_behind(const job *job)
+static void find_behind(job *job)
 {
+    int seen = 0;
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
-        t->engine.behind = t->g && t->seen && t->rows;
-        if (!t->g || !t->seen || t->rows)
+        t->engine.behind = 0;
+        if (!t->seen || !t->g)
             continue;
-        const int64_t *seen = t->seen, last = t->step - 1;
+        seen = 1;
+        const int64_t last = t->step - 1;
         const ptrdiff_t rows = t->n / t->row_length;
         ptrdiff_t row = 0;
-        while (row < rows && seen[row] == last)
+        while (!t->rows && row < rows && t->seen[row] == last)
             row++;
-        t->engine.behind = row < rows;
+        t->engine.behind = t->rows || row < rows;
     }
+    job->seen = seen;
 }
 
 /* All rows of tensors with a gradient, or those that it names, have met a step. */
 static void mark_seen(const job *job, int64_t later)
 {
-    for (ptrdiff_t i = 0; i < job->count; i++) {
+    for (ptrdiff_t i = 0; i < (job->seen ? job->count : 0); i++) {
         const fastopt_tensor *t = &job->tensors[i];
         if (!t->g || !t->seen)
             continue;
@@ -634,6 +641,7 @@ fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t count, int nu
     locate(&job, ELEMENTS);
     job.elements = job.units;
     job.threads = most_threads(&job, num_threads);
+    job.seen = 1;
     run(&job, ELEMENTS, catch_up);
     mark_seen(&job, -1);
     return FASTOPT_OK;

@@ -104,6 +104,14 @@ typedef struct {
     ptrdiff_t g_stride[FASTOPT_MAX_NDIM];
 } fastopt_layout;
 
+/* The values that a hyperparameter had on the steps so far.  A bias correction divides by 1 minus their product. */
+typedef struct {
+    double value;   /* on the last steps, */
+    int64_t since;  /* before which this many were made; */
+    double product; /* of the values on these, */
+    double age;     /* and the sum of the weights of their gradients in the running mean, each times its age in steps */
+} fastopt_decay;
+
 typedef struct {
     const fastopt_rule *rule;
     fastopt_dtype dtype;
@@ -115,7 +123,9 @@ typedef struct {
     int64_t step;                   /* the step about to be made, counted from 1 */
     int ndim;                       /* axes of the parameter, and its shape: for rules of MATRICES alone */
     const ptrdiff_t *shape;
-    const double *hyper;            /* the rule's hyperparameters; tensors that share the pointer share the work */
+    const double *hyper;   /* the rule's hyperparameters; tensors that share the pointer share the work */
+    fastopt_decay *decays; /* one for each of them, where those of fastopt_rule_corrected() may change from step
+                              to step: filled in on step 1, then updated; NULL: they are the same on all steps */
     const fastopt_options *options; /* NULL: none */
     const fastopt_layout *layout;   /* NULL: p and g are contiguous and aligned */
     void *ema, *swa, *slow;         /* buffers like those of the state, each NULL unless options ask for it */
@@ -194,6 +204,10 @@ fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t count, int nu
 /* The hyperparameters by which a rule makes up for steps whose gradient was zero, as if each had been made, to
  * rounding, if they have not changed since; NULL: it cannot.  It cannot with weight decay either. */
 const char *const *fastopt_rule_catch_up(const fastopt_rule *rule);
+
+/* The hyperparameters of a rule whose powers correct the bias of running means that start from 0; NULL past the last.
+ */
+const char *const *fastopt_rule_corrected(const fastopt_rule *rule);
 
 /* Whether a tensor's gradient has neither NaN nor infinity. */
 int fastopt_finite(const fastopt_tensor *tensor);

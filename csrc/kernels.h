@@ -3,6 +3,7 @@
 #ifndef FASTOPT_KERNELS_H
 #define FASTOPT_KERNELS_H
 
+#include "decays.h"
 #include "exact.h"
 #include "hyper.h"
 #include "platform.h"

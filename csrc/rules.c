@@ -44,6 +44,16 @@ const char *const *fastopt_rule_catch_up(const fastopt_rule *rule)
     return catch_up[rule->index].can ? catch_up[rule->index].hyper : NULL;
 }
 
+const char *const *fastopt_rule_corrected(const fastopt_rule *rule)
+{
+    static const char *const names[RULES][FASTOPT_MAX_HYPER + 1] = {
+#define CORRECTED(name, hyper) [RULE_##name] = hyper,
+#include "rules.def"
+#undef CORRECTED
+    };
+    return names[rule->index];
+}
+
 int fastopt_rule_takes_rows(const fastopt_rule *rule)
 {
     static const int starts[RULES] = {

@@ -11,13 +11,14 @@ typedef void (*FN(pass_of))(T *restrict p, const T *restrict g, T *const *restri
 #include "rules.def"
 #undef RULE_FILES
 
-typedef void (*FN(scalars_of))(const double *h, int64_t t, double *carry, T *k);
+typedef void (*FN(scalars_of))(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k);
 typedef void (*FN(loop_of))(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
                             ptrdiff_t n);
 typedef void (*FN(gather_of))(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
                               ptrdiff_t n, double *sums);
 typedef void (*FN(catch_up_of))(T *restrict p, T *const *restrict state, const double *h, int64_t skipped, ptrdiff_t n);
-typedef void (*FN(combine_of))(const double *h, int64_t t, const double *sums, ptrdiff_t n, double *carry, T *k);
+typedef void (*FN(combine_of))(const double *h, const fastopt_decay *decays, int64_t t, const double *sums, ptrdiff_t n,
+                               double *carry, T *k);
 typedef void (*FN(turn_of))(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const double *sums, T *k);
 
 static void FN(scalars)(fastopt_tensor *tensor)
@@ -27,7 +28,7 @@ static void FN(scalars)(fastopt_tensor *tensor)
 #include "rules.def"
     };
 #undef RULE
-    scalars[tensor->rule->index](tensor->hyper, tensor->step, tensor->carry, tensor->engine.K_STORE);
+    scalars[tensor->rule->index](tensor->hyper, tensor->decays, tensor->step, tensor->carry, tensor->engine.K_STORE);
 }
 
 static void FN(combine)(fastopt_tensor *tensor, const double *sums)
@@ -38,7 +39,8 @@ static void FN(combine)(fastopt_tensor *tensor, const double *sums)
 #include "rules.def"
     };
 #undef RULE
-    combine[tensor->rule->index](tensor->hyper, tensor->step, sums, tensor->n, tensor->carry, tensor->engine.K_STORE);
+    combine[tensor->rule->index](tensor->hyper, tensor->decays, tensor->step, sums, tensor->n, tensor->carry,
+                                 tensor->engine.K_STORE);
 }
 
 static void FN(turn)(fastopt_tensor *tensor, int made, const double *sums)

@@ -81,6 +81,11 @@ cdef extern from "fastopt.h" nogil:
         Py_ssize_t *p_stride
         Py_ssize_t *g_stride
 
+    ctypedef struct fastopt_decay:
+        double value
+        int64_t since
+        double product, age
+
     ctypedef struct fastopt_tensor:
         const fastopt_rule *rule
         fastopt_dtype dtype
@@ -93,6 +98,7 @@ cdef extern from "fastopt.h" nogil:
         int ndim
         const Py_ssize_t *shape
         const double *hyper
+        fastopt_decay *decays
         const fastopt_options *options
         const fastopt_layout *layout
         void *ema
@@ -123,6 +129,7 @@ cdef extern from "fastopt.h" nogil:
                                Py_ssize_t row_length, const void **gradients, void *sums)
     fastopt_status fastopt_catch_up(fastopt_tensor *tensors, Py_ssize_t count, int num_threads)
     const char *const *fastopt_rule_catch_up(const fastopt_rule *rule)
+    const char *const *fastopt_rule_corrected(const fastopt_rule *rule)
     int fastopt_rule_takes_rows(const fastopt_rule *rule)
     int fastopt_finite(const fastopt_tensor *tensor)
     fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)
@@ -247,8 +254,12 @@ cdef class Settings:
 
     cdef const fastopt_rule *rule
     cdef double hyper[FASTOPT_MAX_HYPER]
+    cdef double before[FASTOPT_MAX_HYPER]  # as they were before the last change of those that are corrected for
     cdef fastopt_options options
     cdef readonly tuple hyper_names, state_names, carry_names
+    cdef readonly tuple corrected  # the hyperparameters whose products bias corrections use
+    cdef int corrected_at[FASTOPT_MAX_HYPER]  # their places
+    cdef int n_corrected
     cdef readonly tuple catch_up  # the hyperparameters by which it makes up for steps without gradient, or None
     cdef readonly str rule_name
     cdef readonly bint together  # whether it makes one estimate of all parameters of a group
@@ -260,6 +271,10 @@ cdef class Settings:
         self.hyper_names = names_of(self.rule.hyper)
         self.state_names = names_of(self.rule.state)
         self.carry_names = names_of(self.rule.carry)
+        self.corrected = names_of(fastopt_rule_corrected(self.rule))
+        self.n_corrected = len(self.corrected)
+        for i, name in enumerate(self.corrected):
+            self.corrected_at[i] = self.hyper_names.index(name)
         if fastopt_rule_catch_up(self.rule) != NULL:
             self.catch_up = names_of(fastopt_rule_catch_up(self.rule))
 
@@ -274,12 +289,23 @@ cdef class Settings:
         """The shapes of a parameter's state buffers."""
         return [shape_of(self.rule.extent[s], (<object>p).shape) for s in range(len(self.state_names))]
 
-    def set(self, dict hyper, dict options):
-        """Take over values that are known to be valid; options are the fields of fastopt_options."""
+    cpdef bint set(self, dict hyper, dict options) except -1:
+        """Take over values that are known to be valid; options are the fields of fastopt_options.
+
+        Returns whether one that bias corrections use has changed; `before` are then the old values.
+        """
         cdef int i
+        cdef bint changed = False
+        cdef double after[FASTOPT_MAX_HYPER]
         for i, name in enumerate(self.hyper_names):
-            self.hyper[i] = hyper[name]
+            after[i] = hyper[name]
         self.options = options
+        for i in range(self.n_corrected):
+            changed |= after[self.corrected_at[i]] != self.hyper[self.corrected_at[i]]
+        if changed:
+            memcpy(self.before, self.hyper, sizeof(self.before))
+        memcpy(self.hyper, after, len(self.hyper_names) * sizeof(double))
+        return changed
 
 
 # ---- Arrays ----
@@ -553,6 +579,7 @@ cdef class Table:
     cdef fastopt_tensor *tensors
     cdef fastopt_layout **layouts
     cdef Known *known
+    cdef fastopt_decay *records  # FASTOPT_MAX_HYPER for each parameter; tensors point at them once a decay has changed
     cdef Span *spans
     cdef Py_ssize_t n_spans
     cdef Span *zeroed  # where the gradients were that have been found fit for zeroing; then room to sort them
@@ -615,6 +642,11 @@ cdef class Table:
         self.tensors = <fastopt_tensor *>grown(self.tensors, before, count + 1, sizeof(fastopt_tensor))
         self.layouts = <fastopt_layout **>grown(self.layouts, before, count + 1, sizeof(fastopt_layout *))
         self.known = <Known *>grown(self.known, before, count + 1, sizeof(Known))
+        self.records = <fastopt_decay *>grown(self.records, before * FASTOPT_MAX_HYPER, count * FASTOPT_MAX_HYPER + 1,
+                                              sizeof(fastopt_decay))
+        for i in range(before):
+            if self.tensors[i].decays != NULL:
+                self.tensors[i].decays = self.records + i * FASTOPT_MAX_HYPER
         self.zeroed = <Span *>grown(self.zeroed, 0, 2 * count + 1, sizeof(Span))
         for i in range(len(params)):
             p = params[i]
@@ -693,6 +725,7 @@ cdef class Table:
         free(self.layouts)
         free(self.tensors)
         free(self.known)
+        free(self.records)
         free(self.spans)
         free(self.zeroed)
         if self.lock != NULL:
@@ -1306,7 +1339,26 @@ cdef class Table:
         """Set what changes from step to step, once all of it is known to be valid."""
         cdef list found = [(settings, values(step_count)) for settings, values in list(self.schedules.items())]
         for settings, (hyper, options) in found:
-            (<Settings>settings).set(hyper, options)
+            self.change(<Settings>settings, hyper, options)
+        return 0
+
+    cdef int change(self, Settings settings, dict hyper, dict options) except -1:
+        """Set hyperparameters and options that are known to be valid.
+
+        The first change of a decay after the first step of a parameter begins its record, with the value before.
+        """
+        cdef Py_ssize_t i
+        cdef int h
+        cdef fastopt_decay *decays
+        if not settings.set(hyper, options):
+            return 0
+        for i in range(self.count):
+            if self.settings[i] is not settings or self.tensors[i].decays != NULL or self.tensors[i].step == 1:
+                continue
+            decays = self.records + i * FASTOPT_MAX_HYPER
+            for h in range(FASTOPT_MAX_HYPER):
+                decays[h] = fastopt_decay(settings.before[h], 0, 1, 0)
+            self.tensors[i].decays = decays
         return 0
 
     cdef int prepare(self, fastopt_call *call, dict changes) except -1:
@@ -1416,6 +1468,21 @@ cdef class Table:
         cdef Py_ssize_t i
         return [self.tensors[i].step - 1 for i in range(self.count)]
 
+    def decays(self):
+        """For each parameter that has made a step its decays that bias corrections use, by name, each as a dict."""
+        cdef Py_ssize_t i
+        cdef Settings settings
+        cdef fastopt_decay constant
+        cdef list found = []
+        for i in range(self.count):
+            settings, of_one = self.settings[i], {}
+            for j, name in enumerate(settings.corrected if self.tensors[i].step > 1 else ()):
+                h = settings.corrected_at[j]
+                constant = fastopt_decay(settings.hyper[h], 0, 1, 0)
+                of_one[name] = constant if self.tensors[i].decays == NULL else self.tensors[i].decays[h]
+            found.append(of_one)
+        return found
+
     def adopt(self, list changes):
         """Take over hyperparameters of groups that are known to be valid.
 
@@ -1426,20 +1493,31 @@ cdef class Table:
             dict.update(group, hyper)
             for settings in of_group:
                 if plan is None:
-                    (<Settings>settings).set(*arguments)
+                    self.change(<Settings>settings, <dict>arguments[0], <dict>arguments[1])
                     self.schedules.pop(settings, None)
                 else:
                     self.schedules[settings] = plan
 
-    def load(self, list steps, int64_t step_count, list changes, list values):
-        """Within a turn, set the counts of steps made, hyperparameters, and arrays to values that are known to fit them.
+    def load(self, list steps, int64_t step_count, list changes, list values, list decays):
+        """Within a turn, set counts of steps made, hyperparameters, arrays and `decays` to values known to fit them.
 
         No Python code runs on the way, so that nothing can interrupt it.
         """
         cdef Py_ssize_t i
+        cdef int h
+        cdef Settings settings
+        cdef fastopt_decay *here
         self.adopt(changes)
         for i in range(self.count):
             self.tensors[i].step = <int64_t>steps[i] + 1
+            self.tensors[i].decays = NULL
+            settings = self.settings[i]
+            here = self.records + i * FASTOPT_MAX_HYPER
+            for j, name in enumerate(settings.corrected if <int64_t>steps[i] else ()):
+                h = settings.corrected_at[j]
+                here[h] = <dict>(<dict>decays[i])[name]
+                if here[h].since or here[h].value != settings.hyper[h]:
+                    self.tensors[i].decays = here
         self.step_count = step_count
         for array, value in values:
             array[...] = value

@@ -12,8 +12,9 @@ rule sets it on step 1).  State starts as zeros.  All buffers are C-contiguous f
 and dtype that share no memory.
 
 The keywords are ``step`` (counted from 1), every hyperparameter of the rule, and optionally ``weight_decay`` (L2),
-``decoupled_decay`` (as in AdamW), ``independent_decay``, ``maximize`` and ``num_threads``.  A wrong argument raises
-TypeError or ValueError and changes nothing.  ``help(fastopt.kernels.adam)`` names a rule's buffers and hyperparameters.
+``decoupled_decay`` (as in AdamW), ``independent_decay``, ``maximize`` and ``num_threads``.  Bias corrections use beta^t
+of the beta that is given: these functions know no earlier ones, as optimizers do.  A wrong argument raises TypeError or
+ValueError and changes nothing.  ``help(fastopt.kernels.adam)`` names a rule's buffers and hyperparameters.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ first step, that keeps the state arrays by the letters of the papers. ``t`` coun
 
 All of them share two options: ``weight_decay``, the L2 penalty whose gradient ``weight_decay * p`` is added to ``g``
 (in `adamw` and with ``decoupled_weight_decay`` it shrinks the parameter instead), and ``maximize``, which walks up the
-gradient.
+gradient. Bias corrections are those of betas that stay the same.
 
 >>> p, state = np.array([1.0, -2.0]), {}
 >>> for t in range(1, 4):

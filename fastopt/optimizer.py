@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _core
 from .arena import lay_out_state
+from .decays import restored_decays, saved_decays
 from .loss_scale import LossScale
 from .nest import Array, Name, Watched, can_be_copied, describe, holds, members, together, watched
 from .parameters import (
@@ -821,7 +822,7 @@ class Optimizer(Stepping):
             if self._table.catches_up:
                 self._table.catch_up_in_turn()  # what rows have missed is of steps that were made
             steps = [0 if name in chosen else t for name, t in zip(self._names, self._table.steps(), strict=True)]
-            self._table.load(steps, step_count, [], values)
+            self._table.load(steps, step_count, [], values, self._table.decays())
 
     @property
     def ema(self) -> dict[Name, Array]:
@@ -938,7 +939,10 @@ class Optimizer(Stepping):
             state = {
                 name: {"step": steps}
                 | {key: float(value) if key in carry else value.copy() for key, value in self.state[name].items()}
-                for name, steps, carry in zip(self._names, self._table.steps(), self._carry_names(), strict=True)
+                | ({"decays": decays} if decays else {})
+                for name, steps, carry, decays in zip(
+                    self._names, self._table.steps(), self._carry_names(), self._changed_decays(), strict=True
+                )
             }
             step_count = self.step_count
         rule = type(self).__name__
@@ -965,12 +969,14 @@ class Optimizer(Stepping):
         if not isinstance(groups, (list, tuple)) or len(groups) != len(self.groups):
             raise ValueError(f"{label}: groups must be a list of {len(self.groups)}, got {brief(groups)}")
         changes: list[tuple[Any, ...]] = []
+        saved_hyper: list[Mapping[str, Any]] = []  # of each parameter
         restorers: list[Callable[[], None]] = []
         for i, (group, names, entry) in enumerate(zip(self.groups, self._members, groups, strict=True)):
             hyper = _entries(label, f"groups[{i}]", entry, list(group))
             if not isinstance(hyper["params"], (list, tuple)) or set(hyper["params"]) != set(names):
                 raise ValueError(f"{label}: params of groups[{i}] must be {names!r:.200}, got {brief(hyper['params'])}")
             del hyper["params"]
+            saved_hyper += [hyper] * len(names)
             hyper, of_schedules = restored(f"{label}: groups[{i}]", group, hyper)
             restorers += of_schedules
             try:
@@ -981,10 +987,15 @@ class Optimizer(Stepping):
         entries = _entries(label, "state", given["state"], self._names)
         values: list[tuple[Array, Any]] = []
         steps = []
-        for name, carry in zip(self._names, self._carry_names(), strict=True):
+        decays = []
+        rows = zip(self._names, self._carry_names(), self._corrected_names(), saved_hyper, strict=True)
+        for name, carry, corrected, of_group in rows:
             where = f"state of {describe(name)}"
-            entry = _entries(label, where, entries[name], ["step", *self.state[name]])
+            entry = _entries(label, where, entries[name], ["step", *self.state[name]], optional=["decays"])
             steps.append(_count(f"{label}: step in the {where}", entry["step"]))
+            text, changed = f"{label}: decays in the {where}", entry.get("decays", {})
+            corrected = corrected if steps[-1] else ()
+            decays.append(restored_decays(text, changed, of_group, self._parts, corrected, steps[-1]))
             for key, array in self.state[name].items():
                 value = entry[key]
                 if key in carry:
@@ -1018,7 +1029,18 @@ class Optimizer(Stepping):
         for restore in restorers:
             restore()
         with self._table:
-            self._table.load(steps, step_count, changes, values)
+            self._table.load(steps, step_count, changes, values, decays)
+
+    def _corrected_names(self) -> list[tuple[str, ...]]:
+        """Return the names of the decays that bias corrections of each parameter use."""
+        return [group.settings_of(array).corrected for group in self.groups for array in group["params"]]
+
+    def _changed_decays(self) -> Iterator[dict[str, Any]]:
+        """Yield for each parameter its decays that the hyperparameters do not tell."""
+        of_parameters = iter(self._table.decays())
+        for group in self.groups:
+            for _ in group["params"]:
+                yield saved_decays(next(of_parameters), group, self._parts)
 
     def _carry_names(self) -> list[tuple[str, ...]]:
         """Return the names of the carried numbers of each parameter."""
@@ -1072,13 +1094,13 @@ def _label_of_group(rule_class: type[Optimizer], i: int, grouped: bool) -> str:
     return f"{rule_class.__name__}: groups[{i}]" if grouped else rule_class.__name__
 
 
-def _entries(label: str, what: str, given: Any, names: Sequence[Any]) -> dict[Any, Any]:
-    """Return a mapping's entries as a dict, or raise unless their names are exactly the ones asked for."""
+def _entries(label: str, what: str, given: Any, names: Sequence[Any], optional: Sequence[Any] = ()) -> dict[Any, Any]:
+    """Return a mapping's entries as a dict, or raise unless their names are the ones asked for, all or the optional."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{label}: {what} must be a mapping, got {type(given).__name__}")
     entries = dict(given)
     missing = [name for name in names if name not in entries]
-    unknown = [name for name in entries if name not in set(names)]
+    unknown = [name for name in entries if name not in {*names, *optional}]
     if missing or unknown:
         lists = {"missing": missing, "unknown": unknown}
         problems = " and ".join(f"{word} {', '.join(map(repr, found))}" for word, found in lists.items() if found)

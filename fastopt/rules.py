@@ -330,6 +330,10 @@ class Adam(Optimizer):
     Algorithm 1 of the paper, as in torch.optim and optax.  Keras uses the form with "epsilon hat", where eps is added
     to sqrt(v) before the correction.
 
+    Where betas change, by a schedule or set in `groups`, beta^t is the product of the betas on the parameter's steps so
+    far: m_hat and v_hat are then means whatever betas do, and a constant gradient gives steps of lr.  torch and optax
+    take the power of the present beta, so that the steps after a change are too long or too short.
+
     References
     ----------
     Kingma and Ba, "Adam: a method for stochastic optimization", 2015, https://arxiv.org/abs/1412.6980.  AMSGrad: Reddi,
@@ -393,6 +397,8 @@ class AdamW(Adam):
     As in torch.optim.  In the paper and in optax, decay is scaled by the schedule alone or by the learning rate
     (optax: lr * weight_decay, default 1e-4).
 
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
     References
     ----------
     Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, https://arxiv.org/abs/1711.05101.
@@ -447,6 +453,8 @@ class Adamax(Optimizer):
 
     As in torch.optim, where eps=0 gives NaN for gradients that were always 0.  Keras and optax add eps to u in the
     division instead.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
 
     References
     ----------
@@ -509,6 +517,9 @@ class NAdam(Optimizer):
 
     As in torch.optim, which keeps mu_product in its default dtype, so that its float64 runs differ from ours by about
     1e-10.  optax's nadam is the constant momentum.
+
+    Where betas change, mu_product is that of the momenta so far, as in torch, and the product of beta2 takes the place
+    of beta2^t, as in `Adam`, not in torch.
 
     References
     ----------
@@ -582,6 +593,9 @@ class RAdam(Optimizer):
 
     As in torch.optim: eps is added before the root is corrected, and the variance counts where rho > 5, as in the
     authors' code; the paper says 4.  optax's radam corrects before it adds eps, and counts from rho >= 5.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`, not in torch; and rho is 1 plus twice the
+    mean age of the gradients in v, by their weights, at most rho_inf, which for one beta2 is the rho above.
 
     References
     ----------
@@ -817,6 +831,8 @@ class AdaBelief(Optimizer):
     As in the paper and in optax, which has a number of its own, eps_root, for the one within the root, and no decay.
     Decay is decoupled as in the authors' code, which by default also rectifies the first steps, as `RAdam` does.
 
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
     References
     ----------
     Zhuang, Tang, Ding, Tatikonda, Dvornek, Papademetris and Duncan, "AdaBelief optimizer: adapting stepsizes by the
@@ -877,6 +893,8 @@ class Yogi(Optimizer):
 
     Bias is corrected as in optax; the paper does not correct it.  optax starts m from `initial_accumulator_value` too,
     here it starts from 0.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
 
     References
     ----------
@@ -952,6 +970,8 @@ class Adan(Optimizer):
     As in the authors' code, but for its decay, p / (1 + lr * weight_decay) after the step.  The paper's betas are 1
     minus these.  optax has 1 - beta2 where paper and code have beta2 in front of d and v_hat, and an eps in the root.
 
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
     References
     ----------
     Xie, Zhou, Li, Lin and Yan, "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", 2022,
@@ -1018,6 +1038,8 @@ class AdEMAMix(Optimizer):
     State: ``m1``, ``m2`` and ``v``, each of the parameter's shape and dtype.
 
     As in the paper.  optax takes schedules for alpha and beta3 in place of `warmup`, whose steps it counts from 0.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
 
     References
     ----------
@@ -1228,6 +1250,8 @@ class LAMB(Optimizer):
 
     As in optax.
 
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
     References
     ----------
     You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", 2020,
@@ -1358,6 +1382,8 @@ class Prodigy(Optimizer):
 
     As in optax.  All parameters of a group must be stepped together: `step_one` is refused, and a gradient of None
     unless those of its whole group are.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
 
     References
     ----------
@@ -1561,6 +1587,8 @@ class ScheduleFreeAdamW(_ScheduleFree):
     the learning rate instead of v.  optax's schedule_free_adamw has no r, and with warm-up its first step has a
     learning rate of 0.  A model with batch normalisation must see some batches again with x before it is evaluated, as
     the authors say.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
 
     References
     ----------

@@ -134,6 +134,57 @@ static void test_carry(void)
     CHECK(fastopt_step(&t, 1, 1) == FASTOPT_BAD_TENSOR);
 }
 
+/* Where betas change, corrections use their products, of each tensor's own steps; where they do not, nothing changes.
+ */
+static void test_decays(void)
+{
+    double hyper[] = {0.25, 0.9, 0.5, 0}, x[2] = {0}, y[2] = {0}, grad[2] = {3, -1}, state[2][2][2] = {0};
+    fastopt_decay decays[2][FASTOPT_MAX_HYPER];
+    fastopt_tensor t[2];
+    for (int i = 0; i < 2; i++) {
+        t[i] = make("adam", FASTOPT_FLOAT64, 2, i ? y : x, grad, hyper);
+        t[i].state[0] = state[i][0];
+        t[i].state[1] = state[i][1];
+    }
+    t[0].decays = decays[0];
+    for (int step = 1; step <= 8; step++, t[0].step++, t[1].step++)
+        CHECK(fastopt_step(t, 2, 1) == FASTOPT_OK);
+    CHECK(!memcmp(x, y, sizeof x) && !memcmp(state[0], state[1], sizeof state[0]));
+    CHECK(decays[0][1].value == 0.9 && decays[0][1].since == 0 && decays[0][1].product == 1);
+
+    t[1].decays = decays[1];
+    t[1].step = 1; /* later than the first */
+    y[0] = y[1] = 0;
+    memset(state[1], 0, sizeof state[1]);
+    for (int step = 0; step < 20; step++, t[0].step++, t[1].step++) {
+        const double before = x[0];
+        hyper[1] = 0.1 * (step % 7);
+        hyper[2] = 0.9 - 0.04 * step;
+        CHECK(fastopt_step(t, 2, 1) == FASTOPT_OK);
+        CHECK(fabs(before - x[0] - 0.25) < 1e-14 && fabs(y[0] + 0.25 * (step + 1)) < 1e-13);
+    }
+
+    const fastopt_decay good = decays[0][1];
+#define REFUSED_DECAY(field, bad)                                                                                      \
+    do {                                                                                                               \
+        const double before = x[0];                                                                                    \
+        decays[0][1].field = (bad);                                                                                    \
+        CHECK(fastopt_step(t, 2, 1) == FASTOPT_BAD_TENSOR && x[0] == before);                                          \
+        decays[0][1] = good;                                                                                           \
+    } while (0)
+    REFUSED_DECAY(value, 1);
+    REFUSED_DECAY(value, NAN);
+    REFUSED_DECAY(since, t[0].step);
+    REFUSED_DECAY(since, -1);
+    REFUSED_DECAY(product, 1.5);
+    REFUSED_DECAY(product, NAN);
+    REFUSED_DECAY(age, -1);
+    REFUSED_DECAY(age, INFINITY);
+    CHECK(fastopt_step(t, 2, 1) == FASTOPT_OK);
+    CHECK(!strcmp(fastopt_rule_corrected(t[0].rule)[1], "beta2") && !fastopt_rule_corrected(t[0].rule)[2]);
+    CHECK(!fastopt_rule_corrected(fastopt_find_rule("lion"))[0]);
+}
+
 /* Every error comes before the first write, wherever in the list it is. */
 static void test_errors(void)
 {
@@ -193,6 +244,7 @@ int main(void)
     test_many();
     test_strided();
     test_carry();
+    test_decays();
     test_errors();
     test_queries();
     return failures;

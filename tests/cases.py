@@ -164,10 +164,17 @@ class Oracle:
         self.case, self.p, self.t = case, p.copy(), 0
         self.rule = case.rule if p.ndim < 2 else case.rule.removesuffix("_vector")
         self.state: dict[str, Any] = reference.new_state(self.rule, p, case.start(p))
+        self.decays: dict[str, reference.Decay] = {}
+
+    def hyper(self, **changed: Any) -> dict[str, float]:
+        """The hyperparameters of step t, which must be made next."""
+        hyper = self.case.hyper(**changed)
+        self.decays = reference.noted(self.rule, self.t, hyper, self.decays)
+        return {**hyper, **self.decays}
 
     def step(self, g: np.ndarray, **changed: Any) -> None:
         self.t += 1
-        hyper, options = self.case.hyper(**changed), self.case.options(**changed)
+        hyper, options = self.hyper(**changed), self.case.options(**changed)
         reference.step(self.rule, self.p, g, self.state, self.t, hyper, **options)
 
     @property
@@ -177,10 +184,10 @@ class Oracle:
 
 def step_together(oracles: list[Oracle], gs: list[np.ndarray], **changed: Any) -> None:
     """One step of parameters in one group."""
-    case = oracles[0].case
-    hyper, options = case.hyper(**changed), case.options(**changed)
+    options = oracles[0].case.options(**changed)
     for oracle in oracles:
         oracle.t += 1
+    hyper, *_ = [oracle.hyper(**changed) for oracle in oracles]
     for rule in {oracle.rule for oracle in oracles}:
         of_rule = [(oracle.p, g, oracle.state) for oracle, g in zip(oracles, gs, strict=True) if oracle.rule == rule]
         params, grads, states = map(list, zip(*of_rule, strict=True))

@@ -578,7 +578,7 @@ class Life:
                 for p, g in mine:
                     p.oracle.t += 1
                     case = p.oracle.case
-                    values = case.hyper(**around), case.options(**around)
+                    values = p.oracle.hyper(**around), case.options(**around)
                     oracle = p.oracle
                     begun.append(
                         reference.begin(case.rule, oracle.p, g, oracle.state, oracle.t, values[0], **values[1])
@@ -711,7 +711,7 @@ class Life:
         saved = self.opt.state_dict()
         if self.rng.random() < 0.3:
             saved = pickle.loads(pickle.dumps(saved))
-        oracles = [(copy.deepcopy(p.oracle.state), p.oracle.t) for p in self.parameters]
+        oracles = [(copy.deepcopy(p.oracle.state), p.oracle.t, p.oracle.decays) for p in self.parameters]
         before, settings = self.step_count, list(self.settings)
         for _ in range(self.rng.randrange(3)):
             self.step()
@@ -720,8 +720,8 @@ class Life:
         outcome, _ = attempt(self.opt.load_state_dict, saved)
         expect(outcome, "right")
         self.step_count = before
-        for p, (state, t) in zip(self.parameters, oracles, strict=True):
-            p.oracle.state, p.oracle.t = state, t
+        for p, (state, t, decays) in zip(self.parameters, oracles, strict=True):
+            p.oracle.state, p.oracle.t, p.oracle.decays = state, t, decays
         for group, values in enumerate(settings):
             self.accept(group, values)
         return outcome
@@ -1020,6 +1020,11 @@ class Life:
             for p in self.parameters:
                 entry = dict(saved["state"][p.name])
                 p.oracle.t = int(entry.pop("step"))
+                p.oracle.decays = {name: reference.Decay(value) for name, value in p.oracle.case.hyper().items()}
+                for name, decay in entry.pop("decays", {}).items():
+                    if set(decay) != {"value", "since", "product", "age"}:
+                        raise ValueError(f"decays of {p.name!r}")
+                    p.oracle.decays[name] = reference.Decay(**decay)
                 if set(entry) != set(self.opt.state[p.name]):
                     raise ValueError(f"state of {p.name!r}")
                 carries = reference.CARRIES.get(p.oracle.rule, ())
@@ -1394,7 +1399,7 @@ def step_rows(oracle: Oracle, rows: Array, values: Array, met: Array | None) -> 
     oracle.t += 1
     unique = np.array(list(sums), np.intp)
     g = np.array(list(sums.values())) if sums else values[:0]
-    p, hyper = oracle.p[unique], oracle.case.hyper()
+    p, hyper = oracle.p[unique], oracle.hyper()
     state = {key: value[unique] if isinstance(value, Array) else value for key, value in oracle.state.items()}
     for i, row in enumerate(unique if met is not None and p.size else []):
         if skipped := oracle.t - 1 - int(met[row]):

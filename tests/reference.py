@@ -54,9 +54,44 @@ class Flushed(np.ndarray):
         return out[0]
 
 
-def power(b: float, n: int) -> float:
+class Decay(float):
+    """A hyperparameter that bias corrections use, with its values on the steps before `since`."""
+
+    since: int
+    product: float  # of these values
+    age: float  # the sum of the weights of their gradients in the running mean, each times its age in steps
+
+    def __new__(cls, value: float, since: int = 0, product: float = 1.0, age: float = 0.0) -> "Decay":
+        decay = super().__new__(cls, value)
+        decay.since, decay.product, decay.age = since, product, age
+        return decay
+
+    def __getnewargs__(self) -> Any:
+        return float(self), self.since, self.product, self.age
+
+    def then(self, value: float, steps: int) -> "Decay":
+        """The same as one of another value after so many steps."""
+        n, b = steps - self.since, float(self)
+        left = rounded_power(b, n)
+        age = left * (self.age - n * self.product) + (1 - left) * (b / (1 - b))
+        return Decay(value, steps, self.product * left, 0.0 if age < 0 else min(age, float(steps)))
+
+
+def rounded_power(b: float, n: int) -> float:
     """b**n, rounded once: libm's pow may be wrong in its last bit."""
-    return float(Context(prec=80).power(Decimal(b), n))
+    return float(Context(prec=80).power(Decimal(float(b)), n))
+
+
+def power(b: float, n: int) -> float:
+    """b**n, or the product of the values of a decay that has changed."""
+    return b.product * rounded_power(b, n - b.since) if isinstance(b, Decay) else rounded_power(b, n)
+
+
+def age_deficit(b: float, n: int) -> float:
+    """By how much the mean age of the gradients in a running mean is below b / (1 - b) after n steps."""
+    b = b if isinstance(b, Decay) else Decay(b)
+    left = rounded_power(b, n - b.since)
+    return ((n - b.since) * (b.product * left) + left * ((1 - b.product) * (b / (1 - b)) - b.age)) / (1 - power(b, n))
 
 
 def exp(x: float) -> float:
@@ -217,7 +252,7 @@ def nadam(p, g, m, v, *, t, carry, lr, beta1, beta2, eps, momentum_decay):
 def radam(p, g, m, v, *, t, lr, beta1, beta2, eps):
     T = p.dtype.type
     power2, rho_inf = power(beta2, t), 2 / (1 - beta2) - 1
-    rho = rho_inf - 2 * t * power2 / (1 - power2)
+    rho = min(rho_inf - 2 * age_deficit(beta2, t), rho_inf)
     lr_t = lr / (1 - power(beta1, t))
     if rho > 5:
         r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
@@ -592,6 +627,10 @@ RULES: dict[str, Callable[..., Any]] = {
 ALONE = {"lars", "lars_nesterov", "lamb", "novograd"}  # rules that look at all of a parameter
 ALONE |= {"adafactor", "adafactor_vector", "sm3", "muon"}
 TOGETHER = {"prodigy"}  # and those that look at all parameters
+# Whose powers correct the bias of running means.
+CORRECTED = dict.fromkeys(("adam", "amsgrad", "radam", "adabelief", "yogi", "ademamix", "lamb"), ("beta1", "beta2"))
+CORRECTED |= {"adamax": ("beta1",), "nadam": ("beta2",), "adan": ("beta1", "beta2", "beta3")}
+CORRECTED |= {"prodigy": ("beta1", "beta2"), "schedulefreeadamw": ("beta2",)}
 STARTS = {"asgd", "rprop", "schedulefreesgd", "schedulefreeadamw"}  # and those whose first step sets all state
 CARRIES = {"nadam": ("mu_product",), "asgd": ("eta",), "novograd": ("v",), "prodigy": ("d", "r")}
 CARRIES |= dict.fromkeys(("schedulefreesgd", "schedulefreeadamw"), ("weight_sum", "lr_max"))
@@ -620,6 +659,18 @@ def hyper_names(rule: str) -> tuple[str, ...]:
     """A rule's hyperparameters, in order."""
     names = inspect.signature(RULES[rule]).parameters.values()
     return tuple(p.name for p in names if p.kind is p.KEYWORD_ONLY and p.name not in ("t", "carry"))
+
+
+def noted(rule: str, t: int, hyper: Mapping[str, float], before: Mapping[str, Decay]) -> dict[str, Decay]:
+    """The decays on step t, from those of the step before."""
+    decays = {}
+    for name in CORRECTED.get(rule, ()):
+        last = before.get(name) if t > 1 else None
+        if last is None or last == hyper[name]:
+            decays[name] = Decay(hyper[name]) if last is None else last
+        else:
+            decays[name] = last.then(hyper[name], t - 1)
+    return decays
 
 
 def new_state(rule: str, p: np.ndarray, start: Mapping[str, Any]) -> dict[str, np.ndarray]:

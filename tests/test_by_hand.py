@@ -59,6 +59,13 @@ STEPS = {
     # m_hat = 2, v_hat = 4, 2 / (2 + 2)
     # m = 0.5 * 1 + 0.5 * 4 = 2.5, m_hat = 2.5 / 0.75;  v = 0.75 * 1 + 0.25 * 16 = 4.75, v_hat = 4.75 / 0.4375 = 76/7
     "adam": ("Adam", {"betas": BETAS, "eps": 2.0}, [2, 4], [0.95, 0.95 - 1 / 3 / (sqrt(76 / 7) + 2)]),
+    # beta1 = 1/2, then 1/4: m = 0.25 * 1 + 0.75 * 4 = 3.25, m_hat = 3.25 / (1 - 1/2 * 1/4)
+    "adam, betas that change": (
+        "Adam",
+        {"betas": (lambda t: 0.5 if t == 0 else 0.25, 0.75), "eps": 2.0},
+        [2, 4],
+        [0.95, 0.95 - 0.1 * (3.25 / 0.875) / (sqrt(76 / 7) + 2)],
+    ),
     # the first step is lr whatever the gradient
     "adam, first step": ("Adam", {"eps": 0.0}, [1e-3], [0.9]),
     # m = 2, v = 4;  m = 1, m_hat = 4/3, v = 3 but vmax = 4, v_hat = 4 / 0.4375 = 64/7

@@ -142,3 +142,24 @@ def test_defaults(cls):
     """The same call with nothing but a learning rate."""
     lr = 1.0 if cls == "Adadelta" else 1e-2
     assert_close(*run(cls, {"lr": lr}, np.float64, seed=11), 1e-12)
+
+
+@pytest.mark.parametrize("cls", ["Adam", "AdamW", "NAdam", "RAdam", "Adamax"])
+def test_betas_that_change(cls):
+    """torch corrects by beta^t of the current beta, ours by the product: there the constant 1 counts as 0.55 / 0.75."""
+    ours, theirs = np.zeros(1), torch.nn.Parameter(torch.zeros(1))
+    opt, peer = getattr(fastopt, cls)(ours, lr=0.1, weight_decay=0.0), None
+    peer = getattr(torch.optim, cls)([theirs], lr=0.1, weight_decay=0.0)
+    steps = []
+    for beta1 in (0.9, 0.5):
+        opt.groups[0]["betas"] = peer.param_groups[0]["betas"] = (beta1, 0.999)
+        before = ours[0], theirs.item()
+        theirs.grad = torch.ones(1)
+        opt.step(np.ones(1))
+        peer.step()
+        steps.append((before[0] - ours[0], before[1] - theirs.item()))
+    np.testing.assert_allclose(*steps[0], rtol=1e-7)
+    if cls != "NAdam":  # whose corrections are products of its momenta in both
+        np.testing.assert_allclose(steps[1], (0.1, 0.1 * 0.55 / 0.75), rtol=1e-7)
+    else:
+        np.testing.assert_allclose(*steps[1], rtol=1e-7)

@@ -5,9 +5,9 @@
  * s = beta2 s + (1 - beta2) (g - m)^2 + eps
  * p -= lr m_hat / (sqrt(s_hat) + eps),  m_hat = m / (1 - beta1^t),  s_hat = s / (1 - beta2^t) */
 
-static void FN(adabelief_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(adabelief_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    FN(adam_scalars)(h, t, carry, k);
+    FN(adam_scalars)(h, decays, t, carry, k);
 }
 
 static void FN(adabelief)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,

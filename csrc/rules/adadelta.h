@@ -7,9 +7,9 @@
  *
  * Where g is 0, E and D decay and p stays. */
 
-static void FN(adadelta_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(adadelta_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)t, (void)carry;
+    (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
     k[1] = (T)h[1];
     k[2] = (T)(1 - h[1]);

@@ -41,9 +41,9 @@ static inline T FN(adafactor_rate)(const double *h, double alpha, double size)
     return (T)(alpha / (excess > 1 ? excess : 1));
 }
 
-static void FN(adafactor_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(adafactor_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)carry;
+    (void)decays, (void)carry;
     const T eps = (T)FN(adafactor_eps)(h);
     k[FN(ADAFACTOR_EPS)] = eps > SMALLEST ? eps : SMALLEST; /* so that no gradient is no update */
     k[FN(ADAFACTOR_SHRINK)] = (T)(1 - h[0] * h[5]);
@@ -154,9 +154,9 @@ static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m
 
 /* ---- Vectors ---- */
 
-static void FN(adafactor_vector_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(adafactor_vector_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    FN(adafactor_scalars)(h, t, carry, k);
+    FN(adafactor_scalars)(h, decays, t, carry, k);
 }
 
 static void FN(adafactor_vector_gather)(const T *restrict p, const T *restrict g, T *const *restrict state,
@@ -173,10 +173,10 @@ static void FN(adafactor_vector_gather)(const T *restrict p, const T *restrict g
     sums[1] += FN(sum_squares)(u, n);
 }
 
-static void FN(adafactor_vector_combine)(const double *h, int64_t t, const double *sums, ptrdiff_t n, double *carry,
-                                         T *k)
+static void FN(adafactor_vector_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums,
+                                         ptrdiff_t n, double *carry, T *k)
 {
-    (void)carry;
+    (void)decays, (void)carry;
     const double alpha = FN(adafactor_alpha)(h, t, FN(rms)(sums[0], n));
     k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, alpha, FN(rms)(sums[1], n));
 }

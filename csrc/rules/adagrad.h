@@ -3,9 +3,9 @@
  * G += g^2
  * p -= lr / (1 + (t-1) lr_decay) * g / (sqrt(G) + eps) */
 
-static void FN(adagrad_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(adagrad_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)carry;
+    (void)decays, (void)carry;
     k[0] = (T)(h[0] / (1 + (double)(t - 1) * h[1]));
     k[1] = (T)h[2];
 }

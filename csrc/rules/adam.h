@@ -5,15 +5,15 @@
  * v = beta2 v + (1 - beta2) g^2;        AMSGrad: vmax = max(vmax, v) takes the place of v below
  * p -= lr m_hat / (sqrt(v_hat) + eps),  m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t) */
 
-static void FN(adam_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(adam_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
-    k[0] = (T)(h[0] / (1 - fastopt_power(h[1], t)));
+    k[0] = (T)(h[0] / (1 - fastopt_product(h, decays, 1, t)));
     k[1] = (T)h[1];
     k[2] = (T)(1 - h[1]);
     k[3] = (T)h[2];
     k[4] = (T)(1 - h[2]);
-    k[5] = (T)(1 / sqrt(1 - fastopt_power(h[2], t)));
+    k[5] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
     k[6] = (T)h[3];
 }
 
@@ -28,9 +28,9 @@ static void FN(adam)(T *restrict p, const T *restrict g, T *const *restrict stat
     }
 }
 
-static void FN(amsgrad_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(amsgrad_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    FN(adam_scalars)(h, t, carry, k);
+    FN(adam_scalars)(h, decays, t, carry, k);
 }
 
 static void FN(amsgrad)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)

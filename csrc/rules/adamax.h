@@ -4,10 +4,10 @@
  * u = max(beta2 u, |g| + eps)
  * p -= lr / (1 - beta1^t) * m / u,  and 0 where u is 0 */
 
-static void FN(adamax_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(adamax_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
-    k[0] = (T)(h[0] / (1 - fastopt_power(h[1], t)));
+    k[0] = (T)(h[0] / (1 - fastopt_product(h, decays, 1, t)));
     k[1] = (T)h[1];
     k[2] = (T)(1 - h[1]);
     k[3] = (T)h[2];

@@ -8,12 +8,12 @@
  * p -= lr (m_hat + beta2 v_hat) / (sqrt(n_hat) + eps),  m_hat = m / (1 - beta1^t) and so on
  * prev = g */
 
-static void FN(adan_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(adan_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
-    k[0] = (T)(h[0] / (1 - fastopt_power(h[1], t)));
-    k[1] = (T)(h[0] * h[2] / (1 - fastopt_power(h[2], t)));
-    k[2] = (T)(1 / sqrt(1 - fastopt_power(h[3], t)));
+    k[0] = (T)(h[0] / (1 - fastopt_product(h, decays, 1, t)));
+    k[1] = (T)(h[0] * h[2] / (1 - fastopt_product(h, decays, 2, t)));
+    k[2] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 3, t)));
     for (int i = 0; i < 3; i++) {
         k[3 + i] = (T)h[1 + i];
         k[6 + i] = (T)(1 - h[1 + i]);

@@ -14,7 +14,7 @@ static inline double FN(ademamix_log)(double beta)
     return beta > 0 ? fastopt_log(beta) : -INFINITY;
 }
 
-static void FN(ademamix_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(ademamix_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
     double alpha = h[5], beta3 = h[3];
@@ -24,7 +24,7 @@ static void FN(ademamix_scalars)(const double *h, int64_t t, double *carry, T *k
         alpha *= x;
         beta3 = warm < beta3 ? warm : beta3;
     }
-    k[0] = (T)(h[0] / (1 - fastopt_power(h[1], t)));
+    k[0] = (T)(h[0] / (1 - fastopt_product(h, decays, 1, t)));
     k[1] = (T)(h[0] * alpha);
     k[2] = (T)h[1];
     k[3] = (T)(1 - h[1]);
@@ -32,7 +32,7 @@ static void FN(ademamix_scalars)(const double *h, int64_t t, double *carry, T *k
     k[5] = (T)(1 - h[2]);
     k[6] = (T)beta3;
     k[7] = (T)(1 - beta3);
-    k[8] = (T)(1 / sqrt(1 - fastopt_power(h[2], t)));
+    k[8] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
     k[9] = (T)h[4];
 }
 

@@ -6,8 +6,9 @@
  * ax += mu (p - ax),  mu = 1 / max(1, t - 1 - t0);        while mu is 1, ax is p
  * eta = lr / (1 + lambd lr t)^alpha                       for the next step; lr on the first */
 
-static void FN(asgd_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(asgd_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
+    (void)decays;
     const double lr = h[0], lambd = h[1], alpha = h[2], t0 = h[3], eta = t == 1 ? lr : carry[0];
     const double averaged = (double)(t - 1) - t0, base = 1 + lambd * lr * (double)t;
     k[0] = (T)(1 - lambd * eta);

@@ -6,15 +6,15 @@
  * u = m_hat / (sqrt(v_hat) + eps) + weight_decay p
  * p -= lr |p| / |u| u,                           lr u where either norm is 0 */
 
-static void FN(lamb_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(lamb_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
     k[0] = (T)h[1];
     k[1] = (T)(1 - h[1]);
     k[2] = (T)h[2];
     k[3] = (T)(1 - h[2]);
-    k[4] = (T)(1 / (1 - fastopt_power(h[1], t)));
-    k[5] = (T)(1 / sqrt(1 - fastopt_power(h[2], t)));
+    k[4] = (T)(1 / (1 - fastopt_product(h, decays, 1, t)));
+    k[5] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
     k[6] = (T)h[3];
     k[7] = (T)h[4];
 }
@@ -35,9 +35,10 @@ static void FN(lamb_gather)(const T *restrict p, const T *restrict g, T *const *
     sums[1] += FN(sum_squares)(u, n);
 }
 
-static void FN(lamb_combine)(const double *h, int64_t t, const double *sums, ptrdiff_t n, double *carry, T *k)
+static void FN(lamb_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums, ptrdiff_t n,
+                             double *carry, T *k)
 {
-    (void)t, (void)n, (void)carry;
+    (void)decays, (void)t, (void)n, (void)carry;
     const double ratio = sums[0] == 0 || sums[1] == 0 ? 1 : sqrt(sums[0]) / sqrt(sums[1]);
     k[8] = (T)(h[0] * ratio);
 }

@@ -5,9 +5,9 @@
  * b = momentum b + lr ratio g
  * p -= b;                                       Nesterov: p -= momentum b + lr ratio g */
 
-static void FN(lars_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(lars_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)t, (void)carry;
+    (void)decays, (void)t, (void)carry;
     k[0] = (T)h[1];
 }
 
@@ -19,9 +19,10 @@ static void FN(lars_gather)(const T *restrict p, const T *restrict g, T *const *
     sums[1] += FN(sum_squares)(g, n);
 }
 
-static void FN(lars_combine)(const double *h, int64_t t, const double *sums, ptrdiff_t n, double *carry, T *k)
+static void FN(lars_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums, ptrdiff_t n,
+                             double *carry, T *k)
 {
-    (void)t, (void)n, (void)carry;
+    (void)decays, (void)t, (void)n, (void)carry;
     const double ratio = sums[0] == 0 || sums[1] == 0 ? 1 : h[2] * sqrt(sums[0]) / (sqrt(sums[1]) + h[3]);
     k[1] = (T)(h[0] * ratio);
 }
@@ -36,9 +37,9 @@ static void FN(lars)(T *restrict p, const T *restrict g, T *const *restrict stat
     }
 }
 
-static void FN(lars_nesterov_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(lars_nesterov_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    FN(lars_scalars)(h, t, carry, k);
+    FN(lars_scalars)(h, decays, t, carry, k);
 }
 
 static void FN(lars_nesterov_gather)(const T *restrict p, const T *restrict g, T *const *restrict state,
@@ -47,9 +48,10 @@ static void FN(lars_nesterov_gather)(const T *restrict p, const T *restrict g, T
     FN(lars_gather)(p, g, state, k, n, sums);
 }
 
-static void FN(lars_nesterov_combine)(const double *h, int64_t t, const double *sums, ptrdiff_t n, double *carry, T *k)
+static void FN(lars_nesterov_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums,
+                                      ptrdiff_t n, double *carry, T *k)
 {
-    FN(lars_combine)(h, t, sums, n, carry, k);
+    FN(lars_combine)(h, decays, t, sums, n, carry, k);
 }
 
 static void FN(lars_nesterov)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,

@@ -8,9 +8,9 @@
  *
  * The first pass leaves b as it is, so that nothing has been changed should the caller give up in between. */
 
-static void FN(muon_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(muon_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)t, (void)carry;
+    (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
     k[1] = (T)h[1];
     k[2] = (T)(1 - h[1]);
@@ -29,9 +29,10 @@ static void FN(muon_gather)(const T *restrict p, const T *restrict g, T *const *
         u[i] = of_b * (mu * b[i] + rest * g[i]) + of_g * g[i];
 }
 
-static void FN(muon_combine)(const double *h, int64_t t, const double *sums, ptrdiff_t n, double *carry, T *k)
+static void FN(muon_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums, ptrdiff_t n,
+                             double *carry, T *k)
 {
-    (void)h, (void)t, (void)sums, (void)n, (void)carry, (void)k;
+    (void)decays, (void)h, (void)t, (void)sums, (void)n, (void)carry, (void)k;
 }
 
 static void FN(muon)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)

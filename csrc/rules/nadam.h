@@ -11,7 +11,7 @@ static inline double FN(nadam_mu)(double beta1, double momentum_decay, uint64_t 
     return beta1 * (1 - 0.5 * fastopt_exp((double)t * momentum_decay * log_base));
 }
 
-static void FN(nadam_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(nadam_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     const double mu = FN(nadam_mu)(h[1], h[4], (uint64_t)t), mu_next = FN(nadam_mu)(h[1], h[4], (uint64_t)t + 1);
     const double product = (t == 1 ? 1 : carry[0]) * mu;
@@ -22,7 +22,7 @@ static void FN(nadam_scalars)(const double *h, int64_t t, double *carry, T *k)
     k[3] = (T)(1 - h[1]);
     k[4] = (T)h[2];
     k[5] = (T)(1 - h[2]);
-    k[6] = (T)(1 / sqrt(1 - fastopt_power(h[2], t)));
+    k[6] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
     k[7] = (T)h[3];
 }
 

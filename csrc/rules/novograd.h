@@ -5,9 +5,9 @@
  * m = beta1 m + g / (sqrt(v) + eps) + weight_decay p
  * p -= lr m */
 
-static void FN(novograd_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(novograd_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)t, (void)carry;
+    (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
     k[1] = (T)h[1];
     k[2] = (T)h[4];
@@ -20,9 +20,10 @@ static void FN(novograd_gather)(const T *restrict p, const T *restrict g, T *con
     sums[0] += FN(sum_squares)(g, n);
 }
 
-static void FN(novograd_combine)(const double *h, int64_t t, const double *sums, ptrdiff_t n, double *carry, T *k)
+static void FN(novograd_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums,
+                                 ptrdiff_t n, double *carry, T *k)
 {
-    (void)n;
+    (void)decays, (void)n;
     carry[0] = t == 1 ? sums[0] : h[2] * carry[0] + (1 - h[2]) * sums[0];
     k[3] = (T)(1 / (sqrt(carry[0]) + h[3]));
 }

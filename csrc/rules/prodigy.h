@@ -11,10 +11,10 @@
 
 enum { FN(PRODIGY_FIRST) = 9 }; /* scalar: whether p0 is still to be set */
 
-static void FN(prodigy_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(prodigy_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     const double d = t == 1 ? h[5] : carry[0];
-    const double dlr = d * h[0] * sqrt(1 - fastopt_power(h[2], t)) / (1 - fastopt_power(h[1], t));
+    const double dlr = d * h[0] * sqrt(1 - fastopt_product(h, decays, 2, t)) / (1 - fastopt_product(h, decays, 1, t));
     k[0] = (T)h[1];
     k[1] = (T)((1 - h[1]) * d);
     k[2] = (T)h[2];
@@ -48,11 +48,12 @@ static void FN(prodigy_gather)(const T *restrict p, const T *restrict g, T *cons
     sums[1] += FN(sum_products)(size, one, n);
 }
 
-static void FN(prodigy_combine)(const double *h, int64_t t, const double *sums, ptrdiff_t n, double *carry, T *k)
+static void FN(prodigy_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums,
+                                ptrdiff_t n, double *carry, T *k)
 {
     (void)n;
     const double d = t == 1 ? h[5] : carry[0];
-    const double dlr = d * h[0] * sqrt(1 - fastopt_power(h[2], t)) / (1 - fastopt_power(h[1], t));
+    const double dlr = d * h[0] * sqrt(1 - fastopt_product(h, decays, 2, t)) / (1 - fastopt_product(h, decays, 1, t));
     carry[1] = h[3] * (t == 1 ? 0 : carry[1]) + d / h[5] * dlr * sums[0];
     const double estimate = sums[1] == 0 ? 0 : h[6] * carry[1] / sums[1];
     carry[0] = estimate > d ? estimate : d;

@@ -8,18 +8,19 @@
  * rho > 5    p -= lr r m_hat sqrt(1 - beta2^t) / (sqrt(v) + eps),
  *            r = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
  * otherwise  p -= lr m_hat
- * where m_hat = m / (1 - beta1^t).  The paper rectifies above 4, where the variance exists; torch and the paper's code
- * above 5, where its estimate can be trusted. */
+ * where m_hat = m / (1 - beta1^t), and rho is 1 plus twice the mean age of the gradients in v, at most rho_inf.  The
+ * paper rectifies above 4, where the variance exists; torch and the paper's code above 5, where its estimate can be
+ * trusted. */
 
-static void FN(radam_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(radam_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
-    const double power2 = fastopt_power(h[2], t), rho_inf = 2 / (1 - h[2]) - 1;
-    const double rho = rho_inf - 2 * (double)t * power2 / (1 - power2);
+    const double product2 = fastopt_product(h, decays, 2, t), rho_inf = 2 / (1 - h[2]) - 1;
+    const double window = rho_inf - 2 * fastopt_age_deficit(h, decays, 2, t), rho = window < rho_inf ? window : rho_inf;
     const int rectified = rho > 5;
-    double lr_t = h[0] / (1 - fastopt_power(h[1], t));
+    double lr_t = h[0] / (1 - fastopt_product(h, decays, 1, t));
     if (rectified)
-        lr_t *= sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) * sqrt(1 - power2);
+        lr_t *= sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) * sqrt(1 - product2);
     k[0] = (T)lr_t;
     k[1] = (T)h[1];
     k[2] = (T)(1 - h[1]);

@@ -7,29 +7,30 @@
  *
  * p -= lr g / r;  with momentum  b = momentum b + g / r;  p -= lr b */
 
-static void FN(rmsprop_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(rmsprop_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)t, (void)carry;
+    (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
     k[1] = (T)h[1];
     k[2] = (T)(1 - h[1]);
     k[3] = (T)h[2];
 }
 
-static void FN(rmsprop_momentum_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(rmsprop_momentum_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    FN(rmsprop_scalars)(h, t, carry, k);
+    FN(rmsprop_scalars)(h, decays, t, carry, k);
     k[4] = (T)h[3];
 }
 
-static void FN(rmsprop_centered_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(rmsprop_centered_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    FN(rmsprop_scalars)(h, t, carry, k);
+    FN(rmsprop_scalars)(h, decays, t, carry, k);
 }
 
-static void FN(rmsprop_centered_momentum_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(rmsprop_centered_momentum_scalars)(const double *h, const fastopt_decay *decays, int64_t t,
+                                                  double *carry, T *k)
 {
-    FN(rmsprop_momentum_scalars)(h, t, carry, k);
+    FN(rmsprop_momentum_scalars)(h, decays, t, carry, k);
 }
 
 static void FN(rmsprop)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)

@@ -9,9 +9,9 @@
  * Steps start from the learning rate, which is not read again.  Signs are compared, not multiplied gradients, whose
  * product may be too small for its type. */
 
-static void FN(rprop_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(rprop_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)carry;
+    (void)decays, (void)carry;
     for (int i = 0; i < 5; i++) {
         k[i] = (T)h[i];
         if (k[i] < SMALLEST) /* a subnormal that is picked, not computed with, would stay one or not */

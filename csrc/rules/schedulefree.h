@@ -28,8 +28,9 @@ static void FN(schedulefree_scalars)(double lr, double beta, const double *avera
     k[4] = 0;
 }
 
-static void FN(schedulefreesgd_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(schedulefreesgd_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
+    (void)decays;
     FN(schedulefree_scalars)(h[0], h[1], h + 2, t, carry, k);
 }
 
@@ -47,12 +48,12 @@ static void FN(schedulefreesgd)(T *restrict p, const T *restrict g, T *const *re
     }
 }
 
-static void FN(schedulefreeadamw_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(schedulefreeadamw_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     FN(schedulefree_scalars)(h[0], h[1], h + 5, t, carry, k);
     k[5] = (T)h[2];
     k[6] = (T)(1 - h[2]);
-    k[7] = (T)(1 / sqrt(1 - fastopt_power(h[2], t)));
+    k[7] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
     k[8] = (T)h[3];
     k[9] = (T)h[4];
 }

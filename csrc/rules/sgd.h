@@ -10,9 +10,9 @@
  * After k steps whose gradient is 0 the buffer is momentum^k b, and p has moved by -lr (momentum + ... + momentum^k) b,
  * with Nesterov's momentum by momentum times that. */
 
-static void FN(sgd_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(sgd_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)t, (void)carry;
+    (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
 }
 
@@ -29,9 +29,9 @@ static void FN(sgd_catch_up)(T *restrict p, T *const *restrict state, const doub
     (void)p, (void)state, (void)h, (void)skipped, (void)n; /* nothing moves where the gradient is 0 */
 }
 
-static void FN(momentum_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(momentum_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)carry;
+    (void)decays, (void)carry;
     k[0] = (T)h[0];
     k[1] = (T)h[1];
     k[2] = t == 1 || h[1] == 0 ? 1 : (T)(1 - h[2]);
@@ -53,9 +53,9 @@ static void FN(momentum_catch_up)(T *restrict p, T *const *restrict state, const
     FN(coast)(p, state[0], h[0], h[1], skipped, n);
 }
 
-static void FN(nesterov_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(nesterov_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)t, (void)carry;
+    (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
     k[1] = (T)h[1];
 }

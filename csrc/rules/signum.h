@@ -4,9 +4,9 @@
  * m = beta m + (1 - beta) g
  * p -= lr sign(m) */
 
-static void FN(signum_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(signum_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)t, (void)carry;
+    (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
     k[1] = (T)h[1];
     k[2] = (T)(1 - h[1]);

@@ -9,9 +9,9 @@
  *
  * A vector has one mu for each element, which is nu. */
 
-static void FN(sm3_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(sm3_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)t, (void)carry;
+    (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
     k[1] = (T)h[1];
     k[2] = (T)(1 - h[1]);
@@ -97,9 +97,9 @@ static void FN(sm3_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int 
             last[i] = MAX(last[i], (T)m->of_columns[strip * m->columns + i]);
 }
 
-static void FN(sm3_vector_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(sm3_vector_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    FN(sm3_scalars)(h, t, carry, k);
+    FN(sm3_scalars)(h, decays, t, carry, k);
 }
 
 static void FN(sm3_vector)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,

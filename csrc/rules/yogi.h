@@ -4,9 +4,9 @@
  * v = v - (1 - beta2) sign(v - g^2) g^2
  * p -= lr m_hat / (sqrt(v_hat) + eps),  m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t) */
 
-static void FN(yogi_scalars)(const double *h, int64_t t, double *carry, T *k)
+static void FN(yogi_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    FN(adam_scalars)(h, t, carry, k);
+    FN(adam_scalars)(h, decays, t, carry, k);
 }
 
 static void FN(yogi)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
