@@ -1486,10 +1486,12 @@ cdef class Table:
     def adopt(self, list changes):
         """Take over hyperparameters of groups that are known to be valid.
 
-        Each change is a group, its hyperparameters, its `Settings` (a tuple of them), and what gives the arguments of
+        Each change is a group, all that it holds besides its parameters, its `Settings` (a tuple of them), and what gives the arguments of
         `Settings.set` for a step, or None and these arguments.
         """
         for group, hyper, of_group, plan, arguments in changes:
+            for key in [key for key in group if key not in hyper and key != "params"]:
+                dict.pop(group, key)
             dict.update(group, hyper)
             for settings in of_group:
                 if plan is None:

@@ -34,6 +34,7 @@ from .parameters import (
     places_of,
     restored,
     saved,
+    scaled,
     set_hyper,
     split_groups,
 )
@@ -368,8 +369,9 @@ class Optimizer(Stepping):
     params : array, sequence of arrays, mapping of name to array, nest of these, or sequence of groups
         The arrays that `step` updates in place: float32 or float64, writable, any shape, any strides.  A sequence may
         be consumed (a generator, ``dict.values()``).  In a nest, the name of ``params["block"][0]`` is "block.0".  A
-        group is a mapping with "params" and any hyperparameter in which it differs.  An array that takes the place of
-        one in a mapping or a list is noticed by the next step; see `rebind`.
+        group is a mapping with "params" and any hyperparameter in which it differs; its learning rate is lr times its
+        "lr_scale", 1 by default; keys of your own, such as "name", hold plain values and must be unlike options.  An
+        array that takes the place of one in a mapping or a list is noticed by the next step; see `rebind`.
     hyper : dict
         The hyperparameters of the rule, for groups that do not override them.
     weight_decay : float, default 0
@@ -483,7 +485,13 @@ class Optimizer(Stepping):
         form: Any = weight_decay_form
         if form is None:
             form = "own" if self._own_decay else "decoupled" if self._decoupled else "l2"
-        hyper = {**hyper, "weight_decay": weight_decay, "weight_decay_form": form, "maximize": maximize}
+        hyper = {
+            **hyper,
+            "lr_scale": 1.0,
+            "weight_decay": weight_decay,
+            "weight_decay_form": form,
+            "maximize": maximize,
+        }
         if nonfinite not in NONFINITE:
             raise ValueError(f"{label}: nonfinite must be one of {', '.join(NONFINITE)}, got {brief(nonfinite)}")
         if num_threads is not None:
@@ -579,13 +587,13 @@ class Optimizer(Stepping):
         for i, (where, (group_params, hyper, _), rule) in enumerate(zip(wheres, given, rules, strict=True)):
             structure, names, group_arrays = members(where, group_params, len(self._arrays) + len(arrays))
             group_label = _label_of_group(type(self), len(self.groups) + i, grouped)
-            group = Group(type(self), group_label, group_arrays, hyper, self._in_c, rule, step_count)
+            group = Group(type(self), group_label, group_arrays, hyper, self._defaults, self._in_c, rule, step_count)
             all_structures.append(structure)
             all_names += names
             all_members.append(names)
             groups.append(group)
             arrays += group_arrays
-            initial += [self._initial_state(at(group, step_count))] * len(names)
+            initial += [self._initial_state(scaled(group_label, at(group, step_count)))] * len(names)
 
         names = self._names + all_names
         check_names(label, names)
@@ -814,7 +822,7 @@ class Optimizer(Stepping):
                         f"{label}: names must have all parameters of a group, of all of which this rule makes one"
                         f" estimate, but {describe(left[0])} is missing"
                     )
-                initial = self._initial_state(at(group, step_count))
+                initial = self._initial_state(scaled(label, at(group, step_count)))
                 for name, array in zip(of_group, group["params"], strict=True):
                     if name in chosen:
                         for letter, buffer in self.state[name].items():
@@ -972,7 +980,8 @@ class Optimizer(Stepping):
         saved_hyper: list[Mapping[str, Any]] = []  # of each parameter
         restorers: list[Callable[[], None]] = []
         for i, (group, names, entry) in enumerate(zip(self.groups, self._members, groups, strict=True)):
-            hyper = _entries(label, f"groups[{i}]", entry, list(group))
+            hyper, own = group.parted(entry) if isinstance(entry, Mapping) else (entry, {})
+            hyper = _entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
             if not isinstance(hyper["params"], (list, tuple)) or set(hyper["params"]) != set(names):
                 raise ValueError(f"{label}: params of groups[{i}] must be {names!r:.200}, got {brief(hyper['params'])}")
             del hyper["params"]
@@ -980,7 +989,7 @@ class Optimizer(Stepping):
             hyper, of_schedules = restored(f"{label}: groups[{i}]", group, hyper)
             restorers += of_schedules
             try:
-                changes.append(group.change(group.checked(hyper, step_count)))
+                changes.append(group.change(group.checked(hyper | own, step_count)))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{label}: {error}") from None
 

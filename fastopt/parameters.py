@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice, takewhile
 from reprlib import repr as brief
@@ -12,6 +12,7 @@ from warnings import warn
 import numpy as np
 
 from . import _core
+from .labels import label_of
 from .nest import Array, Name, Part, Place, is_consumed, is_nest, is_sequence, members, places
 
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ def check_hyper(
             continue
         else:
             check_number(f"{label}: {key}", parts.get(key, (key,))[0], value)
+    scaled(label, hyper)
+
+
+def scaled(label: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters with lr * lr_scale in the place of lr, or raise ValueError where that is too large."""
+    lr = float(hyper["lr"]) * float(hyper["lr_scale"])
+    _core.check_range(f"{label}: lr * lr_scale", "lr", lr)
+    return {**hyper, "lr": lr}
 
 
 def check_number(label: str, name: str, value: Any) -> float:
@@ -270,7 +279,7 @@ class Fixed(dict[Any, Any]):
 
 
 class Group(Fixed):
-    """A group's arrays under "params", and its hyperparameters.
+    """A group's arrays under "params", its hyperparameters, and keys of the user's own.
 
     Setting a hyperparameter checks it and takes effect with the next step.  A schedule is a value like a number.  Keys
     can be neither added nor removed, and what decides which state exists (such as ``amsgrad``) stays as it was made.
@@ -281,21 +290,25 @@ class Group(Fixed):
         rule_class: type[Optimizer],
         label: str,
         arrays: list[Array],
-        hyper: Mapping[str, Any],
+        given: Mapping[str, Any],
+        names: Collection[str],
         options: Mapping[str, Any],
         rule: str | None = None,
         step_count: int = 0,
     ) -> None:
+        self.names = tuple(names)  # of the hyperparameters; other keys are the user's own
         self._options = options
         self._table: _core.Table | None = None
         self._class = rule_class
         self.rename(label)
+        hyper = {key: given[key] for key in names}
+        own = {key: value for key, value in given.items() if key not in hyper}
         now = self._at(hyper, step_count)
         self.settings = _core.Settings(rule or self._rule(hyper))
         self._of_vectors = (
             _core.Settings(f"{self.settings.rule_name}_vector") if rule_class._matrices else self.settings
         )
-        super().__init__(with_schedules(plain(now), hyper), params=tuple(arrays))
+        super().__init__({**with_schedules(plain(now), hyper), **own, "params": tuple(arrays)})
 
     def rename(self, label: str) -> None:
         """Have messages name the group so."""
@@ -309,16 +322,23 @@ class Group(Fixed):
     def attach(self, table: _core.Table) -> None:
         """Have the steps of a table take the hyperparameters of this group, now and whenever they are set."""
         self._table = table
-        table.adopt([self.change(self._hyper())])
+        table.adopt([self.change(self._hyper() | self._own())])
 
-    def checked(self, changes: Mapping[str, Any], step_count: int | None = None) -> dict[str, Any]:
-        """Return all hyperparameters as they are after these changes, or raise; schedules are tried at this step."""
-        after = self._hyper()
-        for key in changes:
-            if key not in after:
-                what = f"{', '.join(after)}, got {brief(key)}{nearest(key, after)}"
-                raise ValueError(f"{self._label}: what can be set is {what}")
-        after |= changes
+    def checked(self, given: Mapping[str, Any], step_count: int | None = None) -> dict[str, Any]:
+        """Return hyperparameters and keys of the user's own as they are after these changes, or raise.
+
+        What is loaded, after so many steps, has all keys of the user's own.
+        """
+        own = self._own()
+        changes, others = self.parted(given)
+        known = (*self.names, *own)
+        unknown = [key for key in given if key == "params" or (step_count is None and key not in known)]
+        if unknown:
+            what = f"{', '.join(known)}, got {brief(unknown[0])}{nearest(unknown[0], known)}"
+            raise ValueError(f"{self._label}: what can be set is {what}")
+        others = {key: label_of(self._label, key, value, self.names) for key, value in others.items()}
+        own = own | others if step_count is None else others
+        after = self._hyper() | changes
         now = self._at(after, self._step_count if step_count is None else step_count)
         changed = [key for key, value in changes.items() if value != self[key]]
         fixed = [key for key in changed if key in STATEFUL]
@@ -335,7 +355,7 @@ class Group(Fixed):
         if self._table is not None and self._table.catches_up:
             self.check_catch_up(after)
         self.check_unscheduled(after)
-        return with_schedules(plain(now), after)
+        return with_schedules(plain(now), after) | own
 
     def _check_kept(self, changed: Sequence[str], changes: Mapping[str, Any]) -> None:
         """Raise for what can be changed no more, since state was made by it."""
@@ -358,11 +378,12 @@ class Group(Fixed):
                 )
 
     def change(self, after: dict[str, Any]) -> tuple[Any, ...]:
-        """Return what a table takes to set all hyperparameters to these, which are known to be valid."""
+        """Return what a table takes to set all keys but the parameters to these, which are known to be valid."""
         names, settings = self.settings.hyper_names, (self.settings, self._of_vectors)
-        if is_scheduled(after):
-            return self, after, settings, Plan(self._class, self._label, after, names, self._options), None
-        return self, after, settings, None, for_core(self._class, after, names, self._options)
+        hyper = {key: after[key] for key in self.names}
+        if is_scheduled(hyper):
+            return self, after, settings, Plan(self._class, self._label, hyper, names, self._options), None
+        return self, after, settings, None, for_core(self._class, self._label, hyper, names, self._options)
 
     def check_catch_up(self, hyper: Mapping[str, Any]) -> None:
         """Raise unless rows can make up for the steps that they have missed, with these hyperparameters."""
@@ -373,7 +394,7 @@ class Group(Fixed):
             )
         if is_schedule(hyper["weight_decay"]) or hyper["weight_decay"]:
             raise ValueError(f"{self._label}: weight_decay must be 0 with catch_up, got {hyper['weight_decay']!r}")
-        for name in self.settings.catch_up:
+        for name in (*self.settings.catch_up, "lr_scale"):
             if is_schedule(hyper[name]):
                 raise ValueError(f"{self._label}: {name} must be a number with catch_up, got {hyper[name]!r}")
         self.check_rows(self["params"])
@@ -397,7 +418,15 @@ class Group(Fixed):
         set_hyper(self._table, [(self, {key: value})])
 
     def _hyper(self) -> dict[str, Any]:
-        return {key: value for key, value in self.items() if key != "params"}
+        return {key: self[key] for key in self.names}
+
+    def _own(self) -> dict[str, Any]:
+        return self.parted(self)[1]
+
+    def parted(self, entries: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the parameters and hyperparameters among these, and what is under keys of the user's own."""
+        ours = {key: value for key, value in entries.items() if key in self.names or key == "params"}
+        return ours, {key: value for key, value in entries.items() if key not in ours}
 
     def _at(self, hyper: Mapping[str, Any], step_count: int) -> Mapping[str, Any]:
         """Return hyperparameters as they are for the step after this many, or raise."""
@@ -466,7 +495,10 @@ class Plan:
         # Where nothing but what stands alone is scheduled, only that is looked at; the places are in the arguments.
         form = hyper["weight_decay_form"]
         places = {"lr": (0, "lr"), "weight_decay": (0, "decay") if form == "own" else (1, DECAYS[form])}
-        alone = [(key, hyper[key], *place) for key, place in places.items() if is_schedule(hyper[key])]
+        factors = {"lr": hyper["lr_scale"]}  # a number, if the others stand alone
+        alone = [
+            (key, hyper[key], factors.get(key, 1.0), *place) for key, place in places.items() if is_schedule(hyper[key])
+        ]
         self._alone = alone if len(alone) == len(self._schedules) else []
         self._values: list[Any] = []
         self._arguments: tuple[dict[str, float], dict[str, Any]] = {}, {}
@@ -474,9 +506,12 @@ class Plan:
     def __call__(self, step_count: int) -> tuple[dict[str, float], dict[str, Any]]:
         """Return the arguments of `Settings.set` for the step after this many, or raise."""
         if self._alone and self._values:
-            for key, schedule, which, name in self._alone:
+            for key, schedule, factor, which, name in self._alone:
                 label = f"{self._label} after {step_count} steps: {key}"
-                self._arguments[which][name] = check_number(label, key, schedule(step_count))
+                value = check_number(label, key, schedule(step_count))
+                if factor != 1:
+                    value = check_number(f"{label} * lr_scale", key, value * factor)
+                self._arguments[which][name] = value
             return self._arguments
         values = [schedule(step_count) for schedule in self._schedules]
         # Equal floats are the same number; NumPy's may be equal and yet be rounded otherwise.
@@ -484,16 +519,16 @@ class Plan:
             given = iter(values)
             hyper = each(self._hyper, lambda schedule: next(given))
             self._class._check(f"{self._label} after {step_count} steps", hyper)
-            self._arguments = for_core(self._class, hyper, self._names, self._options)
+            self._arguments = for_core(self._class, self._label, hyper, self._names, self._options)
             self._values = values if all(type(value) is float for value in values) else []
         return self._arguments
 
 
 def for_core(
-    rule_class: type[Optimizer], hyper: Mapping[str, Any], names: tuple[str, ...], others: Mapping[str, Any]
+    rule_class: type[Optimizer], label: str, hyper: Mapping[str, Any], names: tuple[str, ...], others: Mapping[str, Any]
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Return what `Settings.set` takes: the rule's hyperparameters by their names in C, and all options."""
-    flat = rule_class._flat(hyper)
+    flat = rule_class._flat(scaled(label, hyper))
     options = {**others, "maximize": flat["maximize"]}
     form, decay = flat["weight_decay_form"], flat["weight_decay"]
     flat["decay"] = decay if form == "own" else 0.0  # a part of the rule
@@ -523,12 +558,10 @@ def split_groups(label: str, params: Params, hyper: Mapping[str, Any]) -> tuple[
 
 
 def group_hyper(where: str, group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters of a group: its own, and for the others the defaults."""
-    unknown = [key for key in group if key != "params" and key not in defaults]
-    if unknown:
-        what = f"{', '.join(defaults)}, got {brief(unknown[0])}{nearest(unknown[0], defaults)}"
-        raise ValueError(f"{where} can override {what}")
-    return {key: group.get(key, default) for key, default in defaults.items()}
+    """Return the hyperparameters of a group, its own and for the others the defaults, and keys of the user's own."""
+    others = [key for key in group if key != "params" and key not in defaults]
+    own = {key: label_of(where, key, group[key], defaults) for key in others}
+    return {key: group.get(key, default) for key, default in defaults.items()} | own
 
 
 def check_names(label: str, names: Sequence[Name]) -> None:

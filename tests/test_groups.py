@@ -1,8 +1,11 @@
 """fastopt.groups: parameter groups from patterns of names."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
-from cases import assert_same_bits
+from cases import DTYPES, RULES, assert_same_bits, gradients, ids
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,7 +111,9 @@ def test_bad_input(arguments, error, message):
 
 
 def test_overrides_are_checked_by_the_optimizer():
-    with pytest.raises(ValueError, match=r"Adam: params\[0\] can override .*, got 'weightdecay'"):
+    with pytest.raises(
+        ValueError, match=r"Adam: params\[0\] can override .*, got 'weightdecay'; did you mean 'weight_decay"
+    ):
         fastopt.Adam(fastopt.groups(model(), {"*.bias": {"weightdecay": 0.0}}))
     with pytest.raises(ValueError, match=r"Adam: groups\[0\]: weight_decay must be finite and >= 0, got -1"):
         fastopt.Adam(fastopt.groups(model(), {"*.bias": {"weight_decay": -1}}))
@@ -185,3 +190,176 @@ def test_one_mapping_must_fit():
         with pytest.raises(ValueError, match=message):
             opt.step(bad)
     assert opt.step_count == 0
+
+
+# ---- One schedule, scaled for each group ----
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("lr", [0.01, schedules.linear(0.01, 0.002, 4)], ids=["number", "schedule"])
+@pytest.mark.parametrize("case", RULES, ids=ids)
+def test_a_scaled_rate_is_that_rate(case, lr, dtype):
+    """To the bit: in the rule, in decay that the rate scales, and in what state begins from."""
+    start = np.linspace(-1, 1, 5).astype(dtype)
+    scaled, by_hand, plain = start.copy(), start.copy(), start.copy()
+    rate = schedules.scale(lr, 0.25) if callable(lr) else lr * 0.25
+    decay = {"weight_decay": 0.1, "weight_decay_form": "decoupled"} if case.rule[:12] != "schedulefree" else {}
+    opt = case.make([{"params": scaled, "lr_scale": 0.25}, {"params": plain}], **{**case.kwargs, "lr": lr, **decay})
+    twin = case.make([{"params": by_hand}], **{**case.kwargs, "lr": rate, **decay})
+    source = gradients(1, 5, dtype)
+    for _ in range(5):
+        g = next(source)
+        opt.step([g, g])
+        twin.step([g])
+    assert_same_bits(scaled, by_hand)
+    assert opt.lr == opt.groups[0]["lr"] if not callable(lr) else opt.lr == lr(5)
+    assert (plain != scaled).any()
+
+
+def test_scales_by_hand():
+    """SGD from 0 along gradients of 1: the sums of lr(t) * lr_scale(t)."""
+    params = [np.zeros(1) for _ in range(4)]
+    opt = fastopt.SGD(
+        [
+            {"params": params[0]},
+            {"params": params[1], "lr_scale": 0.5},
+            {"params": params[2], "lr_scale": lambda t: 0.0 if t == 0 else 2.0},
+            {"params": params[3], "lr_scale": 0.0, "lr": 1.0},
+        ],
+        lr=lambda t: 1.0 + t,
+    )
+    for _ in range(3):
+        opt.step([np.ones(1)] * 4)
+    assert [p[0] for p in params] == [-6.0, -3.0, -10.0, 0.0]
+    opt.groups[1]["lr_scale"] = 4
+    opt.lr = 0.5
+    opt.step([np.ones(1)] * 4)
+    assert [p[0] for p in params] == [-6.5, -5.0, -11.0, 0.0]
+    assert [group["lr"] for group in opt.groups] == [0.5] * 4
+
+
+@pytest.mark.parametrize(
+    ("group", "error", "message"),
+    [
+        ({"lr_scale": -1}, ValueError, r"SGD: groups\[0\]: lr_scale must be finite and >= 0, got -1"),
+        ({"lr_scale": "2"}, TypeError, r"SGD: groups\[0\]: lr_scale must be a number, got '2'"),
+        ({"lr_scale": lambda t: np.nan}, ValueError, r"groups\[0\] after 0 steps: lr_scale must be finite"),
+        ({"lr": 1e200, "lr_scale": 1e200}, ValueError, r"groups\[0\]: lr \* lr_scale must be finite and >= 0, got inf"),
+    ],
+)
+def test_bad_scales(group, error, message):
+    with pytest.raises(error, match=message):
+        fastopt.SGD([{"params": np.ones(2), **group}])
+
+
+def test_a_scale_too_large_later():
+    p = np.zeros(1)
+    opt = fastopt.SGD([{"params": p, "lr": lambda t: 1e200 if t else 1.0, "lr_scale": 1e200}])
+    opt.step([np.ones(1)])
+    before = p.copy()
+    with pytest.raises(ValueError, match=r"groups\[0\] after 1 steps: lr \* lr_scale must be finite and >= 0, got inf"):
+        opt.step([np.ones(1)])
+    assert_same_bits(p, before)
+    with pytest.raises(ValueError, match="lr_scale must be a number with catch_up"):
+        fastopt.SGD([{"params": p, "lr_scale": lambda t: 1.0}], momentum=0.9, catch_up=True)
+
+
+# ---- Keys of the user's own ----
+
+OWN = {"name": "head", "tag": np.int64(3), "layer": 7, "frozen": np.False_, "decayed": None, "depth": 0.5}
+
+
+@pytest.mark.parametrize("way", ["state_dict", "file", "deepcopy", "pickle"])
+def test_own_keys_are_kept_and_saved(way, tmp_path):
+    pytest.importorskip("safetensors", reason="saving needs safetensors")
+    opt = fastopt.Adam(
+        [{"params": np.ones(2), **OWN}, {"params": np.ones(3), "name": "body"}], lr=schedules.cosine(1, 9)
+    )
+    opt.step([np.ones(2), np.ones(3)])
+    assert {key: opt.groups[0][key] for key in OWN} == OWN
+    assert type(opt.groups[0]["tag"]) is int
+    opt.groups[0].update(name="top", lr=0.5)
+    opt.groups[0]["tag"] = 4
+    if way == "deepcopy":
+        other = copy.deepcopy(opt)
+    elif way == "pickle":
+        other = pickle.loads(pickle.dumps(opt))
+    else:
+        other = fastopt.Adam(
+            [{"params": np.ones(2), "lr": 0.1}, {"params": np.ones(3), "label": "x"}], lr=schedules.cosine(1, 9)
+        )
+        if way == "file":
+            fastopt.save(tmp_path / "a", opt)
+            fastopt.load(tmp_path / "a", other)
+        else:
+            other.load_state_dict(opt.state_dict())
+    assert {key: other.groups[0][key] for key in OWN} == {**OWN, "name": "top", "tag": 4}
+    assert other.groups[1]["name"] == "body"
+    assert "label" not in other.groups[1]
+    assert other.state_dict()["groups"] == opt.state_dict()["groups"]
+    with pytest.raises(ValueError, match=r"Adam: groups\[1\]: what can be set is lr, .*, name, got 'tag'"):
+        opt.groups[1]["tag"] = 4
+    with pytest.raises(TypeError, match=r"hyperparameters can be set, but not added or removed"):
+        del opt.groups[0]["name"]
+    with pytest.raises(ValueError, match=r"what can be set is lr, .*, got 'params'"):
+        opt.groups[0]["params"] = (np.ones(2),)
+
+
+USUAL = "name tag tags label labels layer layers layer_id depth stage block kind type group index id role note comment"
+USUAL += " frozen trainable path module param_names initial_lr base_lr embedding head body bias norm epoch rank"
+
+
+@pytest.mark.parametrize("rule", ["SGD", "Adam", "AdamW", "Muon", "Adafactor", "Rprop", "LARS", "Prodigy", "SM3"])
+def test_usual_keys_are_taken(rule):
+    own = dict.fromkeys(USUAL.split(), 1)
+    opt = getattr(fastopt, rule)([{"params": np.ones((2, 2)), **own}])
+    assert own.items() <= opt.groups[0].items()
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "word"),
+    [
+        ("Adam", "weigth_decay", "weight_decay"),
+        ("Adam", "weight-decay", "weight_decay"),
+        ("Adam", "WeightDecay", "weight_decay"),
+        ("Adam", "wd", "weight_decay"),
+        ("Adam", "learning_rate", "lr"),
+        ("Adam", "LR", "lr"),
+        ("Adam", "lrs", "lr"),
+        ("Adam", "beta", "betas"),
+        ("Adam", "beta1", "betas"),
+        ("Adam", "b1", "betas"),
+        ("Adam", "epsilon", "eps"),
+        ("Adam", "maximise", "maximize"),
+        ("Adam", "momentum", "momentum"),  # of another rule
+        ("SGD", "betas", "betas"),
+        ("SGD", "momentun", "momentum"),
+        ("SGD", "nestrov", "nesterov"),
+        ("SGD", "lr_mult", "lr_scale"),
+        ("SGD", "scale", "lr_scale"),
+        ("SGD", "clip_norm", "clip_norm"),  # of the step
+        ("SGD", "clipnorm", "clip_norm"),
+        ("SGD", "ema_decay", "ema_decay"),
+    ],
+)
+def test_misspelt_hyperparameters_are_refused(rule, key, word):
+    with pytest.raises(
+        ValueError, match=rf"{rule}: params\[0\] can override lr, .*, got '{key}'; did you mean '{word}'"
+    ):
+        getattr(fastopt, rule)([{"params": np.ones(2), key: 0.1}])
+
+
+def test_own_keys_hold_plain_values():
+    for value in ([1, 2], {"a": 1}, np.ones(2), object(), 1j):
+        with pytest.raises(TypeError, match=r"params\[0\]: tag must be a str, a number, True, False or None"):
+            fastopt.SGD([{"params": np.ones(2), "tag": value}])
+    with pytest.raises(TypeError, match="keys of your own must be str, got 3"):
+        fastopt.SGD([{"params": np.ones(2), 3: "x"}])
+    opt = fastopt.SGD([{"params": np.ones(2), "tag": "x"}])
+    with pytest.raises(TypeError, match=r"groups\[0\]: tag must be a str"):
+        opt.groups[0]["tag"] = [1]
+    state = opt.state_dict()
+    state["groups"][0]["tag"] = [1]
+    with pytest.raises(TypeError, match=r"groups\[0\]: tag must be a str"):
+        opt.load_state_dict(state)
+    assert opt.groups[0]["tag"] == "x"

@@ -34,6 +34,7 @@ def test_the_guide_trains(page):
 def test_what_the_guide_says(page):
     assert (page["shared"].value, page["actor"].groups[0]["params"][0][0]) == (4, 1 - 1e-3)
     assert page["opt"].groups[0]["weight_decay"] == 0
+    assert [group["name"] for group in page["layered"].groups] == [f"layer {i}" for i in range(4)]
     assert len(page["ax"].lines) == 2
     assert page["saved"]["groups"][0]["lr"]["state"] == [page["plateau"].state_dict()]
     assert page["plateau"].best == 0.7
