@@ -298,7 +298,7 @@ cdef class Settings:
         cdef bint changed = False
         cdef double after[FASTOPT_MAX_HYPER]
         for i, name in enumerate(self.hyper_names):
-            after[i] = hyper[name]
+            after[i] = <double>hyper[name] + 0.0  # -0 is 0
         self.options = options
         for i in range(self.n_corrected):
             changed |= after[self.corrected_at[i]] != self.hyper[self.corrected_at[i]]
@@ -1585,7 +1585,7 @@ cdef class Kernel:
         """Read a number and check its range."""
         cdef const fastopt_hyper *hyper
         try:
-            value[0] = <object>given
+            value[0] = <double><object>given + 0.0  # -0 is 0
         except OverflowError:
             raise ValueError(f"{self.name}: {self.keywords[keyword]} must be a number that a float can hold,"
                              f" got {brief(<object>given)}") from None

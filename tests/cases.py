@@ -139,7 +139,7 @@ class Case:
         if settings.get("beta3", 0) is None:
             settings["beta3"] = sqrt(settings["beta2"])
         settings["decay"] = settings["weight_decay"] if settings["weight_decay_form"] == "own" else 0.0
-        return {name: float(settings[name]) for name in reference.hyper_names(self.rule)}
+        return {name: float(settings[name]) + 0.0 for name in reference.hyper_names(self.rule)}  # -0 is 0
 
     def start(self, p: np.ndarray) -> dict[str, Any]:
         """What state starts from, where that is not 0."""

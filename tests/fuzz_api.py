@@ -204,7 +204,7 @@ def meaning(name: str, value: Any, unset: Sequence[str] = UNSET) -> Any:
         except TypeError as error:
             raise ValueError from error
         low, high = BETWEEN.get(name, (0, 1 if name in BELOW_1 or CLOSED.get(name) == 1 else inf))
-        x += 0.0 if name == "initial_accumulator_value" else -0.0  # which state begins at 0, not -0
+        x += 0.0  # -0 is 0
         if x >= low and (x < high or x == CLOSED.get(name)):
             return x
     raise ValueError
@@ -1525,8 +1525,6 @@ def scheduled(rng: random.Random, tell: Callable[..., None]) -> Calls:
     kinds = {name: "beta1" if name == "betas" else kind(cls, name) for name in chosen}
     values = {name: [a_number(rng, kinds[name]) for _ in range(steps)] for name in chosen}
     others = (0.5,) * (len(PARTS[kind(cls, "betas")]) - 1)  # of the betas
-    # A schedule that goes from 0 to -0 has not changed.
-    values = {name: [abs(value) if value == 0 else value for value in given] for name, given in values.items()}
     spoiled, bad = (rng.choice(chosen), rng.randrange(steps)), rng.choice(BAD_VALUES)
     failing = False
 

@@ -1,5 +1,6 @@
 """NaN, infinities and subnormals: contained as asked for, and nothing of the caller's floating-point world changes."""
 
+import contextlib
 import copy
 import ctypes
 import ctypes.util
@@ -12,7 +13,7 @@ from itertools import product
 import numpy as np
 import pytest
 from cases import BY_ELEMENT, CASES, DTYPES, RULES, Oracle, assert_like, assert_same_bits, gradients, ids
-from reference import flush
+from reference import CARRIES, flush, state_names
 
 import fastopt
 
@@ -343,3 +344,63 @@ def test_exception_flags_of_the_caller_stay(fenv):
         opt.step(g)
         assert fenv.libm.fetestexcept(fenv.errors) == raised
     fenv.reset()
+
+
+# ---- Minus zero ----
+
+
+def with_zero(case, zero):
+    """The hyperparameters of a rule, those but the rate 0 that can be."""
+    hyper = case.hyper()
+    for name in hyper.keys() - {"lr"}:
+        with contextlib.suppress(ValueError):
+            fastopt._core.check_range(name, name, zero)
+            hyper[name] = zero
+    return hyper
+
+
+@DTYPE
+@CASE
+def test_minus_zero_is_zero(case, dtype):
+    """As a hyperparameter: the signs of zeros do not tell which it was."""
+    g = np.array([1.0, -1.0, 0.0, -0.0, 1e-6, -1e-6, 0.0, -0.0], dtype)
+    runs = []
+    for zero in (0.0, -0.0):
+        p = np.array([1.0, -1.0, 0.0, -0.0, 0.0, -0.0, 2.0, -2.0], dtype)
+        buffers = [
+            p,
+            g,
+            *(np.zeros_like(p) for _ in state_names(case.rule)),
+            *(np.zeros(1) for _ in CARRIES.get(case.rule, ())),
+        ]
+        for t in range(1, 5):
+            buffers[1] = g if t % 2 else g[::-1].copy()
+            getattr(fastopt.kernels, case.rule)(*buffers, step=t, **with_zero(case, zero))
+        runs.append(buffers)
+    for one, other in zip(*runs, strict=True):
+        assert_same_bits(one, other)
+
+
+def test_minus_zero_by_a_schedule():
+    """A schedule that goes from 0 to -0 is one that stays."""
+    runs, betas = [np.ones(3) for _ in range(3)], (0.0, lambda t: -0.0 if t else 0.0, -0.0)
+    opts = [fastopt.Adam(p, betas=(beta1, 0.9)) for p, beta1 in zip(runs, betas, strict=True)]
+    for g in ([1.0, -1.0, 0.0], [-0.0, 0.0, -0.0], [0.0, -0.0, 0.0]):
+        for opt, p in zip(opts, runs, strict=True):
+            opt.step(np.array(g))
+            assert_same_bits(p, runs[0])
+            assert_same_bits(opt.state[0]["m"], opts[0].state[0]["m"])
+
+
+def test_minus_zero_in_the_warm_up_of_ademamix():
+    """By hand: beta3 = 0, and so m2 is g, also where that is -0 and m2 before was not 0."""
+    for zero in (0.0, -0.0):
+        p, m1, m2, v = np.ones(2), np.zeros(2), np.array([-1.0, 1.0]), np.zeros(2)
+        hyper = {"lr": 0.5, "beta1": zero, "beta2": 0.9, "beta3": zero, "eps": zero, "mix": 5.0, "warmup": 3.0}
+        fastopt.kernels.ademamix(p, np.array([-0.0, -0.0]), m1, m2, v, step=2, **hyper)
+        assert_same_bits(m2, np.array([-0.0, 0.0]))  # 0 * -1 - 0 and 0 * 1 - 0
+        p, g = np.ones(2), np.array([-1.0, 1.0])
+        opt = fastopt.AdEMAMix(p, lr=0.5, betas=(zero, 0.9, zero), warmup=3.0)
+        opt.step(g)
+        opt.step(np.array([-0.0, -0.0]))
+        assert_same_bits(opt.state[0]["m2"], np.array([-0.0, 0.0]))
