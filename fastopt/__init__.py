@@ -30,6 +30,7 @@ if _core.isa() is None:
 from . import kernels
 from ._core import RowGrad
 from .checkpoint import check_save, load, save
+from .combined import Combined
 from .config import show_config
 from .loss_scale import LossScale
 from .optimizer import Optimizer
@@ -86,6 +87,7 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Adan",
+    "Combined",
     "Lion",
     "LossScale",
     "Muon",

@@ -39,7 +39,6 @@ class Table:
     grad_norm: float | None
     catches_up: bool
     containers: list[Watched]
-    between: Callable[[], Callable[[list[int], int], None] | None] | None
     swapped: str | None
     def __init__(
         self,
@@ -69,6 +68,11 @@ class Table:
         arenas: list[Array],
         containers: list[Watched],
     ) -> None: ...
+    @staticmethod
+    def joined(owner: str, names: list[Name], members: tuple[Table, ...]) -> Table: ...
+    def share_parts(self, of: Table) -> None: ...
+    def joins(self, members: list[Table]) -> bool: ...
+    def call_in_between(self, function: Callable[[], Callable[[list[int], int], None] | None]) -> None: ...
     def step(
         self, grads: Any, changes: dict[str, Any] | None = None, gathered: Table | None = None, mean: bool = True
     ) -> bool: ...

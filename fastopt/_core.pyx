@@ -589,6 +589,13 @@ cdef class Table:
     cdef readonly bint catches_up
     cdef tuple bound
     cdef bint unbound  # whether gradients were bound before parameters were added
+    cdef tuple members  # tables that step as one in this one, () for a table of its own
+    cdef tuple parts  # tables in whose structures gradients come, one entry for each, () for one structure
+    cdef list firsts, members_params  # of each member the place of its first parameter here, and its parameters
+    cdef tuple in_turn  # the members in the order in which they are locked
+    cdef bint in_two  # whether a step has something between gathering and updating
+    cdef bint together  # whether some rule looks at all parameters of a group
+    cdef int64_t schedule_step  # the count of steps by which the step at hand reads schedules
     cdef PyThread_type_lock lock
     cdef unsigned long holder  # the thread whose turn it is, 0: nobody's
     cdef int nested  # readers within its turn
@@ -600,7 +607,7 @@ cdef class Table:
     cdef public int num_threads  # 0: chosen from what steps take
     cdef public double grad_scale, clip_norm, clip_value  # 0: none
     cdef public bint zero_grads
-    cdef public object between  # gives what is called with the parameters at hand between gathering and updating, or None
+    cdef object between  # gives what is called with the parameters at hand between gathering and updating, or None
     cdef public object swapped  # the name of the average that is in the place of the parameters, or None
     cdef readonly object grad_norm  # of the last step that clipped, before clipping
     cdef readonly int64_t step_count
@@ -622,6 +629,7 @@ cdef class Table:
         self.containers = []
         self.schedules = {}
         self.averages = averages
+        self.members = self.in_turn = self.parts = ()
         self.append(names, params, settings, state, carry, seen, structure, grouped, arenas, containers)
 
     def append(self, list names, list params, list settings, list state, list carry, list seen, list structure,
@@ -651,6 +659,7 @@ cdef class Table:
         for i in range(len(params)):
             p = params[i]
             group = settings[i]
+            self.together |= group.rule.gathers == FASTOPT_TOGETHER
             t = &self.tensors[before + i]
             t.rule = group.rule
             t.hyper = group.hyper
@@ -717,6 +726,44 @@ cdef class Table:
                 k.direct = k.direct and k.order[d] > before
                 before = k.order[d]
 
+    @staticmethod
+    def joined(str owner, list names, tuple members):
+        """A table whose step is one of all parameters of these tables, in one call.
+
+        These keep what they have: settings, state, counts and locks.  Their descriptors are read anew in each turn.
+        """
+        cdef Table member, table
+        cdef list params = [], settings = [], state = [], carry = [], seen = [], own = [], firsts = []
+        for member in members:
+            firsts.append(len(params))
+            params += member.params
+            settings += member.settings
+            for whole, part in zip((state, carry, seen), member.keep):
+                whole += part
+            own += member.own
+        table = Table(owner, names, params, settings, state, carry, seen, (), [], True, own, [])
+        table.all_named = all([(<Table>member).all_named for member in members])
+        table.members = table.parts = members
+        table.firsts = firsts
+        table.members_params = [(<Table>member).params for member in members]
+        table.in_turn = tuple(sorted(members, key=id))
+        table.in_two = any([(<Table>member).in_two for member in members])
+        return table
+
+    def share_parts(self, Table of):
+        """Take gradients in the structure in which another table, of several parts, takes them."""
+        if of.parts:
+            self.parts, self.all_named = of.parts, of.all_named
+
+    def joins(self, list members):
+        """Whether these are the members, with as many parameters as when they were joined."""
+        cdef Py_ssize_t k, count = 0
+        for k in range(len(self.members)):
+            if members[k] is not self.members[k]:
+                return False
+            count += (<Table>members[k]).count
+        return count == self.count
+
     def __dealloc__(self):
         cdef Py_ssize_t i
         if self.layouts:
@@ -751,6 +798,11 @@ cdef class Table:
                 self.spans[self.n_spans] = Span(low, high)
                 self.n_spans += 1
 
+    def call_in_between(self, function):
+        """Make steps in two, with what a weak reference gives called with the parameters at hand between these."""
+        self.between = function
+        self.in_two = True
+
     # -- gradients in --
 
     cdef str label(self, Py_ssize_t i):
@@ -760,23 +812,38 @@ cdef class Table:
     cdef tuple flatten(self, object grads):
         """Gradients in the order of the parameters, whatever structure they come in."""
         cdef tuple flat = (), groups
+        if self.parts:
+            return self.flatten_parts(grads)
         if not self.grouped:
             return self.flatten_nest(grads, self.structure[0], "")
         if isinstance(grads, Mapping) and self.all_named:
             return self.flatten_named(grads)
-        groups = self.entries_of(grads, len(self.structure), "", True)
+        groups = self.entries_of(grads, len(self.structure), "", "group")
         for i, group in enumerate(groups):
             flat += self.flatten_nest(group, self.structure[i], f" of group {i}")
         return flat
 
-    cdef tuple entries_of(self, object grads, Py_ssize_t count, str where, bint groups=False):
-        """The entries of what is no mapping, one for each of `count` groups or parameters, or raise."""
+    cdef tuple flatten_parts(self, object grads):
+        """Gradients of several tables, in one mapping by name or with one entry for each table."""
+        cdef tuple flat = ()
+        cdef Table part
+        if isinstance(grads, Mapping) and self.all_named:
+            return self.flatten_named(grads)
+        for k, (part, entry) in enumerate(zip(self.parts, self.entries_of(grads, len(self.parts), "", "optimizer"))):
+            try:
+                flat += part.flatten(entry)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{self.owner}: optimizers[{k}]: {error}") from None
+        return flat
+
+    cdef tuple entries_of(self, object grads, Py_ssize_t count, str where, str unit=""):
+        """The entries of what is no mapping, one for each of `count` parameters, or units that are several, or raise."""
         if isinstance(grads, (Iterator, ValuesView)):
             grads = tuple(islice(grads, count + 1))
         if isinstance(grads, (Mapping, np.ndarray, str)) or not isinstance(grads, Sequence):
             what = "a sequence, as the parameters are"
-            if groups:
-                what = "a sequence with one entry per group" + (" or one mapping" if self.all_named else "")
+            if unit:
+                what = f"a sequence with one entry per {unit}" + (" or one mapping" if self.all_named else "")
             raise TypeError(f"{self.owner}: gradients{where} must be {what}, got {type_name(grads)}")
         # The length comes first: what looks like a list may be endless in memory.  It is what a sequence says of itself:
         # that of the tuple is true.
@@ -785,7 +852,7 @@ cdef class Table:
             grads = tuple(grads)
             length = len(grads)
         if length != count:
-            what = f"have one entry for each of the {count} groups" if groups else f"be {count}, one per parameter"
+            what = f"have one entry for each of the {count} {unit}s" if unit else f"be {count}, one per parameter"
             raise ValueError(f"{self.owner}: gradients{where} must {what}, got {length}")
         return grads
 
@@ -866,6 +933,8 @@ cdef class Table:
         cdef tuple one
         cdef Py_ssize_t i
         cdef list containers = self.containers
+        for member in self.members:
+            (<Table>member).check_containers(owner)
         for i in range(PyList_GET_SIZE(containers)):
             one = <tuple><object>PyList_GET_ITEM(containers, i)
             if not still_holds(<object>PyTuple_GET_ITEM(one, 0), <tuple><object>PyTuple_GET_ITEM(one, 1),
@@ -980,8 +1049,9 @@ cdef class Table:
         if not k.direct or k.ndim < 1:
             raise ValueError(f"{self.owner}: {self.label(i)} must be C-contiguous with at least one axis to take a"
                              f" RowGrad, got shape {(<object>p).shape} and strides {(<object>p).strides}")
-        if self.averages or not fastopt_rule_takes_rows(t.rule):
-            what = "averages of the parameters need" if self.averages else "this rule needs"
+        averaged = t.ema != NULL or t.swa != NULL or t.slow != NULL
+        if averaged or not fastopt_rule_takes_rows(t.rule):
+            what = "averages of the parameters need" if averaged else "this rule needs"
             raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be an array, since {what} all of it, got a"
                              f" RowGrad")
         if cnp.PyArray_NDIM(values) < 1 or cnp.PyArray_DIM(values, 0) != count:
@@ -1150,7 +1220,7 @@ cdef class Table:
         """Raise where only some parameters of a group, all of which the rule looks at, have a gradient."""
         cdef Py_ssize_t i, missing
         for i in range(1, self.count):
-            if (self.tensors[i].hyper == self.tensors[i - 1].hyper
+            if (self.tensors[i].rule.gathers == FASTOPT_TOGETHER and self.tensors[i].hyper == self.tensors[i - 1].hyper
                     and (self.tensors[i].g == NULL) != (self.tensors[i - 1].g == NULL)):
                 missing = i if self.tensors[i].g == NULL else i - 1
                 raise ValueError(f"{self.owner}: gradient of {self.label(missing)} must be given like those of its group,"
@@ -1187,7 +1257,82 @@ cdef class Table:
             self.release()
 
     cdef int acquire(self) except -1:
-        """Wait for the turn of this thread."""
+        """Wait for the turn of this thread, and for that of the members."""
+        cdef Table member
+        cdef Py_ssize_t held = 0
+        for member in self.members:
+            member.check_turn()  # before waiting: who holds the lock of this table may be waiting for that of the member
+        self.acquire_alone()
+        try:
+            for member in self.in_turn:
+                member.acquire()
+                held += 1
+            if self.members:
+                self.read_members()
+        except BaseException:
+            for member in self.in_turn[:held]:
+                member.release()
+            self.release_alone()
+            raise
+        return 0
+
+    cdef int read_members(self) except -1:
+        """Take over the parameters of the members, and the largest of their counts."""
+        cdef Table member
+        cdef Py_ssize_t k
+        if not self.joins(list(self.members)):
+            raise RuntimeError(f"{self.owner}: parameters of the optimizers must stay as they are while a call begins, but"
+                               f" another thread has changed them")
+        for k in range(len(self.members)):
+            if (<Table>self.members[k]).params is not self.members_params[k]:
+                self.rebind_members()
+        self.step_count = 0
+        for member in self.members:
+            self.step_count = max(self.step_count, member.step_count)
+        return 0
+
+    cdef int read_descriptors(self) except -1:
+        """Take over the descriptors of the members, as they are once schedules have been followed."""
+        cdef Table member
+        cdef Py_ssize_t k, first
+        for k in range(len(self.members)):
+            member = self.members[k]
+            first = self.firsts[k]
+            memcpy(self.tensors + first, member.tensors, member.count * sizeof(fastopt_tensor))
+        return 0
+
+    cdef int rebind_members(self) except -1:
+        """Take over the arrays that members have been bound to since."""
+        cdef Py_ssize_t i
+        cdef tuple before = self.params, now = ()
+        for member in self.members:
+            now += (<Table>member).params
+        check_disjoint([f"{self.owner}: {self.label(i)}" for i in range(self.count)], list(now))
+        self.params = now
+        try:
+            self.lay_out_spans()
+        except MemoryError:
+            self.params = before
+            raise
+        for i in range(self.count):
+            self.place(i, <cnp.ndarray>PyTuple_GET_ITEM(now, i))
+        self.members_params = [(<Table>member).params for member in self.members]
+        return 0
+
+    cdef int count_steps(self, Py_ssize_t first, Py_ssize_t count) except -1:
+        """Count a step that was made of the parameters that have a gradient, here and in the members."""
+        cdef Table member
+        cdef Py_ssize_t i, k, of_member
+        for i in range(first, first + count):
+            self.tensors[i].step += self.tensors[i].g != NULL
+        for k in range(len(self.members)):
+            member = self.members[k]
+            of_member = self.firsts[k]
+            for i in range(member.count):
+                member.tensors[i].step = self.tensors[of_member + i].step
+        return 0
+
+    cdef int acquire_alone(self) except -1:
         if self.holder == PyThread_get_thread_ident():
             self.check_turn()
         if self.broken:
@@ -1200,6 +1345,11 @@ cdef class Table:
         return 0
 
     cdef void release(self) noexcept:
+        for member in self.in_turn:
+            (<Table>member).release()
+        self.release_alone()
+
+    cdef void release_alone(self) noexcept:
         self.holder = 0
         PyThread_release_lock(self.lock)
 
@@ -1219,7 +1369,7 @@ cdef class Table:
                 raise TypeError(f"{self.owner}: gradients must be given, or bound once with bind(){again}, got none")
         else:
             flat = self.flatten(grads)
-        if PyList_GET_SIZE(self.containers):
+        if self.members or PyList_GET_SIZE(self.containers):
             self.check_containers(self.owner)
         self.acquire()
         try:
@@ -1238,28 +1388,29 @@ cdef class Table:
         cdef fastopt_call call
         cdef Py_ssize_t i, elements
         cdef bint made
+        cdef Table member
         self.prepare(&call, changes)
         if divisor != 1:
             call.grad_scale = divisor * (call.grad_scale if call.grad_scale else 1)
-        if self.schedules:
-            self.follow_schedules(self.step_count)
+        self.follow_schedules(self.step_count)
+        self.read_descriptors()
         elements = self.take_all(flat)
-        if self.count and self.tensors[0].rule.gathers == FASTOPT_TOGETHER:
+        if self.together:
             self.check_together()
         if call.zero_grads:
             self.check_zeroing(flat)
-        if self.between is not None:
-            made = self.run_in_two(&call, 0, self.count, elements, self.step_count)
+        if self.in_two:
+            made = self.run_in_two(&call, 0, self.count, elements)
         else:
             made = self.run(&call, 0, self.count, elements)
         if not made:
             for i in range(self.count if call.zero_grads else 0):
                 self.set_to_zero(i, <object>PyTuple_GET_ITEM(flat, i))
             return False
-        for i in range(self.count):
-            if self.tensors[i].g != NULL:
-                self.tensors[i].step += 1
+        self.count_steps(0, self.count)
         self.step_count += 1
+        for member in self.members:
+            member.step_count += 1
         return True
 
     cdef bint use_up(self, Table gathered, dict changes, bint mean) except -1:
@@ -1298,10 +1449,11 @@ cdef class Table:
         cdef Py_ssize_t i
         cdef int64_t t
         cdef bint made
+        cdef Table of
         if name not in self.names:
             raise ValueError(f"{self.owner}_one: name must be that of a parameter, got {brief(name)}")
         i = self.names.index(name)
-        if self.containers:
+        if self.members or self.containers:
             self.check_containers(f"{self.owner}_one")
         self.acquire()
         try:
@@ -1312,35 +1464,58 @@ cdef class Table:
             if self.tensors[i].rule.gathers == FASTOPT_TOGETHER:
                 raise ValueError(f"{self.owner}_one: this rule needs the gradients of all parameters at once")
             # In a round that has begun, step_count is one ahead of the steps that the others have made.
-            t = max(self.tensors[i].step - 1, self.step_count - 1)
-            if self.schedules:
-                self.follow_schedules(t)
+            of = self.table_of(i)
+            self.read_descriptors()
+            t = max(self.tensors[i].step - 1, of.step_count - 1)
+            of.follow_schedules(t)
+            self.read_descriptors()
             self.row_buffers = None
             self.take(i, gradient)
             if self.tensors[i].g == NULL:
                 return True
             if call.zero_grads:
                 self.check_writable(i, gradient)
-            if self.between is not None:
-                made = self.run_in_two(&call, i, 1, self.tensors[i].n, t)
+            if of.in_two:
+                made = self.run_in_two(&call, i, 1, self.tensors[i].n)
             else:
                 made = self.run(&call, i, 1, self.tensors[i].n)
             if not made:
                 if call.zero_grads:
                     self.set_to_zero(i, gradient)
                 return False
-            self.tensors[i].step += 1
-            self.step_count = max(self.step_count, self.tensors[i].step - 1)
+            self.count_steps(i, 1)
+            of.step_count = max(of.step_count, self.tensors[i].step - 1)
+            self.step_count = max(self.step_count, of.step_count)
             return True
         finally:
             self.release()
 
+    cdef Table table_of(self, Py_ssize_t i):
+        """The table that keeps the count and the schedules of a parameter: this one, or a member."""
+        cdef Py_ssize_t k = len(self.members)
+        if not k:
+            return self
+        k -= 1
+        while i < <Py_ssize_t>self.firsts[k]:
+            k -= 1
+        return self.members[k]
+
     cdef int follow_schedules(self, int64_t step_count) except -1:
         """Set what changes from step to step, once all of it is known to be valid."""
-        cdef list found = [(settings, values(step_count)) for settings, values in list(self.schedules.items())]
-        for settings, (hyper, options) in found:
-            self.change(<Settings>settings, hyper, options)
+        cdef Table table
+        cdef list found = []
+        self.schedule_step = step_count
+        if self.schedules:
+            found += self.scheduled()
+        for table in self.members:
+            table.schedule_step = table.step_count
+            found += table.scheduled()
+        for table, settings, (hyper, options) in found:
+            table.change(<Settings>settings, <dict>hyper, <dict>options)
         return 0
+
+    cdef list scheduled(self):
+        return [(self, settings, values(self.schedule_step)) for settings, values in list(self.schedules.items())]
 
     cdef int change(self, Settings settings, dict hyper, dict options) except -1:
         """Set hyperparameters and options that are known to be valid.
@@ -1363,8 +1538,11 @@ cdef class Table:
 
     cdef int prepare(self, fastopt_call *call, dict changes) except -1:
         """The options of a step: those of the table, and what is changed for this one."""
+        cdef Table member
         if self.swapped is not None:
             self.check_own(self.owner)
+        for member in self.members:
+            member.check_own(self.owner)
         call.num_threads = self.num_threads if self.num_threads else default_threads
         call.check_finite = self.check_finite
         call.grad_scale = self.grad_scale
@@ -1380,17 +1558,32 @@ cdef class Table:
         self.zeroing = call.zero_grads
         return 0
 
-    cdef bint run_in_two(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements,
-                         int64_t step_count) except -1:
+    cdef bint run_in_two(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
         """Make the step in two calls, with something between; returns whether it was made."""
-        cdef Py_ssize_t i
+        cdef Py_ssize_t k, begin, end
+        cdef Table member
         call.part = FASTOPT_GATHER
         if not self.run(call, first, count, elements):
             return False
-        self.between()([i for i in range(first, first + count) if self.tensors[i].g != NULL], step_count)
+        if self.between is not None:
+            self.call_between(self, 0, first, first + count)
+        for k in range(len(self.members)):
+            member = self.members[k]
+            begin = self.firsts[k]
+            end = min(first + count, begin + member.count)
+            if member.in_two:
+                self.call_between(member, begin, max(first, begin), end)
         call.part = FASTOPT_UPDATE
         call.check_finite = False
         return self.run(call, first, count, elements)
+
+    cdef int call_between(self, Table of, Py_ssize_t offset, Py_ssize_t first, Py_ssize_t end) except -1:
+        """Hand the parameters first to end that have a gradient to what a table has between gathering and updating."""
+        cdef Py_ssize_t i
+        cdef list used = [i - offset for i in range(first, end) if self.tensors[i].g != NULL]
+        if used:
+            of.between()(used, of.schedule_step)
+        return 0
 
     cdef bint run(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
         """Make the call; returns whether the step was made."""
@@ -1435,8 +1628,7 @@ cdef class Table:
         cdef Py_ssize_t i
         cdef int threads = self.num_threads if self.num_threads else default_threads
         cdef fastopt_status status
-        if self.schedules:
-            self.follow_schedules(self.step_count)  # which sets all hyperparameters of a group, also after a load
+        self.follow_schedules(self.step_count)  # which sets all hyperparameters of a group, also after a load
         for i in range(self.count):
             self.tensors[i].g = NULL
             self.known[i].g = NULL

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .combined import Combined
 from .nest import Array, Name, describe
 from .optimizer import Optimizer
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
 
-def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
+def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined) -> None:
     """Write an optimizer's state, hyperparameters and counts to a file; the parameters are not in it.
 
     Whenever the process is killed or the machine stops, `path` is the file that was there before or the new one, whole.
@@ -27,8 +28,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     ----------
     path : str or path-like
         The file, in the safetensors format.
-    optimizer : Optimizer
-        Of any rule, with any parameters.
+    optimizer : Optimizer or Combined
+        Of any rule, with any parameters; or several that step as one, in one file.
 
     Raises
     ------
@@ -39,7 +40,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
 
     Notes
     -----
-    State arrays are tensors named by their parameter's name as JSON and the paper's letter, like ``"w"/m`` or ``0/m``.
+    State arrays are tensors named by their parameter's name as JSON and the paper's letter, like ``"w"/m`` or ``0/m``;
+    those of a `Combined` after the place of their optimizer, like ``1/"w"/m``.
     All else is JSON in the metadata, after a SHA-256 of both.
 
     The file is made in a temporary folder beside it, ``.NAME.XXXXXXXX.saving``.  When the process is killed that stays
@@ -95,15 +97,16 @@ def check_save(path: str | os.PathLike[str]) -> None:
         Path(folder, "whole").touch()
 
 
-def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
+def load(path: str | os.PathLike[str], optimizer: Optimizer | Combined) -> None:
     """Restore, to the bit, what `save` has written of an optimizer with the same rule and parameters.
 
     Parameters
     ----------
     path : str or path-like
         The file.
-    optimizer : Optimizer
-        Of the same class, with parameters of the same names, shapes and dtypes, in the same groups.
+    optimizer : Optimizer or Combined
+        Of the same class, with parameters of the same names, shapes and dtypes, in the same groups; or a combination of
+        such optimizers in the same order.
 
     Raises
     ------
@@ -153,29 +156,65 @@ def _safetensors() -> ModuleType:
     return safetensors
 
 
-def _pack(optimizer: Optimizer) -> tuple[str, dict[str, Array]]:
+def _pack(optimizer: Optimizer | Combined) -> tuple[str, dict[str, Array]]:
     """Return all that is saved, as JSON and tensors."""
     import json
 
     content = optimizer.state_dict()
-    tensors, rows = {}, []
+    tensors: dict[str, Array] = {}
+    if isinstance(optimizer, Combined):
+        parts = zip(optimizer.optimizers, content["optimizers"], strict=True)
+        content["optimizers"] = [_pack_one(part, state, tensors, f"{i}/") for i, (part, state) in enumerate(parts)]
+    else:
+        content = _pack_one(optimizer, content, tensors)
+    return json.dumps(content, default=_plain), tensors
+
+
+def _pack_one(
+    optimizer: Optimizer, content: dict[str, Any], tensors: dict[str, Array], place: str = ""
+) -> dict[str, Any]:
+    """Return an optimizer's state without arrays, which become tensors whose names begin with its place."""
+    import json
+
+    rows = []
     kinds = _kinds(optimizer)
     for name, entry in content["state"].items():
         (dtype, shape), numbers = kinds[name], {}
         for key, value in entry.items():
             if isinstance(value, np.ndarray):
-                tensors[f"{json.dumps(name)}/{key}"] = value
+                tensors[f"{place}{json.dumps(name)}/{key}"] = value
             else:
                 numbers[key] = value
         rows.append({"name": name, "dtype": dtype, "shape": shape, "numbers": numbers})
-    return json.dumps({**content, "state": rows}, default=_plain), tensors
+    return {**content, "state": rows}
 
 
-def _unpack(text: str, tensors: dict[str, Array], optimizer: Optimizer) -> dict[str, Any]:
+def _unpack(text: str, tensors: dict[str, Array], optimizer: Optimizer | Combined) -> dict[str, Any]:
     """Return what `state_dict` gave, or raise when it is of other parameters."""
     import json
 
-    content = json.loads(text)
+    content: dict[str, Any] = json.loads(text)
+    if not isinstance(optimizer, Combined):
+        return _unpack_one(content, tensors, optimizer)
+    if content["rule"] != "Combined" or len(content["optimizers"]) != len(optimizer.optimizers):
+        raise ValueError(
+            f"rule must be 'Combined' with {len(optimizer.optimizers)} optimizers, got {content['rule']!r} with"
+            f" {len(content.get('optimizers', [0]))}"
+        )
+    of_part: list[dict[str, Array]] = [{} for _ in optimizer.optimizers]
+    for tensor, array in tensors.items():
+        place, _, name = tensor.partition("/")
+        of_part[int(place)][name] = array
+    parts = zip(content["optimizers"], of_part, optimizer.optimizers, strict=True)
+    return {**content, "optimizers": [_unpack_one(*part) for part in parts]}
+
+
+def _unpack_one(content: dict[str, Any], tensors: dict[str, Array], optimizer: Optimizer) -> dict[str, Any]:
+    """Return what the `state_dict` of one optimizer gave."""
+    import json
+
+    if "optimizers" in content:
+        raise ValueError(f"rule must be {type(optimizer).__name__!r}, got {content['rule']!r}")
     kinds, state = _kinds(optimizer), {}
     for row in content["state"]:
         name, kind = row["name"], (row["dtype"], row["shape"])

@@ -121,7 +121,7 @@ def check_count(label: str, value: Any) -> None:
 
 
 class Stepping:
-    """The calls that make steps: `Optimizer` has them for its parameters."""
+    """The calls that make steps: of the parameters of an optimizer, or of several that step as one."""
 
     _table: _core.Table
     _options: dict[str, Any]  # of the step, as they were given
@@ -246,6 +246,7 @@ class Stepping:
     def _new_accumulator(self) -> _core.Table:
         table = _core.Table(f"{type(self).__name__}.accumulate", [], [], [], [], [], [], (), [], self._grouped, [], [])
         self._gather(table, self._names, self._arrays, self._structure, self._grouped)
+        table.share_parts(self._table)
         return table
 
     def _gather(
@@ -296,6 +297,16 @@ class Stepping:
         made = step(*arguments, given, **more)
         if isinstance(scale, LossScale):
             scale._record(self, made)
+
+    def _checked_options(self, label: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Return options with those of all steps as Python's own values, or raise."""
+        nonfinite, num_threads = options["nonfinite"], options["num_threads"]
+        if nonfinite not in NONFINITE:
+            raise ValueError(f"{label}: nonfinite must be one of {', '.join(NONFINITE)}, got {brief(nonfinite)}")
+        if num_threads is not None:
+            check_threads(f"{label}: num_threads", num_threads, " or None")
+        of_one_step = {key: options[key] for key in (*PER_STEP, "zero_grads")}
+        return options | self._checked_call(label, of_one_step, nonfinite)
 
     def _checked_call(self, label: str, changes: Mapping[str, Any], nonfinite: str) -> dict[str, Any]:
         """Return those of these options of a step that are given, as Python's own values, or raise."""
@@ -492,10 +503,6 @@ class Optimizer(Stepping):
             "weight_decay_form": form,
             "maximize": maximize,
         }
-        if nonfinite not in NONFINITE:
-            raise ValueError(f"{label}: nonfinite must be one of {', '.join(NONFINITE)}, got {brief(nonfinite)}")
-        if num_threads is not None:
-            check_threads(f"{label}: num_threads", num_threads, " or None")
         options: dict[str, Any] = {
             "nonfinite": nonfinite,
             "num_threads": num_threads,
@@ -508,7 +515,7 @@ class Optimizer(Stepping):
             "lookahead": lookahead,
             "catch_up": catch_up,
         }
-        options |= self._checked_call(label, {key: options[key] for key in (*PER_STEP, "zero_grads")}, nonfinite)
+        options = self._checked_options(label, options)
         check_averages(label, ema_decay, swa, lookahead)
         if not isinstance(catch_up, (bool, np.bool_)):
             raise TypeError(f"{label}: catch_up must be True or False, got {brief(catch_up)}")
@@ -964,9 +971,13 @@ class Optimizer(Stepping):
         TypeError, ValueError
             When it is of another rule or other parameters, or damaged.  Nothing has been changed then.
         """
-        label = f"{type(self).__name__}.load_state_dict"
+        self._prepared_load(state_dict)()
+
+    def _prepared_load(self, state_dict: Mapping[str, Any]) -> Callable[[], None]:
+        """Return what restores a state once all of it is known to be valid, or raise."""
         self._table.check_turn()
-        given = _entries(label, "the state", state_dict, ["format", "rule", "step_count", "groups", "state"])
+        label = f"{type(self).__name__}.load_state_dict"
+        given = check_entries(label, "the state", state_dict, ["format", "rule", "step_count", "groups", "state"])
         if not isinstance(given["format"], int) or given["format"] != FORMAT:
             raise ValueError(f"{label}: format must be {FORMAT}, got {brief(given['format'])}")
         if not isinstance(given["rule"], str) or given["rule"] != type(self).__name__:
@@ -981,7 +992,7 @@ class Optimizer(Stepping):
         restorers: list[Callable[[], None]] = []
         for i, (group, names, entry) in enumerate(zip(self.groups, self._members, groups, strict=True)):
             hyper, own = group.parted(entry) if isinstance(entry, Mapping) else (entry, {})
-            hyper = _entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
+            hyper = check_entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
             if not isinstance(hyper["params"], (list, tuple)) or set(hyper["params"]) != set(names):
                 raise ValueError(f"{label}: params of groups[{i}] must be {names!r:.200}, got {brief(hyper['params'])}")
             del hyper["params"]
@@ -993,14 +1004,14 @@ class Optimizer(Stepping):
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{label}: {error}") from None
 
-        entries = _entries(label, "state", given["state"], self._names)
+        entries = check_entries(label, "state", given["state"], self._names)
         values: list[tuple[Array, Any]] = []
         steps = []
         decays = []
         rows = zip(self._names, self._carry_names(), self._corrected_names(), saved_hyper, strict=True)
         for name, carry, corrected, of_group in rows:
             where = f"state of {describe(name)}"
-            entry = _entries(label, where, entries[name], ["step", *self.state[name]], optional=["decays"])
+            entry = check_entries(label, where, entries[name], ["step", *self.state[name]], optional=["decays"])
             steps.append(_count(f"{label}: step in the {where}", entry["step"]))
             text, changed = f"{label}: decays in the {where}", entry.get("decays", {})
             corrected = corrected if steps[-1] else ()
@@ -1035,10 +1046,13 @@ class Optimizer(Stepping):
                         f"{label}: 'seen' in the {where} must be in [0, {steps[-1]}], its step, got {found}"
                     )
 
-        for restore in restorers:
-            restore()
-        with self._table:
-            self._table.load(steps, step_count, changes, values, decays)
+        def load() -> None:
+            for restore in restorers:
+                restore()
+            with self._table:
+                self._table.load(steps, step_count, changes, values, decays)
+
+        return load
 
     def _corrected_names(self) -> list[tuple[str, ...]]:
         """Return the names of the decays that bias corrections of each parameter use."""
@@ -1103,7 +1117,9 @@ def _label_of_group(rule_class: type[Optimizer], i: int, grouped: bool) -> str:
     return f"{rule_class.__name__}: groups[{i}]" if grouped else rule_class.__name__
 
 
-def _entries(label: str, what: str, given: Any, names: Sequence[Any], optional: Sequence[Any] = ()) -> dict[Any, Any]:
+def check_entries(
+    label: str, what: str, given: Any, names: Sequence[Any], optional: Sequence[Any] = ()
+) -> dict[Any, Any]:
     """Return a mapping's entries as a dict, or raise unless their names are the ones asked for, all or the optional."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{label}: {what} must be a mapping, got {type(given).__name__}")

@@ -1883,7 +1883,7 @@ class Muon(Optimizer):
         super()._append(*args, **kwargs)
         new = list(self.state.values())[len(self._directions) :]
         self._directions += tuple(dict.pop(arrays, "u") for arrays in new)  # of one step, so no state
-        self._table.between = WeakMethod(self._orthogonalize)  # the table is not to keep the optimizer alive
+        self._table.call_in_between(WeakMethod(self._orthogonalize))  # the table is not to keep the optimizer alive
 
     def _orthogonalize(self, used: list[int], step_count: int) -> None:
         """Replace the directions of these parameters by their orthogonal matrices, scaled to their shapes."""

@@ -1,0 +1,293 @@
+"""Several optimizers that step as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from reprlib import repr as brief
+from typing import Any, Literal
+
+from . import _core
+from .loss_scale import LossScale
+from .nest import Array, Name, describe
+from .optimizer import FORMAT, Optimizer, Stepping, check_entries
+from .parameters import Fixed, Group, Number, check_names
+
+# The options of the step, which all share, and what each is where nothing is asked for.
+SHARED = {
+    "nonfinite": "propagate",
+    "num_threads": None,
+    "grad_scale": None,
+    "clip_norm": None,
+    "clip_value": None,
+    "zero_grads": False,
+}
+
+
+class Combined(Stepping):
+    """Several optimizers that step as one: one call, one norm, one loss scale, one decision to skip.
+
+    For models whose parameters need different rules, such as `Muon` for the hidden matrices and `AdamW` for the rest::
+
+        opt = fastopt.Combined(
+            [fastopt.Muon(hidden, lr=0.02), fastopt.AdamW(rest, lr=3e-4)],
+            clip_norm=1.0,                  # of all gradients together
+            grad_scale=fastopt.LossScale(), # moves once per step
+            nonfinite="skip",               # NaN in one gradient leaves the step of all out
+        )
+        opt.step(grads)                     # one mapping by name; or [gradients of hidden, gradients of rest]
+
+    Parameters
+    ----------
+    optimizers : sequence of Optimizer
+        At least one; any rules, each with its own groups, schedules and averages, also ones that have made steps.
+        Their parameters must not share memory, and names must not come twice.
+    nonfinite, num_threads, grad_scale, clip_norm, clip_value, zero_grads
+        The options of the step, as in `Optimizer`, for all gradients together.  The optimizers themselves must leave
+        them out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no optimizer of a rule, for an optimizer that comes twice, that has options of the step of its own,
+        or has a parameter of another one or a name of it; and for options out of range.
+
+    Notes
+    -----
+    Gradients come in one mapping by name, when every parameter has a name, or in a sequence with one entry per
+    optimizer, each as that optimizer takes them.  Parameters without a name are counted over all optimizers, in `state`
+    and `step_one` as in messages.
+
+    Without clipping, results have the bits of the optimizers stepped one after another, for any number of threads.  A
+    rule that looks at all of its parameters (`Prodigy`) looks at those of its group, as it does alone.
+
+    The optimizers keep their parameters, state, hyperparameters and counts: they may be changed, saved or stepped alone
+    in between, then without the options given here; calls by other threads wait.  `step_count` is the largest of
+    theirs.  A step costs about as much as those of the optimizers one after another, without the calls between.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        *,
+        nonfinite: Literal["propagate", "raise", "skip"] = "propagate",
+        num_threads: int | None = None,
+        grad_scale: float | LossScale | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        zero_grads: bool = False,
+    ) -> None:
+        if isinstance(optimizers, (str, bytes)) or not isinstance(optimizers, Sequence):
+            raise TypeError(f"Combined: optimizers must be a sequence of optimizers, got {type(optimizers).__name__}")
+        #: The optimizers, in the order in which gradients come.
+        self.optimizers = tuple(optimizers)
+        options = {
+            "nonfinite": nonfinite,
+            "num_threads": num_threads,
+            "grad_scale": grad_scale,
+            "clip_norm": clip_norm,
+            "clip_value": clip_value,
+            "zero_grads": zero_grads,
+        }
+        self._check_optimizers()
+        options = self._checked_options("Combined", options)
+        self._join()
+        self._configure(options)
+
+    def _check_optimizers(self) -> None:
+        """Raise TypeError or ValueError unless these optimizers can step as one."""
+        if not self.optimizers:
+            raise ValueError("Combined: optimizers must hold at least one optimizer, got none")
+        for i, optimizer in enumerate(self.optimizers):
+            where = f"Combined: optimizers[{i}]"
+            if isinstance(optimizer, Combined):
+                raise TypeError(f"{where} must be an optimizer of one rule, got a Combined: give its optimizers")
+            if not isinstance(optimizer, Optimizer):
+                raise TypeError(f"{where} must be an optimizer, got {brief(optimizer)}")
+            if any(optimizer is other for other in self.optimizers[:i]):
+                raise ValueError(
+                    f"{where} must be another one than those before it, got the same {type(optimizer).__name__}"
+                )
+            for option, default in SHARED.items():
+                if optimizer._options[option] != default:
+                    raise ValueError(
+                        f"{where}: {option} must be left to Combined, since one step has one, got"
+                        f" {brief(optimizer._options[option])} of the {type(optimizer).__name__}"
+                    )
+
+    def _join(self) -> None:
+        """Lay out one table for the parameters of all optimizers."""
+        self._names: list[Name] = []
+        for optimizer in self.optimizers:
+            first = len(self._names)
+            for structure, names in zip(optimizer._structure, optimizer._members, strict=True):
+                self._names += names if isinstance(structure, (tuple, dict)) else [moved(name, first) for name in names]
+        self._arrays = [array for optimizer in self.optimizers for array in optimizer._arrays]
+        self._arenas = [arena for optimizer in self.optimizers for arena in optimizer._arenas]
+        self._structure, self._grouped = [], True  # gradients come in the structures of the optimizers
+        check_names("Combined", self._names)
+        _core.check_disjoint([f"Combined: {describe(name)}" for name in self._names], self._arrays)
+        tables = tuple(optimizer._table for optimizer in self.optimizers)
+        self._joined = _core.Table.joined("Combined.step", self._names, tables)
+
+    @property
+    def _table(self) -> _core.Table:  # type: ignore[override]
+        """The table of all parameters, laid out anew once an optimizer has got others."""
+        if not self._joined.joins([optimizer._table for optimizer in self.optimizers]):
+            if self._accumulator is not None and self._accumulator.step_count:
+                raise ValueError(
+                    "Combined: gradients must be accumulated anew once an optimizer has got other parameters, but some"
+                    " were before: discard() forgets them"
+                )
+            skipped_steps = self._joined.skipped_steps
+            self._join()
+            self._configure(self._options)
+            self._joined.skipped_steps = skipped_steps
+        return self._joined
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of all optimizers, whose hyperparameters can be set here."""
+        return tuple(group for optimizer in self.optimizers for group in optimizer.groups)
+
+    @property
+    def state(self) -> dict[Name, dict[str, Array]]:
+        """Each parameter's state arrays, by its name and by the letter of the paper."""
+        return Fixed(self._by_name([optimizer.state for optimizer in self.optimizers]))
+
+    def _by_name(self, parts: list[dict[Name, Any]]) -> dict[Name, Any]:
+        """Return what the optimizers have for each of their parameters, by the names here."""
+        return dict(zip(self._names, (value for part in parts for value in part.values()), strict=True))
+
+    @property
+    def lr(self) -> float | tuple[float, ...]:
+        """The learning rate of the next step, or where groups differ a tuple of theirs.
+
+        Setting it, to a number or a schedule, sets that of every group; a tuple or list has one for each.
+        """
+        rates: list[float] = []
+        for optimizer in self.optimizers:
+            rate = optimizer.lr
+            rates += rate if isinstance(rate, tuple) else [rate] * len(optimizer.groups)
+        return tuple(rates) if any(rate != rates[0] for rate in rates) else rates[0]
+
+    @lr.setter
+    def lr(self, value: Number | Sequence[Number]) -> None:
+        groups = self.groups
+        values: list[Any] = list(value) if isinstance(value, (tuple, list)) else [value] * len(groups)
+        if len(values) != len(groups):
+            raise ValueError(
+                f"Combined: lr must be one for all of the {len(groups)} groups or one for each, got {brief(value)}"
+            )
+        for group, rate in zip(groups, values, strict=True):
+            group.checked({"lr": rate})
+        for optimizer in self.optimizers:
+            count = len(optimizer.groups)
+            optimizer.lr, values = values[:count], values[count:]
+
+    @property
+    def step_count(self) -> int:
+        """How many steps have been made: the largest count of the optimizers."""
+        return max(optimizer.step_count for optimizer in self.optimizers)
+
+    def catch_up(self) -> None:
+        """Have all rows make up for the steps that they have missed, in the optimizers with the option `catch_up`."""
+        those = [optimizer for optimizer in self.optimizers if optimizer._options["catch_up"]]
+        if not those:
+            raise ValueError("Combined: catch_up() is there with the option catch_up=True of an optimizer, got none")
+        for optimizer in those:
+            optimizer.catch_up()
+
+    # Averages.
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        """The averages of the parameters that all optimizers keep, as `swapped` takes them."""
+        first, *others = (optimizer.averages for optimizer in self.optimizers)
+        return tuple(name for name in first if all(name in other for other in others))
+
+    @property
+    def ema(self) -> dict[Name, Array]:
+        """The exponential moving average of each parameter, by name, where all optimizers have `ema_decay`."""
+        return self._by_name([optimizer.ema for optimizer in self.optimizers])
+
+    @property
+    def swa(self) -> dict[Name, Array]:
+        """The mean of each parameter over the steps that `swa` asks for, by name, where all optimizers have it."""
+        return self._by_name([optimizer.swa for optimizer in self.optimizers])
+
+    @contextmanager
+    def swapped(self, average: str) -> Iterator[None]:
+        """Put an average that all optimizers keep in the place of all parameters; see `Optimizer.swapped`."""
+        if not isinstance(average, str) or average not in self.averages:
+            there = ", ".join(self.averages) or "there, but the optimizers have none in common"
+            raise ValueError(f"Combined.swapped: average must be {there}, got {brief(average)}")
+        with ExitStack() as stack:
+            for optimizer in self.optimizers:
+                stack.enter_context(optimizer.swapped(average))
+            yield
+
+    # Save and load.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the parameters, as plain data: what `state_dict` of each optimizer gives."""
+        with self._table:
+            optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        return {"format": FORMAT, "rule": "Combined", "optimizers": optimizers}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave, to the bit, of all optimizers or of none.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When it is of other optimizers or other parameters, or damaged.  Nothing has been changed then.
+        """
+        label = "Combined.load_state_dict"
+        self._table.check_turn()
+        given = check_entries(label, "the state", state_dict, ["format", "rule", "optimizers"])
+        for key, required in (("format", FORMAT), ("rule", "Combined")):
+            if type(given[key]) is not type(required) or given[key] != required:
+                raise ValueError(f"{label}: {key} must be {required!r}, got {brief(given[key])}")
+        states = given["optimizers"]
+        if not isinstance(states, (list, tuple)) or len(states) != len(self.optimizers):
+            raise ValueError(f"{label}: optimizers must be a list of {len(self.optimizers)}, got {brief(states)}")
+        loads = []
+        for i, (optimizer, state) in enumerate(zip(self.optimizers, states, strict=True)):
+            try:
+                loads.append(optimizer._prepared_load(state))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{label}: optimizers[{i}]: {error}") from None
+        with self._table:
+            for load in loads:
+                load()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "optimizers": self.optimizers,
+            "options": {**self._options, "num_threads": self.num_threads},
+            "skipped_steps": self.skipped_steps,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.optimizers = state["optimizers"]
+        self._join()
+        self._configure(state["options"])
+        self._table.skipped_steps = state["skipped_steps"]
+
+    def __repr__(self) -> str:
+        options = "".join(
+            f", {key}={self._options[key]!r}" for key, default in SHARED.items() if self._options[key] != default
+        )
+        lines = [f"Combined({len(self._names)} parameters, {self.step_count} steps{options}"]
+        for optimizer in self.optimizers:
+            lines += [f"  {line}" for line in repr(optimizer).splitlines()]
+        return "\n".join(lines) + ")"
+
+
+def moved(name: Name, first: int) -> Name:
+    """Return the name of a parameter that is counted, where the count begins at `first`."""
+    if isinstance(name, int):
+        return first + name
+    place, _, rest = name.partition(".")
+    return f"{first + int(place)}.{rest}"
