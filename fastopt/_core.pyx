@@ -35,6 +35,8 @@ from weakref import WeakSet
 
 import numpy as np
 
+from .scalars import unwrapped
+
 cnp.import_array()
 
 
@@ -1777,7 +1779,8 @@ cdef class Kernel:
         """Read a number and check its range."""
         cdef const fastopt_hyper *hyper
         try:
-            value[0] = <double><object>given + 0.0  # -0 is 0
+            value[0] = unwrapped(<object>given) if isinstance(<object>given, np.ndarray) else <object>given
+            value[0] += 0.0  # -0 is 0
         except OverflowError:
             raise ValueError(f"{self.name}: {self.keywords[keyword]} must be a number that a float can hold,"
                              f" got {brief(<object>given)}") from None
@@ -1791,6 +1794,8 @@ cdef class Kernel:
         cdef int overflow = 0
         cdef int64_t number
         if type(value) is not int:
+            if isinstance(value, np.ndarray):
+                value = unwrapped(value)
             if not isinstance(value, (int, np.integer)):
                 raise TypeError(f"{self.name}: {self.keywords[keyword]} must be an integer, got {brief(value)}")
             value = int(value)

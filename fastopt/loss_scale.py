@@ -8,15 +8,17 @@ from warnings import warn
 from weakref import WeakSet
 
 from .parameters import check_number
+from .scalars import is_integer, unwrapped
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**126  # float32 has the inverse of each as a normal number
 
 
-def _check_value(label: str, value: Any) -> None:
-    """Raise TypeError or ValueError unless a value can be a scale."""
-    check_number(label, "grad_scale", value)
-    if not SMALLEST <= value <= LARGEST:
+def _checked_value(label: str, value: Any) -> float:
+    """Return what can be a scale as a float, or raise TypeError or ValueError."""
+    scale = check_number(label, "grad_scale", value)
+    if not SMALLEST <= scale <= LARGEST:
         raise ValueError(f"{label} must be in [2^-126, 2^126], got {value!r}")
+    return scale
 
 
 class LossScale:
@@ -78,17 +80,17 @@ class LossScale:
     """
 
     def __init__(self, value: float = 65536.0, growth: float = 2.0, backoff: float = 0.5, interval: int = 2000) -> None:
-        _check_value("LossScale: value", value)
-        check_number("LossScale: growth", "grad_scale", growth)
-        check_number("LossScale: backoff", "grad_scale", backoff)
+        scale = _checked_value("LossScale: value", value)
+        growth = check_number("LossScale: growth", "grad_scale", growth)
+        backoff = check_number("LossScale: backoff", "grad_scale", backoff)
         if growth < 1:
             raise ValueError(f"LossScale: growth must be >= 1, got {growth!r}")
         if backoff >= 1:
             raise ValueError(f"LossScale: backoff must be in (0, 1), got {backoff!r}")
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+        if not is_integer(interval := unwrapped(interval)) or interval < 1:
             raise ValueError(f"LossScale: interval must be an integer >= 1, got {brief(interval)}")
-        self._value = float(value)
-        self.growth, self.backoff, self.interval = float(growth), float(backoff), interval
+        self._value = scale
+        self.growth, self.backoff, self.interval = growth, backoff, int(interval)
         #: Good steps, or iterations, since the scale last changed.
         self.good_steps = 0
         self._moved_by_steps = True  # until update() is called
@@ -107,8 +109,7 @@ class LossScale:
 
     @value.setter
     def value(self, value: float) -> None:
-        _check_value("LossScale: value", value)
-        self._value = float(value)
+        self._value = _checked_value("LossScale: value", value)
 
     def update(self) -> None:
         """Move the scale after an iteration: back off if a step since the last update overflowed, else count it.
@@ -164,13 +165,13 @@ class LossScale:
                 f"LossScale.load_state_dict: the state must have value and good_steps, got {brief(state_dict)}"
             )
         value, good_steps = state_dict["value"], state_dict["good_steps"]
-        _check_value("LossScale.load_state_dict: value", value)
-        if isinstance(good_steps, bool) or not isinstance(good_steps, int) or not 0 <= good_steps < self.interval:
+        value = _checked_value("LossScale.load_state_dict: value", value)
+        if not is_integer(good_steps := unwrapped(good_steps)) or not 0 <= good_steps < self.interval:
             raise ValueError(
                 f"LossScale.load_state_dict: good_steps must be an integer in [0, {self.interval}),"
                 f" got {brief(good_steps)}"
             )
-        self.value, self.good_steps = float(value), good_steps
+        self.value, self.good_steps = value, int(good_steps)
         self._forget_steps()
 
     def __getstate__(self) -> dict[str, Any]:

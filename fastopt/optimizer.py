@@ -38,6 +38,7 @@ from .parameters import (
     set_hyper,
     split_groups,
 )
+from .scalars import each_unwrapped, is_integer, is_number, unwrapped
 from .threads import check_threads
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def check_averages(label: str, ema_decay: Any, swa: Any, lookahead: Any) -> None
 
 def check_count(label: str, value: Any) -> None:
     """Raise ValueError unless a value is a number of steps above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value < 1 << 62:
+    if not is_integer(value) or not 1 <= value < 1 << 62:
         raise ValueError(f"{label} must be an integer >= 1, got {brief(value)}")
 
 
@@ -328,7 +329,7 @@ class Stepping:
         accumulated = changes.get("accumulated", "mean")
         if not isinstance(accumulated, str) or accumulated not in ("mean", "sum"):
             raise ValueError(f"{label}: accumulated must be mean or sum, got {brief(accumulated)}")
-        zero_grads = changes.get("zero_grads")
+        zero_grads = unwrapped(changes.get("zero_grads"))
         if zero_grads is not None:
             if not isinstance(zero_grads, (bool, np.bool_)):
                 raise TypeError(f"{label}: zero_grads must be True or False, got {brief(zero_grads)}")
@@ -494,6 +495,8 @@ class Optimizer(Stepping):
             takes = list(inspect.signature(type(self)).parameters)
             raise TypeError(f"{label}: arguments are {', '.join(takes)}, got {key!r}{nearest(key, takes)}")
         form: Any = weight_decay_form
+        num_threads, ema_decay = map(unwrapped, (num_threads, ema_decay))
+        swa, lookahead = map(each_unwrapped, (swa, lookahead))
         if form is None:
             form = "own" if self._own_decay else "decoupled" if self._decoupled else "l2"
         hyper = {
@@ -517,7 +520,7 @@ class Optimizer(Stepping):
         }
         options = self._checked_options(label, options)
         check_averages(label, ema_decay, swa, lookahead)
-        if not isinstance(catch_up, (bool, np.bool_)):
+        if not isinstance(catch_up := unwrapped(catch_up), (bool, np.bool_)):
             raise TypeError(f"{label}: catch_up must be True or False, got {brief(catch_up)}")
         if catch_up and any(option is not None for option in (ema_decay, swa, lookahead)):
             raise ValueError(f"{label}: catch_up must be False with averages of the parameters, got True")
@@ -978,7 +981,7 @@ class Optimizer(Stepping):
         self._table.check_turn()
         label = f"{type(self).__name__}.load_state_dict"
         given = check_entries(label, "the state", state_dict, ["format", "rule", "step_count", "groups", "state"])
-        if not isinstance(given["format"], int) or given["format"] != FORMAT:
+        if not is_integer(version := unwrapped(given["format"])) or version != FORMAT:
             raise ValueError(f"{label}: format must be {FORMAT}, got {brief(given['format'])}")
         if not isinstance(given["rule"], str) or given["rule"] != type(self).__name__:
             raise ValueError(f"{label}: rule must be {type(self).__name__!r}, got {brief(given['rule'])}")
@@ -1019,7 +1022,7 @@ class Optimizer(Stepping):
             for key, array in self.state[name].items():
                 value = entry[key]
                 if key in carry:
-                    if not isinstance(value, (float, int)):
+                    if not is_number(value := unwrapped(value)):
                         raise TypeError(f"{label}: {key!r} in the {where} must be a number, got {brief(value)}")
                     try:
                         value = float(value)
@@ -1135,6 +1138,6 @@ def check_entries(
 
 def _count(label: str, value: Any) -> int:
     """Return a number of steps, or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 1 << 62:
+    if not is_integer(value := unwrapped(value)) or not 0 <= value < 1 << 62:
         raise ValueError(f"{label} must be an integer >= 0, got {brief(value)}")
     return int(value)

@@ -14,6 +14,7 @@ import numpy as np
 from . import _core
 from .labels import label_of
 from .nest import Array, Name, Part, Place, is_consumed, is_nest, is_sequence, members, places
+from .scalars import each_unwrapped, is_number, unwrapped
 
 if TYPE_CHECKING:
     from .optimizer import Optimizer
@@ -86,9 +87,7 @@ def scaled(label: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_number(label: str, name: str, value: Any) -> float:
     """Return a real number in the range of a hyperparameter as a float, or raise TypeError or ValueError."""
-    if type(value) is not float and (
-        isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, int, np.floating, np.integer))
-    ):
+    if type(value) is not float and not is_number(value := unwrapped(value)):
         raise TypeError(f"{label} must be a number, got {brief(value)}")
     try:
         number = float(value)
@@ -96,6 +95,12 @@ def check_number(label: str, name: str, value: Any) -> float:
         raise ValueError(f"{label} must be a number that a float can hold, got {brief(value)}") from None
     _core.check_range(label, name, number)
     return number
+
+
+def unwrapped_hyper(hyper: Mapping[str, Any], parts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Return hyperparameters with the numbers that are arrays of one element, or several in one array, as numbers."""
+    several = {key for key, names in parts.items() if len(names) > 1}
+    return {key: each_unwrapped(value) if key in several else unwrapped(value) for key, value in hyper.items()}
 
 
 def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +217,7 @@ def at(hyper: Mapping[str, Any], step: int) -> Mapping[str, Any]:
     """Return hyperparameters as they are for the step after this many."""
 
     def value(schedule: Any) -> Any:
-        given = schedule(step)
+        given = unwrapped(schedule(step))
         # np.float32(0.9) == 0.9, though they are two numbers: what is equal here must be the same.
         return float(given) if isinstance(given, np.floating) else given
 
@@ -301,7 +306,7 @@ class Group(Fixed):
         self._table: _core.Table | None = None
         self._class = rule_class
         self.rename(label)
-        hyper = {key: given[key] for key in names}
+        hyper = unwrapped_hyper({key: given[key] for key in names}, rule_class._parts)
         own = {key: value for key, value in given.items() if key not in hyper}
         now = self._at(hyper, step_count)
         self.settings = _core.Settings(rule or self._rule(hyper))
@@ -331,6 +336,7 @@ class Group(Fixed):
         """
         own = self._own()
         changes, others = self.parted(given)
+        changes = unwrapped_hyper(changes, self._class._parts)
         known = (*self.names, *own)
         unknown = [key for key in given if key == "params" or (step_count is None and key not in known)]
         if unknown:
@@ -513,7 +519,7 @@ class Plan:
                     value = check_number(f"{label} * lr_scale", key, value * factor)
                 self._arguments[which][name] = value
             return self._arguments
-        values = [schedule(step_count) for schedule in self._schedules]
+        values = [unwrapped(schedule(step_count)) for schedule in self._schedules]
         # Equal floats are the same number; NumPy's may be equal and yet be rounded otherwise.
         if any(type(value) is not float for value in values) or values != self._values:
             given = iter(values)

@@ -17,6 +17,7 @@ import numpy as np
 from .nest import Array, Name
 from .optimizer import Optimizer, Shared, StepOptions
 from .parameters import Number, Params, at
+from .scalars import unwrapped
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def _as_torch(label: str, decoupled: bool, shared: Shared) -> Shared:
     """Return the shared options with torch's ``decoupled_weight_decay`` among them under our name."""
-    if not isinstance(decoupled, (bool, np.bool_)):
+    if not isinstance(decoupled := unwrapped(decoupled), (bool, np.bool_)):
         raise TypeError(f"{label}: decoupled_weight_decay must be True or False, got {brief(decoupled)}")
     form = shared.get("weight_decay_form")
     if decoupled and form not in (None, "decoupled"):

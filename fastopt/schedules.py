@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from .scalars import is_integer, is_number, unwrapped
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -116,7 +118,7 @@ class _Schedule:
         """Take fields as integers of either sign."""
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+            if not is_integer(value := unwrapped(value)):
                 raise TypeError(f"{self._name}: {name} must be an integer, got {brief(value)}")
             self._set(name, int(value))
 
@@ -151,7 +153,7 @@ class _Schedule:
 
 def _number(label: str, value: Any) -> float:
     """Return a number as a float, or raise."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, int, np.floating, np.integer)):
+    if not is_number(value := unwrapped(value)):
         raise TypeError(f"{label} must be a number, got {brief(value)}")
     try:
         return float(value)
@@ -161,7 +163,7 @@ def _number(label: str, value: Any) -> float:
 
 def _count(label: str, value: Any, least: int) -> int:
     """Return an integer, or raise."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+    if not is_integer(value := unwrapped(value)):
         raise TypeError(f"{label} must be an integer >= {least}, got {brief(value)}")
     if value < least:
         raise ValueError(f"{label} must be an integer >= {least}, got {value}")

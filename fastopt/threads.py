@@ -7,9 +7,8 @@ from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
-import numpy as np
-
 from . import _core
+from .scalars import is_integer, unwrapped
 
 MOST = 1 << 30  # of the numbers of threads that can be asked for; a step uses 256 at most
 
@@ -28,12 +27,12 @@ def set_num_threads(n: int) -> None:
         For anything but an integer of at least 1.
     """
     check_threads("set_num_threads: n", n)
-    _core.set_default_threads(n)
+    _core.set_default_threads(unwrapped(n))
 
 
 def check_threads(label: str, n: Any, alternative: str = "") -> None:
     """Raise ValueError unless n is a number of threads; `alternative` is what else the caller takes."""
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+    if not is_integer(n := unwrapped(n)) or n < 1:
         raise ValueError(f"{label} must be an integer >= 1{alternative}, got {brief(n)}")
     if n > MOST:
         raise ValueError(f"{label} must be <= {MOST}{alternative}, got {brief(n)}")

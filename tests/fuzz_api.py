@@ -157,7 +157,13 @@ def kind(cls: str, name: str) -> str:
 def a_number(rng: random.Random, name: str, unset: Sequence[str] = UNSET) -> Any:
     """A value that a hyperparameter must take."""
     if name in PARTS:
-        return rng.choice((tuple, list))(a_number(rng, part, UNSET_PARTS) for part in PARTS[name])
+        parts = [a_number(rng, part, UNSET_PARTS) for part in PARTS[name]]
+        ways = (
+            (tuple, list)
+            if None in parts
+            else (tuple, list, lambda parts: np.array([np.asarray(part, float).item() for part in parts]))
+        )
+        return rng.choice(ways)(parts)
     if name == "beta2_decay":
         return rng.choice((0, -0.0, -1e-320, -0.5, -0.8, -1, np.float32(-0.3), -7, -1e30, -(10**200)))
     if name in FLAGS:
@@ -175,7 +181,10 @@ def a_number(rng: random.Random, name: str, unset: Sequence[str] = UNSET) -> Any
         values += [np.float16(0.1), np.float32(0.1), np.float64(0.1), np.longdouble("0.1"), np.int64(2), np.uint8(3)]
         values += [inf, np.float32(inf)] if CLOSED.get(name) == inf else []
     values += [None] if name in unset else []
-    return rng.choice(values)
+    value = rng.choice(values)
+    if value is not None and rng.random() < 0.2:  # as np.where and scipy.interpolate give it
+        value = np.full(rng.choice(((), (1,), (1, 1))), value, None if abs(value) < 2**62 else float)
+    return value
 
 
 def as_float(value: Any) -> float:
@@ -187,10 +196,14 @@ def as_float(value: Any) -> float:
 
 def meaning(name: str, value: Any, unset: Sequence[str] = UNSET) -> Any:
     """What a hyperparameter's value comes to; ValueError when it must be refused."""
+    if type(value) is Array and value.size == 1 and value.dtype.kind in "fiub" and name not in PARTS:
+        value = value.reshape(())[()]
     if name in FLAGS:
         if isinstance(value, (bool, np.bool_)):
             return bool(value)
     elif name in PARTS:
+        if type(value) is Array and value.ndim == 1 and value.dtype.kind in "fiu":
+            value = tuple(value)
         if isinstance(value, (tuple, list)) and len(value) == len(PARTS[name]):
             return tuple(meaning(*pair, UNSET_PARTS) for pair in zip(PARTS[name], value, strict=True))
     elif name == "weight_decay_form":
@@ -214,6 +227,8 @@ def plain_type(name: str, value: Any) -> bool:
     """Whether a value is of a type that the documentation says is taken."""
     if name in PARTS:
         return all(plain_type(part, number) for part, number in zip(PARTS[name], value, strict=True))
+    if type(value) is Array and value.size == 1 and value.dtype.kind in "fiub":
+        value = value.reshape(())[()]
     if isinstance(value, (bool, np.bool_)):
         return name in FLAGS
     if name == "weight_decay_form":
@@ -1512,7 +1527,22 @@ def table(rng: random.Random, tell: Callable[..., None]) -> Calls:
 
 
 SCHEDULED = ("lr", "eps", "weight_decay", "alpha", "rho", "lr_decay", "betas")
-BAD_VALUES = (None, "0.1", nan, -1, inf, [], {}, object(), 10**400, 1j, np.array([0.5]), float, lambda step: 0.5)
+BAD_VALUES = (
+    None,
+    "0.1",
+    nan,
+    -1,
+    inf,
+    [],
+    {},
+    object(),
+    10**400,
+    1j,
+    np.array([0.5, 0.5]),
+    np.array(True),
+    float,
+    lambda step: 0.5,
+)
 
 
 def scheduled(rng: random.Random, tell: Callable[..., None]) -> Calls:

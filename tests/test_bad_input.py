@@ -86,7 +86,7 @@ PAIRS = {
     "step_sizes": ((0.1, 0.2), (UNBOUNDED, UNBOUNDED)),
     "pair of eps": ((None, 0.1), ((">= 0 (infinity: the dtype's machine epsilon)", [-0.1, nan]), UNBOUNDED)),
 }
-NOT_NUMBERS = ["0.1", 1j, [0.1]]
+NOT_NUMBERS = ["0.1", 1j, [0.1], np.array([0.1, 0.2]), np.array("0.1"), np.array(0.1, object)]
 
 
 def bad_hyper():
