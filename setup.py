@@ -15,6 +15,7 @@ from setuptools.command.build_ext import build_ext
 HERE = Path(__file__).resolve().parent
 # No fast-math in any form, and no fused multiply-add: every build gives the same bits.
 UNIX_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
+UNIX_FLAGS += ["-pthread"]
 X86_FLAGS = ["-mprefer-vector-width=256"]  # as csrc/kernels_avx512.c says
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
 
@@ -59,7 +60,7 @@ class BuildExt(build_ext):
         unix = UNIX_FLAGS + (X86_FLAGS if platform.machine() in {"x86_64", "AMD64"} else [])
         compile_flags, link_flags = ([], []) if os.environ.get("FASTOPT_NO_OPENMP") else openmp_flags(self.compiler)
         if not compile_flags:
-            print("fastopt: building without OpenMP, steps will run on one thread", file=sys.stderr)
+            print("fastopt: building without OpenMP, threads will be the system's", file=sys.stderr)
         base = MSVC_FLAGS if self.compiler.compiler_type == "msvc" else unix
         for extension in self.extensions:
             extension.extra_compile_args += base + compile_flags
@@ -70,7 +71,7 @@ class BuildExt(build_ext):
 os.chdir(HERE)
 core = Extension(
     "fastopt._core",
-    sources=["fastopt/_core.pyx", *sorted(str(path.relative_to(HERE)) for path in HERE.glob("csrc/*.c"))],
+    sources=["fastopt/_core.pyx", *sorted(str(path.relative_to(HERE)) for path in HERE.glob("csrc/**/*.c"))],
     depends=[str(path.relative_to(HERE)) for path in HERE.glob("csrc/**/*") if path.suffix in {".h", ".def"}],
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],

@@ -1,23 +1,18 @@
 /* Tensors to chunks to threads: the way of every step. */
 #include "hyper.h"
 #include "kernels.h"
-#include "placement.h"
 #include "platform.h"
-#include "tuner.h"
+#include "threads/threads.h"
+#include "threads/tuner.h"
 
 #include <stdlib.h>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#if !defined(_WIN32)
-#include <pthread.h>
-#endif
-
 enum {
-    CHUNK = 16 * 1024, /* elements a thread claims at a time: long enough to forget the claim, short enough that a
-                          thread that comes late, or is taken off its core, holds the others up only little */
-    MAX_THREADS = 256,
+    CHUNK = 16 * 1024,  /* elements per claim: large enough to hide the atomic operation, small enough that a thread
+                           that is taken off its core delays the others little */
+    SMALL_CHUNK = 2048, /* the same where there are few elements */
+    CLAIMS = 4,         /* of each thread, at least, where there are */
+    SMALL_SHARE = 8192, /* elements per thread for which a second one pays */
     CACHE_LINE = 64,
     MAX_SUMS = 2, /* of a rule that gathers */
     FEW_PIECES = 64,
@@ -45,7 +40,6 @@ typedef struct job {
     ptrdiff_t matrices; /* tensors that have tiles */
     int made;           /* gathering passes so far */
     int threads;
-    int cpu; /* of the calling thread, or -1 */
     fastopt_pass pass;
     double (*sums)[MAX_SUMS];     /* of every piece */
     volatile ptrdiff_t nonfinite; /* chunks found so */
@@ -54,6 +48,7 @@ typedef struct job {
     ptrdiff_t units, claim; /* how many there are, and how many a thread claims at a time */
     void (*visit)(struct job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end);
     share *shares;
+    int shares_count;
 } job;
 
 /* Whether a tensor has tiles. */
@@ -141,26 +136,13 @@ static void do_range(job *job, ptrdiff_t begin, ptrdiff_t end)
     }
 }
 
-static volatile int forked;
-
-#if defined(_OPENMP) && !defined(_WIN32)
-static volatile ptrdiff_t threaded_passes; /* made in this process or those it was forked from */
-
-/* A forked child has the state of its parent's OpenMP pool but not its threads: a region there would wait for ever. */
-static void after_fork_in_child(void)
+/* A thread takes its own share, and then what is left of the others'. */
+static void work(void *data, int thread)
 {
-    forked = 1;
-}
-#endif
-
-#ifdef _OPENMP
-static void work(job *job, int thread)
-{
-    if (thread && job->cpu >= 0 && fastopt_cpu() == job->cpu)
-        fastopt_leave_cpu(job->cpu);
+    job *job = data;
     const uint64_t mode = flush_begin();
-    for (int other = 0; other < job->threads; other++) {
-        share *share = &job->shares[(thread + other) % job->threads];
+    for (int other = 0; other < job->shares_count; other++) {
+        share *share = &job->shares[(thread + other) % job->shares_count];
         for (;;) {
             const ptrdiff_t begin = fetch_add(&share->next, job->claim);
             if (begin >= share->end)
@@ -171,58 +153,27 @@ static void work(job *job, int thread)
     flush_end(mode);
 }
 
-static void work_together(job *job)
+static void share_out(job *job, int threads)
 {
-#ifndef _WIN32
-    if (fetch_add(&threaded_passes, 1) == 0)
-        pthread_atfork(NULL, NULL, after_fork_in_child);
-#endif
-
-    share shares[MAX_THREADS];
+    share shares[FASTOPT_MAX_THREADS];
     const ptrdiff_t cut = job->unit <= ELEMENTS_LEFT ? CACHE_LINE : 1, cuts = job->units / cut;
-    for (int i = 0; i < job->threads; i++) {
+    for (int i = 0; i < threads; i++) {
         shares[i].next = i ? shares[i - 1].end : 0;
-        shares[i].end = i == job->threads - 1 ? job->units : cuts * (i + 1) / job->threads * cut;
+        shares[i].end = i == threads - 1 ? job->units : cuts * (i + 1) / threads * cut;
     }
     job->shares = shares;
-    job->cpu = fastopt_cpu();
-    /* Should the runtime grant fewer threads, the ones there are take the other shares too. */
-#pragma omp parallel num_threads(job->threads)
-    work(job, omp_get_thread_num());
+    job->shares_count = threads;
+    fastopt_run(threads, work, job);
 }
 
 /* The most threads that a pass over these elements can use here. */
 static int most_threads(const job *job, int asked)
 {
-    const ptrdiff_t chunks = (job->elements + CHUNK - 1) / CHUNK;
-    if (forked || omp_in_parallel() || asked < 1 || chunks < 1)
+    const ptrdiff_t most = job->elements / SMALL_SHARE;
+    if (most < 2 || asked < 2)
         return 1;
-    if (asked > MAX_THREADS)
-        asked = MAX_THREADS;
-    return asked < chunks ? asked : (int)chunks;
+    return fastopt_usable_threads(asked < most ? asked : (int)most);
 }
-
-static double now(void)
-{
-    return omp_get_wtime();
-}
-#else
-static void work_together(job *job)
-{
-    (void)job;
-}
-
-static int most_threads(const job *job, int asked)
-{
-    (void)job, (void)asked;
-    return 1;
-}
-
-static double now(void)
-{
-    return 0;
-}
-#endif
 
 /* Where each tensor starts among the units of a pass. */
 static void locate(job *job, unit unit)
@@ -235,6 +186,17 @@ static void locate(job *job, unit unit)
     }
 }
 
+/* Units that a thread claims at a time. */
+static ptrdiff_t claim_size(const job *job)
+{
+    if (job->unit > ELEMENTS_LEFT) {
+        const ptrdiff_t together = CHUNK * job->units / job->elements; /* tensors smaller than a piece */
+        return together > 1 ? together : 1;
+    }
+    const ptrdiff_t claim = job->units / job->threads / CLAIMS / CACHE_LINE * CACHE_LINE;
+    return claim > CHUNK ? CHUNK : claim < SMALL_CHUNK ? SMALL_CHUNK : claim;
+}
+
 static void run(job *job, unit unit,
                 void (*visit)(struct job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end))
 {
@@ -243,11 +205,10 @@ static void run(job *job, unit unit,
         locate(job, unit);
     if (!job->units)
         return;
-    /* Tensors smaller than a piece are claimed several at a time. */
-    const ptrdiff_t together = CHUNK * job->units / job->elements;
-    job->claim = unit <= ELEMENTS_LEFT ? CHUNK : together > 1 ? together : 1;
-    if (job->threads > 1) {
-        work_together(job);
+    job->claim = claim_size(job);
+    const ptrdiff_t claims = (job->units + job->claim - 1) / job->claim;
+    if (job->threads > 1 && claims > 1) {
+        share_out(job, job->threads < claims ? job->threads : (int)claims);
     } else {
         const uint64_t mode = flush_begin();
         do_range(job, 0, job->units);
@@ -613,10 +574,10 @@ fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fasto
     }
     const int limit = most_threads(&job, call->num_threads);
     job.threads = call->tuner && limit > 1 ? fastopt_next_threads(call->tuner, limit) : limit;
-    const double begin = call->tuner && limit > 1 ? now() : 0;
+    const double begin = call->tuner && limit > 1 ? fastopt_now() : 0;
     status = step(&job, call);
     if (status == FASTOPT_OK && call->tuner && limit > 1)
-        fastopt_note_time(call->tuner, job.threads, (now() - begin) / (double)job.elements);
+        fastopt_note_time(call->tuner, job.threads, (fastopt_now() - begin) / (double)job.elements);
     if (job.sums != few)
         free(job.sums);
     free(matrices);
@@ -651,9 +612,4 @@ int fastopt_finite(const fastopt_tensor *tensor)
 {
     const fastopt_kernels *kernels = fastopt_active_kernels();
     return !tensor->g || !kernels || kernels->of[tensor->dtype].finite(tensor, 0, tensor->n);
-}
-
-int fastopt_forked(void)
-{
-    return forked;
 }

@@ -235,10 +235,7 @@ int fastopt_use_isa(const char *name);
 /* What the library was built with. */
 const char *fastopt_version(void);
 const char *fastopt_compiler(void);
-int fastopt_openmp(void); /* the OpenMP date, such as 201511; 0 without OpenMP */
-
-/* Whether steps run on one thread because this process was forked from one that had used threads. */
-int fastopt_forked(void);
+int fastopt_openmp(void); /* the OpenMP date, such as 201511; 0 without OpenMP, where threads are the system's */
 
 #ifdef __cplusplus
 }

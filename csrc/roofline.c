@@ -1,28 +1,38 @@
 /* The memory limit of this machine, measured with as little around the loop as can be: one equal share per thread. */
 #include "kernels.h"
+#include "platform.h"
+#include "threads/threads.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+typedef struct {
+    const fastopt_typed_kernels *kernels;
+    const fastopt_tensor *tensor;
+    void *state[FASTOPT_MAX_STATE]; /* what moves with p: buffers of rows and columns are next to nothing */
+    int n_state, shares;
+    volatile ptrdiff_t next;
+} traffic;
+
+static void move_shares(void *data, int thread)
+{
+    (void)thread;
+    traffic *job = data;
+    const fastopt_tensor *t = job->tensor;
+    const ptrdiff_t lines = t->n / 64;
+    for (ptrdiff_t i; (i = fetch_add(&job->next, 1)) < job->shares;) {
+        const ptrdiff_t begin = lines * i / job->shares * 64;
+        const ptrdiff_t end = i == job->shares - 1 ? t->n : lines * (i + 1) / job->shares * 64;
+        job->kernels->traffic(t->p, t->g, job->state, job->n_state, begin, end);
+    }
+}
 
 fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)
 {
     const fastopt_kernels *kernels = fastopt_active_kernels();
     if (!kernels)
         return FASTOPT_BAD_ISA;
-    int n_state = 0;
-    void *state[FASTOPT_MAX_STATE]; /* what moves with p: buffers of rows and columns are next to nothing */
+    traffic job = {.kernels = &kernels->of[tensor->dtype], .tensor = tensor, .shares = num_threads};
     for (int s = 0; tensor->rule->state[s]; s++)
         if (tensor->rule->extent[s] == FASTOPT_WHOLE)
-            state[n_state++] = tensor->state[s];
-    const ptrdiff_t lines = tensor->n / 64;
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static) num_threads(num_threads)
-#endif
-    for (int i = 0; i < num_threads; i++) {
-        const ptrdiff_t begin = lines * i / num_threads * 64;
-        const ptrdiff_t end = i == num_threads - 1 ? tensor->n : lines * (i + 1) / num_threads * 64;
-        kernels->of[tensor->dtype].traffic(tensor->p, tensor->g, state, n_state, begin, end);
-    }
+            job.state[job.n_state++] = tensor->state[s];
+    fastopt_run(fastopt_usable_threads(num_threads), move_shares, &job);
     return FASTOPT_OK;
 }

@@ -11,15 +11,12 @@ array([-0.1,  0.1, -0.1], dtype=float32)
 import os as _os
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from ._openmp import short_spin as _short_spin
+try:
+    from . import _core
+except ImportError as _error:
+    from .unbuilt import explained as _explained
 
-with _short_spin():
-    try:
-        from . import _core
-    except ImportError as _error:
-        from .unbuilt import explained as _explained
-
-        raise _explained(_error) from None
+    raise _explained(_error) from None
 
 if _core.isa() is None:
     raise ImportError(
@@ -35,7 +32,6 @@ from .config import show_config
 from .loss_scale import LossScale
 from .optimizer import Optimizer
 from .parameters import groups
-from .processes import watch_forks as _watch_forks
 from .rules import (
     ASGD,
     LAMB,
@@ -70,7 +66,6 @@ if _TYPE_CHECKING:
     from . import schedules
 
 set_num_threads(initial_num_threads())
-_watch_forks()
 __version__ = _core.build_info()[0]
 __all__ = [
     "ASGD",

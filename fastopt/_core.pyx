@@ -146,13 +146,12 @@ cdef extern from "fastopt.h" nogil:
     const char *fastopt_version()
     const char *fastopt_compiler()
     int fastopt_openmp()
-    int fastopt_forked()
 
 
-# Elements below which a step takes so little time that no other Python thread could use it: the GIL is kept, since
-# getting it back can take longer than the step.  Threads do not pay there either.
+# Below this many elements a step takes so little time that no other Python thread could use it: the GIL is kept, since
+# getting it back can take longer than the step.
 cdef enum:
-    SHORT = 32768
+    KEEP_GIL_BELOW = 32768
 
 # The number of threads of steps that do not say one; fastopt.threads resolves it.
 cdef int default_threads = 1
@@ -218,11 +217,6 @@ def use_isa(str name):
 def build_info():
     """Version, compiler and OpenMP date (0 without OpenMP) of the C core."""
     return fastopt_version().decode(), fastopt_compiler().decode(), fastopt_openmp()
-
-
-def forked():
-    """Whether steps run on one thread because this process was forked from one that had used threads."""
-    return bool(fastopt_forked())
 
 
 def check_range(str label, str name, double value):
@@ -1593,8 +1587,7 @@ cdef class Table:
         cdef fastopt_tensor *tensors = self.tensors + first
         # Steps of one parameter say nothing of those of all.
         call.tuner = NULL if self.num_threads or count < self.count else &self.tuner
-        if elements < SHORT:
-            call.num_threads = 1
+        if elements < KEEP_GIL_BELOW:
             status = fastopt_step_with(tensors, count, call)
         else:
             with nogil:
@@ -1921,11 +1914,11 @@ cdef class Kernel:
         t.hyper = hyper
         t.options = &options
         t.layout = NULL
-        if size < SHORT:
-            status = fastopt_step(&t, 1, 1)
+        if threads == 0:
+            threads = default_threads
+        if size < KEEP_GIL_BELOW:
+            status = fastopt_step(&t, 1, threads)
         else:
-            if threads == 0:
-                threads = default_threads
             with nogil:
                 status = fastopt_step(&t, 1, threads)
         if status != FASTOPT_OK:

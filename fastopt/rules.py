@@ -683,7 +683,7 @@ class Rprop(Optimizer):
 
     @classmethod
     def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
-        return {"step_size": hyper["lr"] + 0.0}  # 0 for -0
+        return {"step_size": hyper["lr"]}
 
 
 class Lion(Optimizer):

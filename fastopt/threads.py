@@ -19,7 +19,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.  Without OpenMP steps run on one thread all the same.
+        At least 1.
 
     Raises
     ------

@@ -42,7 +42,7 @@ def flags(request, compiler, tmp_path_factory):
 def objects(compiler, flags, tmp_path_factory):
     """The core, compiled: one object per source."""
     folder = tmp_path_factory.mktemp("objects")
-    for source in sorted(CSRC.glob("*.c")):
+    for source in sorted(CSRC.rglob("*.c")):
         run(compiler, *flags, "-c", source, "-o", folder / f"{source.stem}.o")
     return sorted(folder.glob("*.o"))
 

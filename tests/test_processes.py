@@ -26,7 +26,6 @@ import fastopt
 LARGE = 150_000  # elements, enough for several threads
 HANGS = 120  # seconds
 
-OPENMP = pytest.mark.skipif(fastopt._core.build_info()[2] == 0, reason="this build has no OpenMP, so no threads")
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
@@ -34,8 +33,8 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux a
 
 
 def in_a_process(function, *args):
-    """Run a function of this module in a new interpreter, and return what it prints."""
-    code = f"import test_processes as t; t.{function.__name__}(*{args!r})"
+    """Run a function of a module of tests in a new interpreter, and return what it prints."""
+    code = f"import {function.__module__} as t; t.{function.__name__}(*{args!r})"
     process = subprocess.Popen(
         [sys.executable, "-X", "faulthandler", "-c", code],
         cwd=Path(__file__).parent,
@@ -78,22 +77,39 @@ def os_threads():
     return len(list(tasks.iterdir())) if tasks.exists() else None
 
 
+def seconds_of_the_team():
+    """CPU time of threads other than this one, where the operating system tells."""
+    stats = [task for task in Path("/proc/self/task").glob("*/stat") if task.parent.name != str(os.getpid())]
+    ticks = [sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])) for stat in stats]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+
 def step_as_a_forked_child(runs):
-    """Steps of the parent's optimizers and of new ones are right, and no thread is started for them."""
+    """Steps of the parent's optimizers and of new ones are right, and threads of the child's own help."""
     try:
-        assert fastopt._core.forked()
         before = os_threads()
         for run in [*runs, Run(), Run(num_threads=None)]:
             run.step()
             run.step()
-        assert os_threads() == before
+        if before:
+            assert os_threads() > before == 1
+            assert_helped()
     except BaseException:
         traceback.print_exc()
         raise SystemExit(1) from None
 
 
+def assert_helped():
+    """Other threads come to take part in the steps of this one."""
+    run, end = Run(), time.monotonic() + HANGS / 4
+    g = next(run.gradients)
+    while seconds_of_the_team() < 0.03:
+        assert time.monotonic() < end, "no other thread has done anything"
+        for _ in range(100):
+            run.opt.step(g)
+
+
 def step_as_a_spawned_child():
-    assert not fastopt._core.forked()
     Run().step()
 
 
@@ -117,11 +133,9 @@ def fork_after_threads(num_threads):
         assert os.waitpid(pid, 0)[1] == 0, "the child failed"
         for run in runs:
             run.step()
-        assert not fastopt._core.forked()
 
 
 @FORK
-@OPENMP
 @pytest.mark.parametrize("num_threads", [2, 3, None])
 def test_fork_after_a_threaded_step(num_threads):
     in_a_process(fork_after_threads, num_threads)
@@ -140,7 +154,6 @@ def fork_of_a_fork():
 
 
 @FORK
-@OPENMP
 def test_fork_of_a_fork():
     in_a_process(fork_of_a_fork)
 
@@ -153,9 +166,7 @@ def fork_before_threads():
     if pid == 0:
         code = 1
         try:
-            assert not fastopt._core.forked()
-            Run().step()
-            run.step()
+            step_as_a_forked_child([run])
             code = 0
         finally:
             os._exit(code)
@@ -185,7 +196,6 @@ def multiprocess(method):
     run.step()
 
 
-@OPENMP
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(method):
     if method not in multiprocessing.get_all_start_methods():
@@ -224,47 +234,8 @@ def fork_while_others_step():
 
 
 @FORK
-@OPENMP
 def test_fork_while_other_threads_step():
     in_a_process(fork_while_others_step)
-
-
-def fork_with_logging(level, first):
-    import logging
-
-    logging.basicConfig(level=level, format="%(name)s %(levelname)s %(message)s", stream=sys.stdout)
-    if first == "threads":
-        Run().step()
-    for _ in range(2):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                run = Run()
-                run.step()
-                run.step()
-                sys.stdout.flush()
-                code = 0
-            finally:
-                os._exit(code)
-        assert os.waitpid(pid, 0)[1] == 0, "the child failed"
-
-
-@FORK
-@OPENMP
-def test_a_child_says_once_that_it_runs_on_one_thread():
-    lines = in_a_process(fork_with_logging, "DEBUG", "threads").splitlines()
-    assert len(lines) == 2, lines
-    for line in lines:
-        assert line.startswith("fastopt DEBUG process ")
-        assert line.endswith(" was forked after steps on several threads: here, steps run on one thread")
-    assert lines[0] != lines[1]
-
-
-@FORK
-@pytest.mark.parametrize(("level", "first"), [("INFO", "threads"), ("DEBUG", "no threads")])
-def test_a_child_is_silent_otherwise(level, first):
-    assert in_a_process(fork_with_logging, level, first) == ""
 
 
 def test_importing_fastopt_does_not_import_logging():
@@ -289,12 +260,11 @@ def threads_stay_where_they_may_run(cpus):
         run.step()
         time.sleep(0.001)
     workers = tasks() - before
-    assert len(workers) == 2
+    assert len(workers) >= 2
     assert all(os.sched_getaffinity(task) == cpus for task in (0, *workers))
 
 
 @LINUX
-@OPENMP
 @pytest.mark.parametrize("count", [1, None])
 def test_threads_stay_where_they_may_run(count):
     """A worker may leave the caller's CPU, but neither gains nor loses the right to one; one CPU will do."""

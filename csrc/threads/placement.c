@@ -15,15 +15,17 @@ int fastopt_cpu(void)
     return sched_getcpu();
 }
 
-void fastopt_leave_cpu(int cpu)
+int fastopt_leave_cpu(int cpu)
 {
     cpu_set_t allowed, others;
     if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed))
-        return;
+        return 0;
     others = allowed;
     CPU_CLR(cpu, &others);
-    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others))
-        sched_setaffinity(0, sizeof allowed, &allowed);
+    if (!CPU_COUNT(&others) || sched_setaffinity(0, sizeof others, &others))
+        return 0;
+    sched_setaffinity(0, sizeof allowed, &allowed);
+    return 1;
 }
 #else
 int fastopt_cpu(void)
@@ -31,8 +33,9 @@ int fastopt_cpu(void)
     return -1;
 }
 
-void fastopt_leave_cpu(int cpu)
+int fastopt_leave_cpu(int cpu)
 {
     (void)cpu;
+    return 0;
 }
 #endif

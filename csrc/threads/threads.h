@@ -1,0 +1,19 @@
+/* The team: threads of the library's own, which help a caller with one job at a time; see team.c. */
+#ifndef FASTOPT_THREADS_H
+#define FASTOPT_THREADS_H
+
+enum { FASTOPT_MAX_THREADS = 256 };
+
+/* Calls work(job, 0) here, and work(job, i) on thread i of the team for each i below `threads` that comes in time.
+ * Returns when all calls that have begun have returned.  Each call must go on until nothing of the job is left to
+ * begin: a thread that comes later than that does not call. */
+void fastopt_run(int threads, void (*work)(void *job, int thread), void *job);
+
+/* The threads that a job of this caller may use, of those asked for: one within a region of OpenMP, whose caller has
+ * divided the CPUs already. */
+int fastopt_usable_threads(int asked);
+
+/* Seconds on a clock that never goes back. */
+double fastopt_now(void);
+
+#endif
