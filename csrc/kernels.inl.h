@@ -10,8 +10,7 @@
 #define MAX(x, y) ((x) > (y) || (x) != (x) ? (x) : (y))
 #define MIN(x, y) ((x) < (y) || (x) != (x) ? (x) : (y))
 /* As numpy.sign: NaN for NaN. */
-#define SIGN(x)       ((x) != (x) ? (x) : (T)((x) > 0) - (T)((x) < 0))
-#define ABOVE_ZERO(x) ((x) < 0 ? 0 : (x))
+#define SIGN(x) ((x) != (x) ? (x) : (T)((x) > 0) - (T)((x) < 0))
 
 #define T        float
 #define FN(name) FASTOPT_PASTE(name, f32, ISA)

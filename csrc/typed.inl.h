@@ -1,5 +1,6 @@
 /* The rules, the stages, and the way of a block through them, for one T.  Included twice by kernels.inl.h. */
 #include "catch_up.h"
+#include "means.h"
 #include "stages.h"
 #include "traffic.h"
 

@@ -194,20 +194,23 @@ def rmsprop(
         v = alpha v + (1 - alpha) g^2
         p -= lr * g / (sqrt(v) + eps)
 
-    Centered, Graves, "Generating sequences with recurrent neural networks", 2013, divides by the standard deviation::
+    Centered, Graves, "Generating sequences with recurrent neural networks", 2013, divides by the standard deviation,
+    the root of v - a^2, here without the difference of two large numbers::
 
+        s = alpha (s + (1 - alpha) (g - a)^2)
         a = alpha a + (1 - alpha) g
-        p -= lr * g / (sqrt(v - a^2) + eps)
+        p -= lr * g / (sqrt(s) + eps)
 
     With momentum, the quotient q = g / (...) goes through a buffer: ``b = momentum b + q; p -= lr b``.
     """
     g = _gradient(p, g, weight_decay, maximize)
-    _zeros(state, p, "v")
-    v = state["v"] = alpha * state["v"] + (1 - alpha) * g**2
     if centered:
-        _zeros(state, p, "a")
-        a = state["a"] = alpha * state["a"] + (1 - alpha) * g
-        v = np.maximum(v - a**2, 0)  # rounding can take it below zero
+        _zeros(state, p, "s", "a")
+        v = state["s"] = alpha * (state["s"] + (1 - alpha) * (g - state["a"]) ** 2)
+        state["a"] = alpha * state["a"] + (1 - alpha) * g
+    else:
+        _zeros(state, p, "v")
+        v = state["v"] = alpha * state["v"] + (1 - alpha) * g**2
     q = g / (np.sqrt(v) + eps)
     if momentum:
         _zeros(state, p, "b")

@@ -228,8 +228,9 @@ class RMSprop(Optimizer):
         v = alpha * v + (1 - alpha) * g^2
         r = sqrt(v) + eps
 
-        a = alpha * a + (1 - alpha) * g             with centered=True
-        r = sqrt(v - a^2) + eps
+        s = alpha * (s + (1 - alpha) * (g - a)^2)   with centered=True
+        a = alpha * a + (1 - alpha) * g
+        r = sqrt(s) + eps
 
         p = p - lr * g / r
 
@@ -249,7 +250,7 @@ class RMSprop(Optimizer):
     momentum : float, default 0
         Share of the buffer that is kept, in [0, 1).
     centered : bool, default False
-        Divide by the standard deviation: subtract the squared mean inside the root.
+        Divide by the standard deviation: s is the variance v - a^2, of which nothing cancels.
     **shared
         weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
 
@@ -260,15 +261,16 @@ class RMSprop(Optimizer):
 
     Notes
     -----
-    State: ``v``, with centered ``a``, with momentum ``b``, each of the parameter's shape and dtype.
+    State: ``v``, or ``s`` and ``a`` with centered, with momentum ``b``, each of the parameter's shape and dtype.
 
-    As in torch.optim, but the variance v - a^2 is held at 0 or above where rounding would make it negative (torch gives
-    NaN there).  Keras and optax put eps inside the root.
+    As in torch.optim, which keeps v and a, though: where gradients vary little, rounding leaves nothing right of the
+    difference v - a^2, and torch's steps become large or NaN.  v is s + a^2.  Keras and optax put eps inside the root.
 
     References
     ----------
     Tieleman and Hinton, "Neural networks for machine learning", lecture 6.5, 2012.  Centered: Graves, "Generating
-    sequences with recurrent neural networks", 2013, https://arxiv.org/abs/1308.0850.
+    sequences with recurrent neural networks", 2013, https://arxiv.org/abs/1308.0850; West, "Updating mean and variance
+    estimates: an improved method", 1979.
     """
 
     def __init__(

@@ -130,6 +130,46 @@ def larger(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where((x > y) | (x != x), x, y)
 
 
+def keep(T: Any, beta: float) -> Any:
+    """The factor of a mean of gradients: the number nearest to beta, below 1."""
+    return min(T(beta), 1 - np.finfo(T).epsneg)
+
+
+def rest(T: Any, beta: float) -> Any:
+    """What that leaves for the gradient."""
+    return T(1) - keep(T, beta)
+
+
+def weight(T: Any, beta: float, t: int) -> float:
+    """The weight of t gradients in such a mean: 1 - keep**t, but for what stands for the power of keep / beta."""
+    product, kept = power(beta, t), float(keep(T, beta))
+    if kept == beta or product == 0:
+        return 1 - product
+    x = t * ((kept - beta) / beta)
+    found = 1 - product * (1 + x * (1 + x * (0.5 + x * (1.0 / 6 + x * (1.0 / 24)))))
+    return found if found > 1 - kept else 1 - kept
+
+
+def take(mean: Any, square: Any, beta: float) -> Any:
+    """A mean of squares that has taken one more of them."""
+    T = mean.dtype.type
+    largest = np.finfo(T).max
+    held = np.where(largest < square, largest, square).view(Flushed)
+    if T(beta) < 0.5:
+        return T(beta) * mean + T(1 - beta) * held
+    return mean + T(1 - beta) * (held - mean)
+
+
+def lost_mean(T: Any, beta: float, t: int) -> float:
+    """By how much a mean of squares can be too small because small numbers count as 0."""
+    return 4 * float(np.finfo(T).tiny) * min(1 / (1 - beta) if beta < 1 else math.inf, t)
+
+
+def lost_sum(T: Any, t: int) -> float:
+    """By how much a sum of squares can be too small."""
+    return float(np.finfo(T).tiny) * t
+
+
 # The rules. Parameter and gradient, then the state by the paper's letters, then t, the step counted from 1, and the
 # hyperparameters in the order of rules.def. A rule that carries a double from step to step has a `carry`. One that
 # gathers over all parameters together yields the terms of its sums, and is sent the sums.
@@ -157,79 +197,83 @@ def adagrad(p, g, G, *, t, lr, lr_decay, eps):
     T = p.dtype.type
     lr_t = T(lr / (1 + (t - 1) * lr_decay))
     G += g * g
-    p -= lr_t * g / (np.sqrt(G) + T(eps))
+    p -= lr_t * g / (np.sqrt(G) + T(eps + math.sqrt(lost_sum(T, t))))
 
 
 def adadelta(p, g, E, D, *, t, lr, rho, eps):
     T = p.dtype.type
-    E[...] = T(rho) * E + T(1 - rho) * (g * g)
-    d = np.sqrt((D + T(eps)) / (E + T(eps))) * g
-    D[...] = T(rho) * D + T(1 - rho) * (d * d)
+    E[...] = keep(T, rho) * E + rest(T, rho) * (g * g)
+    d = np.sqrt((D + T(eps)) / (E + T(eps + lost_mean(T, rho, t)))) * g
+    D[...] = keep(T, rho) * D + rest(T, rho) * (d * d)
     p -= T(lr) * d
 
 
-def mean_square(v, g, alpha):
-    T = v.dtype.type
-    v[...] = T(alpha) * v + T(1 - alpha) * (g * g)
-
-
-def variance(v, a, g, alpha):
+def variance(s, a, g, alpha):
     T = a.dtype.type
-    mean_square(v, g, alpha)
-    a[...] = T(alpha) * a + T(1 - alpha) * g
-    difference = v - a * a
-    return np.where(difference < 0, T(0), difference).view(Flushed)
+    d = g - a
+    s[...] = take(s, keep(T, alpha) * (d * d), alpha)
+    a[...] = keep(T, alpha) * a + rest(T, alpha) * g
+
+
+def above_root(T, alpha, eps, t):
+    return T(eps + math.sqrt(lost_mean(T, alpha, t)))
 
 
 def rmsprop(p, g, v, *, t, lr, alpha, eps):
     T = p.dtype.type
-    mean_square(v, g, alpha)
-    p -= T(lr) * g / (np.sqrt(v) + T(eps))
+    v[...] = take(v, g * g, alpha)
+    p -= T(lr) * g / (np.sqrt(v) + above_root(T, alpha, eps, t))
 
 
-def rmsprop_centered(p, g, v, a, *, t, lr, alpha, eps):
+def rmsprop_centered(p, g, s, a, *, t, lr, alpha, eps):
     T = p.dtype.type
-    p -= T(lr) * g / (np.sqrt(variance(v, a, g, alpha)) + T(eps))
+    variance(s, a, g, alpha)
+    p -= T(lr) * g / (np.sqrt(s) + above_root(T, alpha, eps, t))
 
 
 def rmsprop_momentum(p, g, v, b, *, t, lr, alpha, eps, momentum):
     T = p.dtype.type
-    mean_square(v, g, alpha)
-    b[...] = T(momentum) * b + g / (np.sqrt(v) + T(eps))
+    v[...] = take(v, g * g, alpha)
+    b[...] = T(momentum) * b + g / (np.sqrt(v) + above_root(T, alpha, eps, t))
     p -= T(lr) * b
 
 
-def rmsprop_centered_momentum(p, g, v, a, b, *, t, lr, alpha, eps, momentum):
+def rmsprop_centered_momentum(p, g, s, a, b, *, t, lr, alpha, eps, momentum):
     T = p.dtype.type
-    b[...] = T(momentum) * b + g / (np.sqrt(variance(v, a, g, alpha)) + T(eps))
+    variance(s, a, g, alpha)
+    b[...] = T(momentum) * b + g / (np.sqrt(s) + above_root(T, alpha, eps, t))
     p -= T(lr) * b
 
 
 def moments(m, v, g, beta1, beta2):
     T = m.dtype.type
-    m[...] = T(beta1) * m + T(1 - beta1) * g
-    v[...] = T(beta2) * v + T(1 - beta2) * (g * g)
+    m[...] = keep(T, beta1) * m + rest(T, beta1) * g
+    v[...] = take(v, g * g, beta2)
+
+
+def adam_scalars(T, t, lr, beta1, beta2, eps):
+    """The rate, and what is added to the root, with the root of the second bias correction in both."""
+    root2 = math.sqrt(1 - power(beta2, t))
+    return T(lr * root2 / weight(T, beta1, t)), T(eps * root2 + math.sqrt(lost_mean(T, beta2, t)))
 
 
 def adam(p, g, m, v, *, t, lr, beta1, beta2, eps):
-    T = p.dtype.type
-    lr_t, unbias2 = T(lr / (1 - power(beta1, t))), T(1 / math.sqrt(1 - power(beta2, t)))
+    lr_t, eps_t = adam_scalars(p.dtype.type, t, lr, beta1, beta2, eps)
     moments(m, v, g, beta1, beta2)
-    p -= lr_t * m / (np.sqrt(v) * unbias2 + T(eps))
+    p -= lr_t * m / (np.sqrt(v) + eps_t)
 
 
 def amsgrad(p, g, m, v, vmax, *, t, lr, beta1, beta2, eps):
-    T = p.dtype.type
-    lr_t, unbias2 = T(lr / (1 - power(beta1, t))), T(1 / math.sqrt(1 - power(beta2, t)))
+    lr_t, eps_t = adam_scalars(p.dtype.type, t, lr, beta1, beta2, eps)
     moments(m, v, g, beta1, beta2)
     vmax[...] = larger(vmax, v)
-    p -= lr_t * m / (np.sqrt(vmax) * unbias2 + T(eps))
+    p -= lr_t * m / (np.sqrt(vmax) + eps_t)
 
 
 def adamax(p, g, m, u, *, t, lr, beta1, beta2, eps):
     T = p.dtype.type
-    lr_t = T(lr / (1 - power(beta1, t)))
-    m[...] = T(beta1) * m + T(1 - beta1) * g
+    lr_t = T(lr / weight(T, beta1, t))
+    m[...] = keep(T, beta1) * m + rest(T, beta1) * g
     u[...] = larger(T(beta2) * u, abs(g) + T(eps))
     p -= np.where(u == 0, T(0), lr_t * m / u)
 
@@ -243,22 +287,22 @@ def nadam(p, g, m, v, *, t, carry, lr, beta1, beta2, eps, momentum_decay):
     mu, mu_next = mu_at(t), mu_at(t + 1)
     product = (1.0 if t == 1 else carry["mu_product"]) * mu
     carry["mu_product"] = product
-    lr_m, lr_g = T(lr * mu_next / (1 - product * mu_next)), T(lr * (1 - mu) / (1 - product))
-    unbias2 = T(1 / math.sqrt(1 - power(beta2, t)))
+    root2 = math.sqrt(1 - power(beta2, t))
+    lr_m, lr_g = T(lr * root2 * mu_next / (1 - product * mu_next)), T(lr * root2 * (1 - mu) / (1 - product))
     moments(m, v, g, beta1, beta2)
-    p -= (lr_m * m + lr_g * g) / (np.sqrt(v) * unbias2 + T(eps))
+    p -= (lr_m * m + lr_g * g) / (np.sqrt(v) + T(eps * root2 + math.sqrt(lost_mean(T, beta2, t))))
 
 
 def radam(p, g, m, v, *, t, lr, beta1, beta2, eps):
     T = p.dtype.type
     power2, rho_inf = power(beta2, t), 2 / (1 - beta2) - 1
     rho = min(rho_inf - 2 * age_deficit(beta2, t), rho_inf)
-    lr_t = lr / (1 - power(beta1, t))
+    lr_t = lr / weight(T, beta1, t)
     if rho > 5:
         r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
         lr_t *= r * math.sqrt(1 - power2)
     moments(m, v, g, beta1, beta2)
-    p -= T(lr_t) * m / (np.sqrt(v) + T(eps) if rho > 5 else T(1))
+    p -= T(lr_t) * m / (np.sqrt(v) + above_root(T, beta2, eps, t) if rho > 5 else T(1))
 
 
 def sign(x):
@@ -269,45 +313,45 @@ def sign(x):
 
 def lion(p, g, m, *, t, lr, beta1, beta2):
     T = p.dtype.type
-    p -= T(lr) * sign(T(beta1) * m + T(1 - beta1) * g)
-    m[...] = T(beta2) * m + T(1 - beta2) * g
+    p -= T(lr) * sign(keep(T, beta1) * m + rest(T, beta1) * g)
+    m[...] = keep(T, beta2) * m + rest(T, beta2) * g
 
 
 def signum(p, g, m, *, t, lr, beta):
     T = p.dtype.type
-    m[...] = T(beta) * m + T(1 - beta) * g
+    m[...] = keep(T, beta) * m + rest(T, beta) * g
     p -= T(lr) * sign(m)
 
 
 def adabelief(p, g, m, s, *, t, lr, beta1, beta2, eps):
     T = p.dtype.type
-    lr_t, unbias2 = T(lr / (1 - power(beta1, t))), T(1 / math.sqrt(1 - power(beta2, t)))
-    m[...] = T(beta1) * m + T(1 - beta1) * g
-    s[...] = T(beta2) * s + T(1 - beta2) * ((g - m) * (g - m)) + T(eps)
-    p -= lr_t * m / (np.sqrt(s) * unbias2 + T(eps))
+    lr_t, eps_t = adam_scalars(T, t, lr, beta1, beta2, eps)
+    m[...] = keep(T, beta1) * m + rest(T, beta1) * g
+    s[...] = take(s, (g - m) * (g - m), beta2) + T(eps)
+    p -= lr_t * m / (np.sqrt(s) + eps_t)
 
 
 def yogi(p, g, m, v, *, t, lr, beta1, beta2, eps):
     T = p.dtype.type
-    lr_t, unbias2 = T(lr / (1 - power(beta1, t))), T(1 / math.sqrt(1 - power(beta2, t)))
-    m[...] = T(beta1) * m + T(1 - beta1) * g
+    lr_t, eps_t = adam_scalars(T, t, lr, beta1, beta2, eps)
+    m[...] = keep(T, beta1) * m + rest(T, beta1) * g
     square = g * g
     v -= T(1 - beta2) * (sign(v - square) * square)
-    p -= lr_t * m / (np.sqrt(v) * unbias2 + T(eps))
+    p -= lr_t * m / (np.sqrt(v) + eps_t)
 
 
 def adan(p, g, m, v, n, prev, *, t, lr, beta1, beta2, beta3, eps):
     T = p.dtype.type
-    lr_m, lr_v = T(lr / (1 - power(beta1, t))), T(lr * beta2 / (1 - power(beta2, t)))
-    unbias3 = T(1 / math.sqrt(1 - power(beta3, t)))
+    root3 = math.sqrt(weight(T, beta3, t))
+    lr_m, lr_v = T(lr * root3 / weight(T, beta1, t)), T(lr * root3 * beta2 / weight(T, beta2, t))
     if t == 1:
         prev[...] = g - T(0)
     d = g - prev
-    ahead = g + T(beta2) * d
-    m[...] = T(beta1) * m + T(1 - beta1) * g
-    v[...] = T(beta2) * v + T(1 - beta2) * d
-    n[...] = T(beta3) * n + T(1 - beta3) * (ahead * ahead)
-    p -= (lr_m * m + lr_v * v) / (np.sqrt(n) * unbias3 + T(eps))
+    ahead = g + keep(T, beta2) * d
+    m[...] = keep(T, beta1) * m + rest(T, beta1) * g
+    v[...] = keep(T, beta2) * v + rest(T, beta2) * d
+    n[...] = keep(T, beta3) * n + rest(T, beta3) * (ahead * ahead)
+    p -= (lr_m * m + lr_v * v) / (np.sqrt(n) + T(eps * root3 + math.sqrt(lost_mean(T, beta3, t))))
     prev[...] = g - T(0)
 
 
@@ -318,11 +362,10 @@ def ademamix(p, g, m1, m2, v, *, t, lr, beta1, beta2, beta3, eps, mix, warmup):
         logs = [log(beta) if beta > 0 else -math.inf for beta in (beta1, beta3)]
         inverse = (1 - x) / logs[0] + x / logs[1]
         mix, beta3 = mix * x, min(exp(1 / inverse if inverse else -math.inf), beta3)
-    m1[...] = T(beta1) * m1 + T(1 - beta1) * g
-    m2[...] = T(beta3) * m2 + T(1 - beta3) * g
-    v[...] = T(beta2) * v + T(1 - beta2) * (g * g)
-    lr_1, lr_2 = T(lr / (1 - power(beta1, t))), T(lr * mix)
-    p -= (lr_1 * m1 + lr_2 * m2) / (np.sqrt(v) * T(1 / math.sqrt(1 - power(beta2, t))) + T(eps))
+    moments(m1, v, g, beta1, beta2)
+    m2[...] = keep(T, beta3) * m2 + rest(T, beta3) * g
+    lr_1, eps_t = adam_scalars(T, t, lr, beta1, beta2, eps)
+    p -= (lr_1 * m1 + T(lr * math.sqrt(1 - power(beta2, t)) * mix) * m2) / (np.sqrt(v) + eps_t)
 
 
 def rprop(p, g, prev, step_size, *, t, lr, eta_minus, eta_plus, step_min, step_max):
@@ -377,9 +420,9 @@ def lars_nesterov(p, g, b, *, t, lr, momentum, trust_coefficient, eps):
 
 def lamb(p, g, m, v, *, t, lr, beta1, beta2, eps, decay):
     T = p.dtype.type
-    unbias1, unbias2 = T(1 / (1 - power(beta1, t))), T(1 / math.sqrt(1 - power(beta2, t)))
+    unbias, eps_t = adam_scalars(T, t, 1.0, beta1, beta2, eps)
     moments(m, v, g, beta1, beta2)
-    u = unbias1 * m / (np.sqrt(v) * unbias2 + T(eps)) + T(decay) * p
+    u = unbias * m / (np.sqrt(v) + eps_t) + T(decay) * p
     p -= T(lr * trust(p, u)) * u
 
 
@@ -387,7 +430,8 @@ def novograd(p, g, m, *, t, carry, lr, beta1, beta2, eps, decay):
     T = p.dtype.type
     square = sum_of_products(g, g)
     carry["v"] = square if t == 1 else beta2 * carry["v"] + (1 - beta2) * square
-    scale = T(1 / (np.sqrt(np.float64(carry["v"])) + eps))  # NaN for a v below 0, as C has it
+    root = np.sqrt(np.float64(carry["v"])) + eps  # NaN for a v below 0, as C has it
+    scale = T(0 if root == 0 else min(1 / root, float(np.finfo(T).max)))
     m[...] = T(beta1) * m + (scale * g + T(decay) * p)
     p -= T(lr) * m
 
@@ -397,15 +441,14 @@ def prodigy(p, g, m, v, s, p0, *, t, carry, lr, beta1, beta2, beta3, eps, d0, d_
     d, r = (d0, 0.0) if t == 1 else (carry["d"], carry["r"])
     if t == 1:
         p0[...] = p - T(0)
-    dlr = d * lr * math.sqrt(1 - power(beta2, t)) / (1 - power(beta1, t))
-    m[...] = T(beta1) * m + T((1 - beta1) * d) * g
-    v[...] = T(beta2) * v + T((1 - beta2) * (d * d)) * (g * g)
+    dlr = d * lr * math.sqrt(1 - power(beta2, t)) / weight(T, beta1, t)
+    moments(m, v, T(d) * g, beta1, beta2)
     s[...] = T(beta3) * s + T(d / d0 * (d if safeguard_warmup else dlr)) * g
     product, size = yield sums_of_products(g, p0 - p), sums_of_products(abs(s), np.ones_like(s))
     r = beta3 * r + d / d0 * dlr * product
     estimate = 0.0 if size == 0 else d_coef * r / size
     carry["d"], carry["r"] = max(d, estimate), r
-    p -= T(dlr) * (m / (np.sqrt(v) + T(carry["d"] * eps)) + T(decay) * p)
+    p -= T(dlr) * (m / (np.sqrt(v) + above_root(T, beta2, carry["d"] * eps, t)) + T(decay) * p)
 
 
 def schedulefree(p, z, t, carry, lr, beta, warmup_steps, r, weight_lr_power):
@@ -431,8 +474,9 @@ def schedulefreesgd(p, g, z, *, t, carry, lr, momentum, warmup_steps, r, weight_
 def schedulefreeadamw(p, g, z, v, *, t, carry, lr, beta1, beta2, eps, decay, warmup_steps, r, weight_lr_power):
     T = p.dtype.type
     lr_t, c, rate = schedulefree(p, z, t, carry, lr, beta1, warmup_steps, r, weight_lr_power)
-    mean_square(v, g, beta2)
-    u = g / (np.sqrt(v) * T(1 / math.sqrt(1 - power(beta2, t))) + T(eps)) + T(decay) * p
+    v[...] = take(v, g * g, beta2)
+    root2 = math.sqrt(1 - power(beta2, t))
+    u = T(root2) * g / (np.sqrt(v) + above_root(T, beta2, eps * root2, t)) + T(decay) * p
     p[...] = p + c * (z - p) - rate * u
     z -= lr_t * u
 
@@ -455,7 +499,9 @@ def adafactor_steps(p, t, lr, beta2_decay, eps1, eps2, d, decay, flushed=float):
     shrink = T(1 - lr * decay)
     lr, beta2_decay, eps1, eps2 = map(flushed, (lr, beta2_decay, eps1, eps2))
     eps = float(np.finfo(T).eps) if eps1 == math.inf else eps1
-    rest = flushed(exp(flushed(beta2_decay * log(t))))
+    taken = flushed(exp(flushed(beta2_decay * log(t))))
+    length = max(p.shape[-2:]) if p.ndim > 1 else 1
+    least = 2.0**8 * math.sqrt(length * lost_mean(T, 1 - taken, t))
 
     def rate(of_p, of_u):
         if p.size == 0:
@@ -463,7 +509,7 @@ def adafactor_steps(p, t, lr, beta2_decay, eps1, eps2, d, decay, flushed=float):
         alpha = flushed(larger_of(math.sqrt(of_p / p.size), eps2) * min(lr, 1 / math.sqrt(t)))
         return T(alpha / larger_of(math.sqrt(of_u / p.size) / d, 1.0))
 
-    return rest, eps, T(max(T(eps), np.finfo(T).tiny)), shrink, rate
+    return taken, eps, T(max(eps, least)), shrink, rate
 
 
 def larger_of(x: float, y: float) -> float:
@@ -472,9 +518,8 @@ def larger_of(x: float, y: float) -> float:
 
 
 def adafactor_vector(p, g, v, *, t, lr, beta2_decay, eps1, eps2, d, decay):
-    T = p.dtype.type
-    rest, _, least, shrink, rate = adafactor_steps(p, t, lr, beta2_decay, eps1, eps2, d, decay)
-    v[...] = T(1 - rest) * v + T(rest) * (g * g)
+    taken, _, least, shrink, rate = adafactor_steps(p, t, lr, beta2_decay, eps1, eps2, d, decay)
+    v[...] = take(v, g * g, 1 - taken)
     u = g / larger(np.sqrt(v), least)
     p[...] = shrink * p - rate(sum_of_products(p, p), sum_of_products(u, u)) * u
 
@@ -520,7 +565,7 @@ def adafactor(p, g, R, C, *, t, lr, beta2_decay, eps1, eps2, d, decay):
     if p.size == 0:
         return
     T = p.dtype.type
-    rest, eps, least, shrink, rate = adafactor_steps(p, t, lr, beta2_decay, eps1, eps2, d, decay, flush_number)
+    taken, eps, least, shrink, rate = adafactor_steps(p, t, lr, beta2_decay, eps1, eps2, d, decay, flush_number)
     rows, columns = p.shape[-2:]
     gradient = flush(np.asarray(g)).reshape(-1, columns)
     of_rows, of_columns = np.zeros(len(gradient)), np.zeros((len(gradient) // rows, columns))
@@ -532,56 +577,60 @@ def adafactor(p, g, R, C, *, t, lr, beta2_decay, eps1, eps2, d, decay):
         of_columns[first : first + len(of_matrices), column] += np.add.accumulate(of_matrices, axis=1)[:, -1]
 
     def mix(means, sums, count):
-        double = flush((1 - rest) * flush(np.asarray(means, np.float64)).reshape(sums.shape))
-        means[...] = flush(flush(double + flush(rest * flush(sums / count))).astype(T)).reshape(means.shape)
+        double = flush((1 - taken) * flush(np.asarray(means, np.float64)).reshape(sums.shape))
+        means[...] = flush(flush(double + flush(taken * flush(sums / count))).astype(T)).reshape(means.shape)
 
     mix(R, of_rows, columns)
     mix(C, of_columns, rows)
     lead = np.empty((len(of_columns), rows))
     for of_row, row in zip(lead, np.asarray(R, np.float64).reshape(-1, rows), strict=True):
         mean = add_up(row) / rows
-        of_row[...] = flush(row / (eps if mean < eps else mean))
+        of_row[...] = flush(row / larger_of(mean, larger_of(eps, sys.float_info.min)))
     v = flush(lead.astype(T)).reshape(*p.shape[:-1], 1).view(Flushed) * C.reshape(*p.shape[:-2], 1, columns)
     u = g / larger(np.sqrt(v), least)
     p[...] = shrink * p - rate(sum_of_tiles(p), sum_of_tiles(u)) * u
 
 
-def sm3_update(p, g, m, nu, lr, momentum, eps):
+def sm3_square(mu, g, b2):
+    T = g.dtype.type
+    return mu + g * g if b2 == 1 else keep(T, b2) * mu + rest(T, b2) * (g * g)
+
+
+def sm3_update(p, g, m, nu, t, lr, momentum, b2, eps):
     T = p.dtype.type
-    root = np.where(nu > 0, np.sqrt(nu + T(eps)), T(math.inf)).view(Flushed)
-    m[...] = T(momentum) * m + T(1 - momentum) * (g / root)
+    lost = lost_sum(T, t) if b2 == 1 else lost_mean(T, b2, t)
+    root = np.where(nu > 0, np.sqrt(nu + T(eps + lost)), T(math.inf)).view(Flushed)
+    m[...] = keep(T, momentum) * m + rest(T, momentum) * (g / root)
     p -= T(lr) * m
 
 
 def sm3(p, g, m, mu, *, t, lr, momentum, b2, eps):
     if p.size == 0:
         return
-    T = p.dtype.type
     of_axes = np.split(mu, np.cumsum(p.shape)[:-1])
     smallest = flush(of_axes[0].reshape(-1, *[1] * (p.ndim - 1)))
     for axis, of_axis in enumerate(of_axes[1:], 1):
         smallest = np.minimum(smallest, flush(of_axis).reshape([-1 if i == axis else 1 for i in range(p.ndim)]))
-    nu = T(b2) * smallest.view(Flushed) + T(1 if b2 == 1 else 1 - b2) * (g * g)
+    nu = sm3_square(smallest.view(Flushed), g, b2)
     for axis, of_axis in enumerate(of_axes):
         others = tuple(i for i in range(p.ndim) if i != axis)
         of_axis[...] = np.max(
             np.asarray(nu), axis=others, initial=0
         )  # that of no steps is 0, and it never shrinks below
-    sm3_update(p, g, m, nu, lr, momentum, eps)
+    sm3_update(p, g, m, nu, t, lr, momentum, b2, eps)
 
 
 def sm3_vector(p, g, m, mu, *, t, lr, momentum, b2, eps):
-    T = p.dtype.type
-    mu[...] = T(b2) * mu + T(1 if b2 == 1 else 1 - b2) * (g * g)
-    sm3_update(p, g, m, mu, lr, momentum, eps)
+    mu[...] = sm3_square(mu, g, b2)
+    sm3_update(p, g, m, mu, t, lr, momentum, b2, eps)
 
 
 def muon(p, g, b, u, *, t, lr, momentum, nesterov):
     """The two passes with nothing between them."""
     T = p.dtype.type
-    mu, rest = T(momentum), T(1 - momentum)
-    b[...] = mu * b + rest * g
-    u[...] = (mu if nesterov else T(1)) * b + (rest if nesterov else T(0)) * g
+    mu, of_g = keep(T, momentum), rest(T, momentum)
+    b[...] = mu * b + of_g * g
+    u[...] = (mu if nesterov else T(1)) * b + (of_g if nesterov else T(0)) * g
     p -= T(lr) * u
 
 
@@ -785,6 +834,12 @@ def decay(mean, rate, skipped):
     mean *= mean.dtype.type(rough_power(rate, skipped))
 
 
+def decay_variance(s, a, alpha, skipped):
+    left, T = rough_power(alpha, skipped), a.dtype.type
+    s[...] = T(left) * s + T(left * (1 - left)) * (a * a)
+    a *= T(left)
+
+
 def coast(p, b, lr, mu, skipped):
     power = rough_power(mu, skipped)
     p -= p.dtype.type(lr * mu * (1 - power) / (1 - mu)) * b
@@ -798,13 +853,13 @@ CATCH_UP: dict[str, Callable[..., Any]] = {
     "adagrad": lambda p, state, skipped, **hyper: None,
     "adadelta": lambda p, state, skipped, rho, **_: [decay(state[name], rho, skipped) for name in "ED"],
     "rmsprop": lambda p, state, skipped, alpha, **_: decay(state["v"], alpha, skipped),
-    "rmsprop_centered": lambda p, state, skipped, alpha, **_: [decay(state[name], alpha, skipped) for name in "va"],
+    "rmsprop_centered": lambda p, state, skipped, alpha, **_: decay_variance(state["s"], state["a"], alpha, skipped),
     "rmsprop_momentum": lambda p, state, skipped, lr, alpha, momentum, **_: [
         decay(state["v"], alpha, skipped),
         coast(p, state["b"], lr, momentum, skipped),
     ],
     "rmsprop_centered_momentum": lambda p, state, skipped, lr, alpha, momentum, **_: [
-        *(decay(state[name], alpha, skipped) for name in "va"),
+        decay_variance(state["s"], state["a"], alpha, skipped),
         coast(p, state["b"], lr, momentum, skipped),
     ],
 }

@@ -171,15 +171,14 @@ def test_late_steps(case, dtype, start):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", [case for case in RULES if "centered" in case.rule], ids=ids)
-def test_a_variance_that_rounds_below_0(case, dtype, isa):
-    """A constant gradient has none, so that v - a^2 is nothing but rounding."""
+def test_a_variance_of_nothing_but_rounding(case, dtype, isa):
+    """A constant gradient has none in the end: it is never below 0."""
     p, g = np.ones(1000, dtype), np.linspace(1, 2, 1000, dtype=dtype)
-    oracle, opt, below = Oracle(case, p), case.make(p, alpha=0.5), 0
+    oracle, opt = Oracle(case, p), case.make(p, alpha=0.5)
     for _ in range(60):
         opt.step(g)
         oracle.step(g, alpha=0.5)
-        below += (oracle.state["v"] < oracle.state["a"] ** 2).sum()
-    assert below > 0
+        assert (opt.state[0]["s"] >= 0).all()
     assert np.isfinite(p).all()
     assert_like(opt, 0, p, oracle)
 

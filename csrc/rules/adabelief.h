@@ -8,17 +8,19 @@
 static void FN(adabelief_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     FN(adam_scalars)(h, decays, t, carry, k);
+    k[7] = (T)h[3];
 }
 
 static void FN(adabelief)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
                           ptrdiff_t n)
 {
     T *restrict m = state[0], *restrict s = state[1];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], beta2 = k[3], rest2 = k[4], unbias2 = k[5], eps = k[6];
+    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], eps_t = k[3], eps = k[7];
+    const FN(squares) squares = FN(squares_at)(k + 4);
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         const T surprise = g[i] - m[i];
-        s[i] = beta2 * s[i] + rest2 * (surprise * surprise) + eps;
-        p[i] -= lr_t * m[i] / (SQRT(s[i]) * unbias2 + eps);
+        s[i] = FN(take)(s[i], surprise * surprise, squares) + eps;
+        p[i] -= lr_t * m[i] / (SQRT(s[i]) + eps_t);
     }
 }

@@ -9,20 +9,22 @@
 
 static void FN(adadelta_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)decays, (void)t, (void)carry;
+    (void)decays, (void)carry;
     k[0] = (T)h[0];
-    k[1] = (T)h[1];
-    k[2] = (T)(1 - h[1]);
-    k[3] = (T)h[2];
+    k[1] = (T)h[2];
+    k[2] = (T)(h[2] + FN(lost_mean)(h[1], t));
+    k[3] = FN(keep)(h[1]);
+    k[4] = FN(rest)(h[1]);
 }
 
 static void FN(adadelta)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
 {
     T *restrict E = state[0], *restrict D = state[1];
-    const T lr = k[0], rho = k[1], rest = k[2], eps = k[3];
+    const T lr = k[0], eps = k[1], eps_below = k[2];
+    const T rho = k[3], rest = k[4];
     for (ptrdiff_t i = 0; i < n; i++) {
         E[i] = rho * E[i] + rest * (g[i] * g[i]);
-        const T d = SQRT((D[i] + eps) / (E[i] + eps)) * g[i];
+        const T d = SQRT((D[i] + eps) / (E[i] + eps_below)) * g[i];
         D[i] = rho * D[i] + rest * (d * d);
         p[i] -= lr * d;
     }

@@ -10,7 +10,7 @@
  * p = (1 - lr weight_decay) p
  * p -= max(eps2, rms(p)) min(lr, 1 / sqrt(t)) / max(1, rms(u) / d) u,  with rms(p) from before the decay */
 
-enum { FN(ADAFACTOR_EPS), FN(ADAFACTOR_SHRINK), FN(ADAFACTOR_RATE), FN(ADAFACTOR_KEEP), FN(ADAFACTOR_REST) };
+enum { FN(ADAFACTOR_EPS), FN(ADAFACTOR_SHRINK), FN(ADAFACTOR_RATE), FN(ADAFACTOR_SQUARES) };
 
 /* 1 - beta */
 static inline double FN(adafactor_rest)(const double *h, int64_t t)
@@ -21,6 +21,21 @@ static inline double FN(adafactor_rest)(const double *h, int64_t t)
 static inline double FN(adafactor_eps)(const double *h)
 {
     return h[2] <= DBL_MAX ? h[2] : EPSILON;
+}
+
+/* eps1, or the least root beside which the squares that count as 0 do not show.  Those of a matrix may be of one row or
+ * column, `length` times as large as the mean. */
+static inline T FN(adafactor_least)(const double *h, int64_t t, ptrdiff_t length)
+{
+    const double eps = FN(adafactor_eps)(h);
+    const double least = 0x1p8 * sqrt((double)length * FN(lost_mean)(1 - FN(adafactor_rest)(h, t), t));
+    return (T)(eps > least ? eps : least);
+}
+
+static inline T FN(adafactor_root)(T v, T least)
+{
+    const T root = SQRT(v);
+    return least > root ? least : root;
 }
 
 static inline double FN(rms)(double sum, ptrdiff_t n)
@@ -44,11 +59,9 @@ static inline T FN(adafactor_rate)(const double *h, double alpha, double size)
 static void FN(adafactor_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)decays, (void)carry;
-    const T eps = (T)FN(adafactor_eps)(h);
-    k[FN(ADAFACTOR_EPS)] = eps > SMALLEST ? eps : SMALLEST; /* so that no gradient is no update */
+    k[FN(ADAFACTOR_EPS)] = FN(adafactor_least)(h, t, 1);
     k[FN(ADAFACTOR_SHRINK)] = (T)(1 - h[0] * h[5]);
-    k[FN(ADAFACTOR_KEEP)] = (T)(1 - FN(adafactor_rest)(h, t));
-    k[FN(ADAFACTOR_REST)] = (T)FN(adafactor_rest)(h, t);
+    FN(set_squares)(1 - FN(adafactor_rest)(h, t), k + FN(ADAFACTOR_SQUARES));
 }
 
 /* ---- Matrices ---- */
@@ -97,7 +110,7 @@ static void FN(adafactor_size)(T *restrict p, const T *restrict g, T *const *res
     const T R = FN(adafactor_share)(state, edges), eps = k[FN(ADAFACTOR_EPS)];
     T u[SPAN];
     for (ptrdiff_t i = 0; i < n; i++)
-        u[i] = g[i] / MAX(SQRT(R * C[i]), eps);
+        u[i] = g[i] / FN(adafactor_root)(R * C[i], eps);
     edges->sums[0] += FN(sum_squares)(u, n);
 }
 
@@ -108,7 +121,7 @@ static void FN(adafactor)(T *restrict p, const T *restrict g, T *const *restrict
     const T R = FN(adafactor_share)(state, edges), eps = k[FN(ADAFACTOR_EPS)], shrink = k[FN(ADAFACTOR_SHRINK)],
             rate = k[FN(ADAFACTOR_RATE)];
     for (ptrdiff_t i = 0; i < n; i++)
-        p[i] = shrink * p[i] - rate * (g[i] / MAX(SQRT(R * C[i]), eps));
+        p[i] = shrink * p[i] - rate * (g[i] / FN(adafactor_root)(R * C[i], eps));
 }
 
 static const FN(pass_of) FN(adafactor_passes)[] = {FN(adafactor_squares), FN(adafactor_size), FN(adafactor)};
@@ -130,9 +143,10 @@ static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m
     const double *h = tensor->hyper;
     const ptrdiff_t strips = m->strips / m->matrices; /* where they are of a part of a matrix */
     if (made == 0) {
+        k[FN(ADAFACTOR_EPS)] = FN(adafactor_least)(h, tensor->step, m->rows > m->columns ? m->rows : m->columns);
         m->kept[FN(ADAFACTOR_OF_SQUARES)] = FN(adafactor_rest)(h, tensor->step);
     } else if (made == 1) {
-        const double rest = m->kept[FN(ADAFACTOR_OF_SQUARES)], eps = FN(adafactor_eps)(h);
+        const double rest = m->kept[FN(ADAFACTOR_OF_SQUARES)], eps = MAX(FN(adafactor_eps)(h), DBL_MIN);
         for (ptrdiff_t i = 0; i < m->matrices; i++) {
             T *R = (T *)tensor->state[0] + i * m->rows, *C = (T *)tensor->state[1] + i * m->columns;
             if (m->of_rows)
@@ -163,11 +177,12 @@ static void FN(adafactor_vector_gather)(const T *restrict p, const T *restrict g
                                         const T *restrict k, ptrdiff_t n, double *sums)
 {
     T *restrict v = state[0];
-    const T eps = k[FN(ADAFACTOR_EPS)], keep = k[FN(ADAFACTOR_KEEP)], rest = k[FN(ADAFACTOR_REST)];
+    const T eps = k[FN(ADAFACTOR_EPS)];
+    const FN(squares) squares = FN(squares_at)(k + FN(ADAFACTOR_SQUARES));
     T u[BLOCK];
     for (ptrdiff_t i = 0; i < n; i++) {
-        v[i] = keep * v[i] + rest * (g[i] * g[i]);
-        u[i] = g[i] / MAX(SQRT(v[i]), eps);
+        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        u[i] = g[i] / FN(adafactor_root)(v[i], eps);
     }
     sums[0] += FN(sum_squares)(p, n);
     sums[1] += FN(sum_squares)(u, n);
@@ -187,5 +202,5 @@ static void FN(adafactor_vector)(T *restrict p, const T *restrict g, T *const *r
     const T *restrict v = state[0];
     const T eps = k[FN(ADAFACTOR_EPS)], shrink = k[FN(ADAFACTOR_SHRINK)], rate = k[FN(ADAFACTOR_RATE)];
     for (ptrdiff_t i = 0; i < n; i++)
-        p[i] = shrink * p[i] - rate * (g[i] / MAX(SQRT(v[i]), eps));
+        p[i] = shrink * p[i] - rate * (g[i] / FN(adafactor_root)(v[i], eps));
 }

@@ -7,7 +7,7 @@ static void FN(adagrad_scalars)(const double *h, const fastopt_decay *decays, in
 {
     (void)decays, (void)carry;
     k[0] = (T)(h[0] / (1 + (double)(t - 1) * h[1]));
-    k[1] = (T)h[2];
+    k[1] = (T)(h[2] + sqrt(FN(lost_sum)(t)));
 }
 
 static void FN(adagrad)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)

@@ -3,28 +3,31 @@
  *
  * m = beta1 m + (1 - beta1) g
  * v = beta2 v + (1 - beta2) g^2;        AMSGrad: vmax = max(vmax, v) takes the place of v below
- * p -= lr m_hat / (sqrt(v_hat) + eps),  m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t) */
+ * p -= lr m_hat / (sqrt(v_hat) + eps),  m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t)
+ *
+ * The root of 1 - beta2^t goes from the loop into the two scalars
+ * p -= lr_t m / (sqrt(v) + eps_t),  lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t),  eps_t = eps sqrt(1 - beta2^t) */
 
 static void FN(adam_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
-    k[0] = (T)(h[0] / (1 - fastopt_product(h, decays, 1, t)));
-    k[1] = (T)h[1];
-    k[2] = (T)(1 - h[1]);
-    k[3] = (T)h[2];
-    k[4] = (T)(1 - h[2]);
-    k[5] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
-    k[6] = (T)h[3];
+    const double weight1 = FN(weight)(h, decays, 1, t), root2 = sqrt(1 - fastopt_product(h, decays, 2, t));
+    k[0] = (T)(h[0] * root2 / weight1);
+    k[1] = FN(keep)(h[1]);
+    k[2] = FN(rest)(h[1]);
+    k[3] = (T)(h[3] * root2 + sqrt(FN(lost_mean)(h[2], t)));
+    FN(set_squares)(h[2], k + 4);
 }
 
 static void FN(adam)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
 {
     T *restrict m = state[0], *restrict v = state[1];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], beta2 = k[3], rest2 = k[4], unbias2 = k[5], eps = k[6];
+    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], eps_t = k[3];
+    const FN(squares) squares = FN(squares_at)(k + 4);
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);
-        p[i] -= lr_t * m[i] / (SQRT(v[i]) * unbias2 + eps);
+        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        p[i] -= lr_t * m[i] / (SQRT(v[i]) + eps_t);
     }
 }
 
@@ -36,11 +39,12 @@ static void FN(amsgrad_scalars)(const double *h, const fastopt_decay *decays, in
 static void FN(amsgrad)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
 {
     T *restrict m = state[0], *restrict v = state[1], *restrict vmax = state[2];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], beta2 = k[3], rest2 = k[4], unbias2 = k[5], eps = k[6];
+    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], eps_t = k[3];
+    const FN(squares) squares = FN(squares_at)(k + 4);
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);
+        v[i] = FN(take)(v[i], g[i] * g[i], squares);
         vmax[i] = MAX(vmax[i], v[i]);
-        p[i] -= lr_t * m[i] / (SQRT(vmax[i]) * unbias2 + eps);
+        p[i] -= lr_t * m[i] / (SQRT(vmax[i]) + eps_t);
     }
 }

@@ -7,9 +7,9 @@
 static void FN(adamax_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
-    k[0] = (T)(h[0] / (1 - fastopt_product(h, decays, 1, t)));
-    k[1] = (T)h[1];
-    k[2] = (T)(1 - h[1]);
+    k[0] = (T)(h[0] / FN(weight)(h, decays, 1, t));
+    k[1] = FN(keep)(h[1]);
+    k[2] = FN(rest)(h[1]);
     k[3] = (T)h[2];
     k[4] = (T)h[3];
     k[5] = 0; /* as a variable: compilers drop the subtraction of a constant 0, and with it the flushing of p */

@@ -11,23 +11,26 @@
 static void FN(adan_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
-    k[0] = (T)(h[0] / (1 - fastopt_product(h, decays, 1, t)));
-    k[1] = (T)(h[0] * h[2] / (1 - fastopt_product(h, decays, 2, t)));
-    k[2] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 3, t)));
-    for (int i = 0; i < 3; i++) {
-        k[3 + i] = (T)h[1 + i];
-        k[6 + i] = (T)(1 - h[1 + i]);
-    }
-    k[9] = (T)h[4];
-    k[10] = t == 1;
-    k[11] = 0;
+    const double weight1 = FN(weight)(h, decays, 1, t);
+    const double weight2 = FN(weight)(h, decays, 2, t), root3 = sqrt(FN(weight)(h, decays, 3, t));
+    k[0] = (T)(h[0] * root3 / weight1);
+    k[1] = (T)(h[0] * root3 * h[2] / weight2);
+    k[2] = FN(keep)(h[1]);
+    k[3] = FN(rest)(h[1]);
+    k[4] = FN(keep)(h[2]);
+    k[5] = FN(rest)(h[2]);
+    k[6] = (T)(h[4] * root3 + sqrt(FN(lost_mean)(h[3], t)));
+    k[7] = FN(keep)(h[3]);
+    k[8] = FN(rest)(h[3]);
+    k[9] = t == 1;
+    k[10] = 0;
 }
 
 static void FN(adan)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t count)
 {
     T *restrict m = state[0], *restrict v = state[1], *restrict n = state[2], *restrict prev = state[3];
-    const T lr_m = k[0], lr_v = k[1], unbias3 = k[2], beta1 = k[3], beta2 = k[4], beta3 = k[5], rest1 = k[6],
-            rest2 = k[7], rest3 = k[8], eps = k[9], first = k[10], zero = k[11];
+    const T lr_m = k[0], lr_v = k[1], beta1 = k[2], rest1 = k[3], beta2 = k[4], rest2 = k[5], eps_t = k[6],
+            beta3 = k[7], rest3 = k[8], first = k[9], zero = k[10];
     if (first != 0)
         for (ptrdiff_t i = 0; i < count; i++)
             prev[i] = g[i] - zero; /* which flushes subnormals, as a copy would not */
@@ -36,7 +39,7 @@ static void FN(adan)(T *restrict p, const T *restrict g, T *const *restrict stat
         m[i] = beta1 * m[i] + rest1 * g[i];
         v[i] = beta2 * v[i] + rest2 * d;
         n[i] = beta3 * n[i] + rest3 * (ahead * ahead);
-        p[i] -= (lr_m * m[i] + lr_v * v[i]) / (SQRT(n[i]) * unbias3 + eps);
+        p[i] -= (lr_m * m[i] + lr_v * v[i]) / (SQRT(n[i]) + eps_t);
         prev[i] = g[i] - zero;
     }
 }

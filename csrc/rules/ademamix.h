@@ -24,27 +24,26 @@ static void FN(ademamix_scalars)(const double *h, const fastopt_decay *decays, i
         alpha *= x;
         beta3 = warm < beta3 ? warm : beta3;
     }
-    k[0] = (T)(h[0] / (1 - fastopt_product(h, decays, 1, t)));
-    k[1] = (T)(h[0] * alpha);
-    k[2] = (T)h[1];
-    k[3] = (T)(1 - h[1]);
-    k[4] = (T)h[2];
-    k[5] = (T)(1 - h[2]);
-    k[6] = (T)beta3;
-    k[7] = (T)(1 - beta3);
-    k[8] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
-    k[9] = (T)h[4];
+    const double weight1 = FN(weight)(h, decays, 1, t), root2 = sqrt(1 - fastopt_product(h, decays, 2, t));
+    k[0] = (T)(h[0] * root2 / weight1);
+    k[1] = (T)(h[0] * root2 * alpha);
+    k[2] = FN(keep)(h[1]);
+    k[3] = FN(rest)(h[1]);
+    k[4] = FN(keep)(beta3);
+    k[5] = FN(rest)(beta3);
+    k[6] = (T)(h[4] * root2 + sqrt(FN(lost_mean)(h[2], t)));
+    FN(set_squares)(h[2], k + 7);
 }
 
 static void FN(ademamix)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
 {
     T *restrict m1 = state[0], *restrict m2 = state[1], *restrict v = state[2];
-    const T lr_1 = k[0], lr_2 = k[1], beta1 = k[2], rest1 = k[3], beta2 = k[4], rest2 = k[5], beta3 = k[6],
-            rest3 = k[7], unbias2 = k[8], eps = k[9];
+    const T lr_1 = k[0], lr_2 = k[1], beta1 = k[2], rest1 = k[3], beta3 = k[4], rest3 = k[5], eps_t = k[6];
+    const FN(squares) squares = FN(squares_at)(k + 7);
     for (ptrdiff_t i = 0; i < n; i++) {
         m1[i] = beta1 * m1[i] + rest1 * g[i];
         m2[i] = beta3 * m2[i] + rest3 * g[i];
-        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);
-        p[i] -= (lr_1 * m1[i] + lr_2 * m2[i]) / (SQRT(v[i]) * unbias2 + eps);
+        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        p[i] -= (lr_1 * m1[i] + lr_2 * m2[i]) / (SQRT(v[i]) + eps_t);
     }
 }

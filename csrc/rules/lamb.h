@@ -9,27 +9,26 @@
 static void FN(lamb_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     (void)carry;
-    k[0] = (T)h[1];
-    k[1] = (T)(1 - h[1]);
-    k[2] = (T)h[2];
-    k[3] = (T)(1 - h[2]);
-    k[4] = (T)(1 / (1 - fastopt_product(h, decays, 1, t)));
-    k[5] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
-    k[6] = (T)h[3];
-    k[7] = (T)h[4];
+    const double weight1 = FN(weight)(h, decays, 1, t), root2 = sqrt(1 - fastopt_product(h, decays, 2, t));
+    k[0] = FN(keep)(h[1]);
+    k[1] = FN(rest)(h[1]);
+    k[2] = (T)(root2 / weight1);
+    k[3] = (T)(h[3] * root2 + sqrt(FN(lost_mean)(h[2], t)));
+    k[4] = (T)h[4];
+    FN(set_squares)(h[2], k + 5);
 }
 
 static void FN(lamb_gather)(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
                             ptrdiff_t n, double *sums)
 {
     T *restrict m = state[0], *restrict v = state[1];
-    const T beta1 = k[0], rest1 = k[1], beta2 = k[2], rest2 = k[3], unbias1 = k[4], unbias2 = k[5], eps = k[6],
-            decay = k[7];
+    const T beta1 = k[0], rest1 = k[1], unbias = k[2], eps_t = k[3], decay = k[4];
+    const FN(squares) squares = FN(squares_at)(k + 5);
     T u[BLOCK];
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);
-        u[i] = unbias1 * m[i] / (SQRT(v[i]) * unbias2 + eps) + decay * p[i];
+        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        u[i] = unbias * m[i] / (SQRT(v[i]) + eps_t) + decay * p[i];
     }
     sums[0] += FN(sum_squares)(p, n);
     sums[1] += FN(sum_squares)(u, n);
@@ -47,7 +46,7 @@ static void FN(lamb)(T *restrict p, const T *restrict g, T *const *restrict stat
 {
     (void)g;
     const T *restrict m = state[0], *restrict v = state[1];
-    const T unbias1 = k[4], unbias2 = k[5], eps = k[6], decay = k[7], rate = k[8];
+    const T unbias = k[2], eps_t = k[3], decay = k[4], rate = k[8];
     for (ptrdiff_t i = 0; i < n; i++)
-        p[i] -= rate * (unbias1 * m[i] / (SQRT(v[i]) * unbias2 + eps) + decay * p[i]);
+        p[i] -= rate * (unbias * m[i] / (SQRT(v[i]) + eps_t) + decay * p[i]);
 }

@@ -8,10 +8,10 @@ static void FN(lion_scalars)(const double *h, const fastopt_decay *decays, int64
 {
     (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
-    k[1] = (T)h[1];
-    k[2] = (T)(1 - h[1]);
-    k[3] = (T)h[2];
-    k[4] = (T)(1 - h[2]);
+    k[1] = FN(keep)(h[1]);
+    k[2] = FN(rest)(h[1]);
+    k[3] = FN(keep)(h[2]);
+    k[4] = FN(rest)(h[2]);
 }
 
 static void FN(lion)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)

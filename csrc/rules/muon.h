@@ -12,8 +12,8 @@ static void FN(muon_scalars)(const double *h, const fastopt_decay *decays, int64
 {
     (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
-    k[1] = (T)h[1];
-    k[2] = (T)(1 - h[1]);
+    k[1] = FN(keep)(h[1]);
+    k[2] = FN(rest)(h[1]);
     k[3] = h[2] != 0 ? k[1] : 1;
     k[4] = h[2] != 0 ? k[2] : 0;
 }

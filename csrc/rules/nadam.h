@@ -16,24 +16,23 @@ static void FN(nadam_scalars)(const double *h, const fastopt_decay *decays, int6
     const double mu = FN(nadam_mu)(h[1], h[4], (uint64_t)t), mu_next = FN(nadam_mu)(h[1], h[4], (uint64_t)t + 1);
     const double product = (t == 1 ? 1 : carry[0]) * mu;
     carry[0] = product;
-    k[0] = (T)(h[0] * mu_next / (1 - product * mu_next));
-    k[1] = (T)(h[0] * (1 - mu) / (1 - product));
-    k[2] = (T)h[1];
-    k[3] = (T)(1 - h[1]);
-    k[4] = (T)h[2];
-    k[5] = (T)(1 - h[2]);
-    k[6] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
-    k[7] = (T)h[3];
+    const double root2 = sqrt(1 - fastopt_product(h, decays, 2, t));
+    k[0] = (T)(h[0] * root2 * mu_next / (1 - product * mu_next));
+    k[1] = (T)(h[0] * root2 * (1 - mu) / (1 - product));
+    k[2] = FN(keep)(h[1]);
+    k[3] = FN(rest)(h[1]);
+    k[4] = (T)(h[3] * root2 + sqrt(FN(lost_mean)(h[2], t)));
+    FN(set_squares)(h[2], k + 5);
 }
 
 static void FN(nadam)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
 {
     T *restrict m = state[0], *restrict v = state[1];
-    const T lr_m = k[0], lr_g = k[1], beta1 = k[2], rest1 = k[3], beta2 = k[4], rest2 = k[5], unbias2 = k[6],
-            eps = k[7];
+    const T lr_m = k[0], lr_g = k[1], beta1 = k[2], rest1 = k[3], eps_t = k[4];
+    const FN(squares) squares = FN(squares_at)(k + 5);
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);
-        p[i] -= (lr_m * m[i] + lr_g * g[i]) / (SQRT(v[i]) * unbias2 + eps);
+        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        p[i] -= (lr_m * m[i] + lr_g * g[i]) / (SQRT(v[i]) + eps_t);
     }
 }

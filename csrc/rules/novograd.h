@@ -25,7 +25,8 @@ static void FN(novograd_combine)(const double *h, const fastopt_decay *decays, i
 {
     (void)decays, (void)n;
     carry[0] = t == 1 ? sums[0] : h[2] * carry[0] + (1 - h[2]) * sums[0];
-    k[3] = (T)(1 / (sqrt(carry[0]) + h[3]));
+    const double root = sqrt(carry[0]) + h[3], scale = root == 0 ? 0 : 1 / root;
+    k[3] = (T)(scale > LARGEST ? LARGEST : scale);
 }
 
 static void FN(novograd)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)

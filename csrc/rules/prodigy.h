@@ -9,36 +9,38 @@
  * d = max(d, d_coef r / |s|_1)
  * p -= dlr (m / (sqrt(v) + d eps) + weight_decay p) */
 
-enum { FN(PRODIGY_FIRST) = 9 }; /* scalar: whether p0 is still to be set */
+enum { FN(PRODIGY_FIRST) = 11 }; /* scalar: whether p0 is still to be set */
 
 static void FN(prodigy_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     const double d = t == 1 ? h[5] : carry[0];
-    const double dlr = d * h[0] * sqrt(1 - fastopt_product(h, decays, 2, t)) / (1 - fastopt_product(h, decays, 1, t));
-    k[0] = (T)h[1];
-    k[1] = (T)((1 - h[1]) * d);
-    k[2] = (T)h[2];
-    k[3] = (T)((1 - h[2]) * (d * d));
-    k[4] = (T)h[3];
-    k[5] = (T)(d / h[5] * (h[8] != 0 ? d : dlr));
-    k[6] = (T)dlr;
-    k[7] = (T)h[7];
+    const double weight1 = FN(weight)(h, decays, 1, t);
+    const double dlr = d * h[0] * sqrt(1 - fastopt_product(h, decays, 2, t)) / weight1;
+    k[0] = FN(keep)(h[1]);
+    k[1] = FN(rest)(h[1]);
+    k[2] = (T)d;
+    k[3] = (T)h[3];
+    k[4] = (T)(d / h[5] * (h[8] != 0 ? d : dlr));
+    k[5] = (T)dlr;
+    k[6] = (T)h[7];
+    FN(set_squares)(h[2], k + 8);
     k[FN(PRODIGY_FIRST)] = t == 1;
-    k[10] = 0;
 }
 
 static void FN(prodigy_gather)(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
                                ptrdiff_t n, double *sums)
 {
     T *restrict m = state[0], *restrict v = state[1], *restrict s = state[2], *restrict p0 = state[3];
-    const T beta1 = k[0], rest1 = k[1], beta2 = k[2], rest2 = k[3], beta3 = k[4], weight = k[5], zero = k[10];
+    const T beta1 = k[0], rest1 = k[1], d = k[2], beta3 = k[3], weight = k[4], first = k[FN(PRODIGY_FIRST)];
+    const FN(squares) squares = FN(squares_at)(k + 8);
     T moved[BLOCK], size[BLOCK], one[BLOCK];
-    if (k[FN(PRODIGY_FIRST)] != 0)
+    if (first != 0)
         for (ptrdiff_t i = 0; i < n; i++)
-            p0[i] = p[i] - zero; /* which flushes subnormals, as a copy would not */
+            p0[i] = p[i] - (first - 1); /* 0, which flushes subnormals, as a copy would not */
     for (ptrdiff_t i = 0; i < n; i++) {
-        m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);
+        const T scaled = d * g[i];
+        m[i] = beta1 * m[i] + rest1 * scaled;
+        v[i] = FN(take)(v[i], scaled * scaled, squares);
         s[i] = beta3 * s[i] + weight * g[i];
         moved[i] = p0[i] - p[i];
         size[i] = ABS(s[i]);
@@ -53,18 +55,19 @@ static void FN(prodigy_combine)(const double *h, const fastopt_decay *decays, in
 {
     (void)n;
     const double d = t == 1 ? h[5] : carry[0];
-    const double dlr = d * h[0] * sqrt(1 - fastopt_product(h, decays, 2, t)) / (1 - fastopt_product(h, decays, 1, t));
+    const double weight1 = FN(weight)(h, decays, 1, t);
+    const double dlr = d * h[0] * sqrt(1 - fastopt_product(h, decays, 2, t)) / weight1;
     carry[1] = h[3] * (t == 1 ? 0 : carry[1]) + d / h[5] * dlr * sums[0];
     const double estimate = sums[1] == 0 ? 0 : h[6] * carry[1] / sums[1];
     carry[0] = estimate > d ? estimate : d;
-    k[8] = (T)(carry[0] * h[4]);
+    k[7] = (T)(carry[0] * h[4] + sqrt(FN(lost_mean)(h[2], t)));
 }
 
 static void FN(prodigy)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
 {
     (void)g;
     const T *restrict m = state[0], *restrict v = state[1];
-    const T dlr = k[6], decay = k[7], eps = k[8];
+    const T minus_dlr = -k[5], decay = k[6], eps = k[7];
     for (ptrdiff_t i = 0; i < n; i++)
-        p[i] -= dlr * (m[i] / (SQRT(v[i]) + eps) + decay * p[i]);
+        p[i] += minus_dlr * (m[i] / (SQRT(v[i]) + eps) + decay * p[i]);
 }

@@ -18,25 +18,25 @@ static void FN(radam_scalars)(const double *h, const fastopt_decay *decays, int6
     const double product2 = fastopt_product(h, decays, 2, t), rho_inf = 2 / (1 - h[2]) - 1;
     const double window = rho_inf - 2 * fastopt_age_deficit(h, decays, 2, t), rho = window < rho_inf ? window : rho_inf;
     const int rectified = rho > 5;
-    double lr_t = h[0] / (1 - fastopt_product(h, decays, 1, t));
+    double lr_t = h[0] / FN(weight)(h, decays, 1, t);
     if (rectified)
         lr_t *= sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) * sqrt(1 - product2);
     k[0] = (T)lr_t;
-    k[1] = (T)h[1];
-    k[2] = (T)(1 - h[1]);
-    k[3] = (T)h[2];
-    k[4] = (T)(1 - h[2]);
-    k[5] = (T)h[3];
-    k[6] = (T)rectified;
+    k[1] = FN(keep)(h[1]);
+    k[2] = FN(rest)(h[1]);
+    k[3] = (T)(h[3] + sqrt(FN(lost_mean)(h[2], t)));
+    FN(set_squares)(h[2], k + 4);
+    k[7] = (T)rectified;
 }
 
 static void FN(radam)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
 {
     T *restrict m = state[0], *restrict v = state[1];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], beta2 = k[3], rest2 = k[4], eps = k[5], rectified = k[6];
+    const T minus_lr_t = -k[0], beta1 = k[1], rest1 = k[2], eps = k[3], rectified = k[7];
+    const FN(squares) squares = FN(squares_at)(k + 4);
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);
-        p[i] -= lr_t * m[i] / (rectified != 0 ? SQRT(v[i]) + eps : 1);
+        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        p[i] += minus_lr_t * m[i] / (rectified != 0 ? SQRT(v[i]) + eps : 1);
     }
 }

@@ -51,26 +51,27 @@ static void FN(schedulefreesgd)(T *restrict p, const T *restrict g, T *const *re
 static void FN(schedulefreeadamw_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
     FN(schedulefree_scalars)(h[0], h[1], h + 5, t, carry, k);
-    k[5] = (T)h[2];
-    k[6] = (T)(1 - h[2]);
-    k[7] = (T)(1 / sqrt(1 - fastopt_product(h, decays, 2, t)));
-    k[8] = (T)h[3];
-    k[9] = (T)h[4];
+    const double root2 = sqrt(1 - fastopt_product(h, decays, 2, t));
+    k[5] = (T)root2;
+    k[6] = (T)(h[3] * root2 + sqrt(FN(lost_mean)(h[2], t)));
+    k[7] = (T)h[4];
+    FN(set_squares)(h[2], k + 8);
 }
 
 static void FN(schedulefreeadamw)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
                                   ptrdiff_t n)
 {
     T *restrict z = state[0], *restrict v = state[1];
-    const T lr_t = k[0], c = k[1], rate = k[2], first = k[3], zero = k[4];
-    const T beta2 = k[5], rest2 = k[6], unbias2 = k[7], eps = k[8], decay = k[9];
+    const T minus_lr_t = -k[0], c = k[1], rate = k[2], first = k[3], zero = k[4];
+    const T root2 = k[5], eps_t = k[6], decay = k[7];
+    const FN(squares) squares = FN(squares_at)(k + 8);
     if (first != 0)
         for (ptrdiff_t i = 0; i < n; i++)
             z[i] = p[i] - zero;
     for (ptrdiff_t i = 0; i < n; i++) {
-        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i]);
-        const T u = g[i] / (SQRT(v[i]) * unbias2 + eps) + decay * p[i];
+        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        const T u = root2 * g[i] / (SQRT(v[i]) + eps_t) + decay * p[i];
         p[i] = p[i] + c * (z[i] - p[i]) - rate * u;
-        z[i] -= lr_t * u;
+        z[i] += minus_lr_t * u;
     }
 }

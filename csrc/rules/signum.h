@@ -8,8 +8,8 @@ static void FN(signum_scalars)(const double *h, const fastopt_decay *decays, int
 {
     (void)decays, (void)t, (void)carry;
     k[0] = (T)h[0];
-    k[1] = (T)h[1];
-    k[2] = (T)(1 - h[1]);
+    k[1] = FN(keep)(h[1]);
+    k[2] = FN(rest)(h[1]);
 }
 
 static void FN(signum)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)

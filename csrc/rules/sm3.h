@@ -11,13 +11,14 @@
 
 static void FN(sm3_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
 {
-    (void)decays, (void)t, (void)carry;
+    (void)decays, (void)carry;
     k[0] = (T)h[0];
-    k[1] = (T)h[1];
-    k[2] = (T)(1 - h[1]);
-    k[3] = (T)h[2];
-    k[4] = (T)(h[2] == 1 ? 1 : 1 - h[2]);
-    k[5] = (T)h[3];
+    const int sums = h[2] == 1;
+    k[1] = FN(keep)(h[1]);
+    k[2] = FN(rest)(h[1]);
+    k[3] = sums ? 1 : FN(keep)(h[2]);
+    k[4] = sums ? 1 : FN(rest)(h[2]);
+    k[5] = (T)(h[3] + (sums ? FN(lost_sum)(t) : FN(lost_mean)(h[2], t)));
     k[6] = (T)INFINITY;
 }
 

@@ -12,11 +12,11 @@ static void FN(yogi_scalars)(const double *h, const fastopt_decay *decays, int64
 static void FN(yogi)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
 {
     T *restrict m = state[0], *restrict v = state[1];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], rest2 = k[4], unbias2 = k[5], eps = k[6];
+    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], eps_t = k[3], rest2 = k[5];
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         const T square = g[i] * g[i];
         v[i] -= rest2 * (SIGN(v[i] - square) * square);
-        p[i] -= lr_t * m[i] / (SQRT(v[i]) * unbias2 + eps);
+        p[i] -= lr_t * m[i] / (SQRT(v[i]) + eps_t);
     }
 }

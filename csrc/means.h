@@ -1,0 +1,78 @@
+/* Running means whose weights add up to 1, and what keeps the root of one away from 0.
+ *
+ * beta and 1 - beta, each rounded to float, do not add up to 1: the mean of a constant comes to another number, 1.3 %
+ * smaller where beta is 0.999999.  Means of gradients are here
+ *
+ *     m = keep m + rest g                 rest = 1 - keep, exactly
+ *
+ * with keep the number nearest to beta: they decay to 0, and are right however small beta is.  Means of squares, whose
+ * beta is closer to 1, are
+ *
+ *     v = v + rest (g^2 - v)              rest the number nearest to 1 - beta
+ *
+ * which forgets at the rate of beta itself, and whose rounding errors cancel.  With a small beta a small g^2 would be
+ * lost beside a large v, so below 1/2 it is the other form.  g^2 is held at the largest number, because an infinite v
+ * would be NaN in the next step. */
+
+/* The number nearest to beta that leaves a rest. */
+static inline T FN(keep)(double beta)
+{
+    const T keep = (T)beta;
+    return keep < 1 ? keep : 1 - EPSILON / 2;
+}
+
+static inline T FN(rest)(double beta)
+{
+    return 1 - FN(keep)(beta);
+}
+
+/* The weight of all gradients so far in such a mean, whose beta is hyperparameter i: 1 - the product of the betas, but
+ * for the rounding of keep.  It is at least that of the last. */
+static inline double FN(weight)(const double *h, const fastopt_decay *decays, int i, int64_t t)
+{
+    const double beta = h[i], keep = (double)FN(keep)(beta), product = fastopt_product(h, decays, i, t);
+    if (keep == beta || product == 0)
+        return 1 - product;
+    const double x = (double)t * ((keep - beta) / beta); /* keep^t = beta^t (keep / beta)^t, and that is e^x */
+    const double weight = 1 - product * (1 + x * (1 + x * (0.5 + x * (1.0 / 6 + x * (1.0 / 24)))));
+    return weight > 1 - keep ? weight : 1 - keep;
+}
+
+typedef struct {
+    T beta, rest;
+    T largest; /* as a variable: compilers make two instructions of the minimum with a constant */
+} FN(squares);
+
+/* The scalars of a mean of squares: three of k. */
+static inline void FN(set_squares)(double beta, T *k)
+{
+    k[0] = (T)beta;
+    k[1] = (T)(1 - beta);
+    k[2] = LARGEST;
+}
+
+static inline FN(squares) FN(squares_at)(const T *k)
+{
+    return (FN(squares)){k[0], k[1], k[2]};
+}
+
+/* A mean of squares takes one more of them. */
+static inline T FN(take)(T mean, T square, FN(squares) of)
+{
+    const T held = of.largest < square ? of.largest : square;
+    return of.beta < (T)0.5 ? of.beta * mean + of.rest * held : mean + of.rest * (held - mean);
+}
+
+/* By how much a mean of squares can be too small after t steps because numbers below SMALLEST count as 0: a step loses
+ * less than four of them, and the mean forgets them as it forgets squares.  A sum of squares forgets none.  With the
+ * root of this beside eps, no step is larger than the exact one, and where no gradient ever came there is no step. */
+static inline double FN(lost_mean)(double beta, int64_t t)
+{
+    const double steps = 1 / (1 - beta);
+    return 4 * (double)SMALLEST * (steps < (double)t ? steps : (double)t);
+}
+
+static inline double FN(lost_sum)(int64_t t)
+{
+    return (double)SMALLEST * (double)t;
+}

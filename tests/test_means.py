@@ -1,0 +1,261 @@
+"""Running means are true in float32, and squares that are too small for it never make a step larger."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+from cases import DTYPES, FOR_MATRICES, PLAIN, RULES, ids
+from reference import TOGETHER
+
+import fastopt
+from fastopt import numpy_rules
+
+DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+N = 400
+
+
+def means(steps, dtype, beta, source):
+    """Adam's m and v, both with this beta, after so many steps."""
+    opt = fastopt.Adam(np.zeros(N, dtype), betas=(beta, beta), num_threads=1)
+    for _ in range(steps):
+        opt.step(source().astype(dtype))
+    return opt.state[0]["m"], opt.state[0]["v"]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.99, 0.999])
+def test_means_of_a_constant(beta):
+    """They tend to it, to within what rounding can hold up: an ulp over 1 - beta, half of that for squares."""
+    g = np.geomspace(0.1, 10, N).astype(np.float32)
+    m, v = means(round(20 / (1 - beta)), np.float32, beta, lambda: g)
+    ulp = 2.0**-23
+    np.testing.assert_allclose(m, g, rtol=ulp / (1 - beta))
+    np.testing.assert_allclose(v, g.astype(np.float64) ** 2, rtol=ulp / 2 / (1 - beta) + ulp)
+
+
+@pytest.mark.parametrize(("beta", "tolerance"), [(0.9, 1e-6), (0.99, 2e-6), (0.999, 4e-6), (0.9999, 2e-5)])
+def test_means_of_noise(beta, tolerance):
+    """v is that of float64; with the weights of before it was off by 1e-4 where beta is 0.9999."""
+    steps = round(4 / (1 - beta))
+    single, double = (
+        means(steps, dtype, beta, partial(lambda rng: rng.standard_normal(N).astype(np.float32), rng))
+        for dtype, rng in ((dtype, np.random.default_rng(1)) for dtype in DTYPES)
+    )
+    np.testing.assert_allclose(single[1], double[1], rtol=tolerance)
+    np.testing.assert_allclose(single[0], double[0], atol=30 * tolerance * np.sqrt(1 - beta))
+
+
+@pytest.mark.parametrize(("beta", "tolerance"), [(0.99999, 1e-4), (0.999999, 3e-3)])
+def test_squares_in_the_middle_of_a_long_memory(beta, tolerance):
+    """v, which ended 0.14 % and 1.3 % too low, decays from 2 as it should, and stays at 1 when it should."""
+    noise = np.random.default_rng(2).standard_normal((100_000, 30)).astype(np.float32)
+    for start in (2.0, 1.0):
+        found = []
+        for dtype in DTYPES:
+            opt = fastopt.RMSprop(np.zeros(30, dtype), alpha=beta, num_threads=1)
+            opt.state[0]["v"][...] = start
+            for g in noise.astype(dtype):
+                opt.step(g)
+            found.append(opt.state[0]["v"].copy())
+        np.testing.assert_allclose(found[0], found[1], rtol=tolerance)
+
+
+def test_the_weight_of_the_first_gradient():
+    """m_hat and v_hat of one gradient are that gradient, whatever the rounding of beta."""
+    for beta in (0.0, 1e-3, 0.3, 0.5, 0.9, 0.999, 0.99999, 1 - 1e-7, 1 - 1e-12):
+        p = np.zeros(3, np.float32)
+        fastopt.Adam(p, lr=1.0, betas=(beta, 0.999), eps=0.0).step(np.array([1e-3, 1, 1e3], np.float32))
+        np.testing.assert_allclose(p, -1, rtol=4e-7, err_msg=str(beta))
+
+
+@DTYPE
+def test_a_small_square_after_a_large_one(dtype):
+    """With a beta of 0 the mean is the last square, however large the one before: steps are of lr."""
+    p = np.zeros(1, dtype)
+    opt = fastopt.Adam(p, lr=1.0, betas=(0.0, 0.0), eps=0.0)
+    for g, wanted in ((1e6, -1), (1e-6, -2), (-1e3, -1), (1e-3, -2)):
+        opt.step(np.array([g], dtype))
+        np.testing.assert_allclose(p, wanted, rtol=1e-6)
+
+
+def test_a_square_that_overflows_is_no_nan():
+    """It counts as the largest number; the parameter goes on from there."""
+    for cls in (fastopt.Adam, fastopt.RMSprop, fastopt.RAdam, fastopt.LAMB, fastopt.AdaBelief, fastopt.AdEMAMix):
+        p = np.ones(2, np.float32)
+        opt = cls(p, lr=1e-3)
+        for g in (1e25, 1.0, -1e25, 1.0, 1.0):
+            opt.step(np.full(2, g, np.float32))
+            assert np.isfinite(p).all(), cls.__name__
+            assert np.isfinite(next(reversed(opt.state[0].values()))).all(), cls.__name__
+
+
+@pytest.mark.parametrize("cls", [fastopt.Lion, fastopt.Signum])
+def test_signs_stop_where_gradients_do(cls):
+    """Means of gradients decay to 0, so that their sign does too."""
+    p = np.zeros(2, np.float32)
+    opt = cls(p, lr=1.0, **({"weight_decay": 0.0} if cls is fastopt.Lion else {}))
+    opt.step(np.ones(2, np.float32))
+    for _ in range(12_000):
+        opt.step(np.zeros(2, np.float32))
+    before = p.copy()
+    opt.step(np.zeros(2, np.float32))
+    np.testing.assert_array_equal(p, before)
+
+
+# ---- The centered variance ----
+
+
+@DTYPE
+@pytest.mark.parametrize("scatter", [1e-1, 1e-3, 1e-4])
+def test_centered_steps_of_steady_gradients(scatter, dtype):
+    """lr times mean over scatter. The float32 difference v - a^2 made it 1e6 where it is 11."""
+    noise = np.random.default_rng(3).standard_normal((4000, 50))
+    gradients = (1 + scatter * noise).astype(np.float32)
+    p = np.zeros(50, dtype)
+    opt = fastopt.RMSprop(p, lr=0.01, alpha=0.99, centered=True)
+    weights = 0.01 * 0.99 ** np.arange(3999, -1, -1.0)[:, None]
+    for g in gradients:
+        p[...] = 0
+        opt.step(g.astype(dtype))
+    doubles = gradients.astype(np.float64)
+    mean = (weights * doubles).sum(axis=0)
+    variance = (weights * (doubles - mean) ** 2).sum(axis=0)
+    np.testing.assert_allclose(p, -0.01 * doubles[-1] / (np.sqrt(variance) + 1e-8), rtol=2e-3)
+    assert 0.005 / scatter < abs(p).mean() < 0.02 / scatter
+
+
+@DTYPE
+def test_the_variance_is_that_of_torch(dtype):
+    """s is v - a^2 of the two means, wherever that is not lost."""
+    gradients = np.random.default_rng(4).standard_normal((60, N)).astype(dtype)
+    opt = fastopt.RMSprop(np.zeros(N, dtype), alpha=0.9, centered=True)
+    v = a = np.zeros(N)
+    for g in gradients:
+        opt.step(g)
+        v, a = 0.9 * v + 0.1 * g.astype(np.float64) ** 2, 0.9 * a + 0.1 * g.astype(np.float64)
+    rtol = 1e-12 if dtype is np.float64 else 1e-5
+    np.testing.assert_allclose(opt.state[0]["s"], v - a**2, rtol=rtol)
+    np.testing.assert_allclose(opt.state[0]["a"], a, rtol=rtol, atol=rtol)
+
+
+# ---- Squares that are too small ----
+
+ROOTS = {
+    "Adagrad": "adagrad",
+    "RMSprop": "rmsprop",
+    "Adam": "adam",
+    "AdamW": "adamw",
+    "NAdam": "nadam",
+    "RAdam": "radam",
+    "AdaBelief": "adabelief",
+    "Yogi": "yogi",
+    "Adan": "adan",
+    "AdEMAMix": "ademamix",
+    "NovoGrad": "novograd",
+    "ScheduleFreeAdamW": "schedulefreeadamw",
+    "SM3": "sm3",
+    "Adamax": "adamax",
+    "LAMB": "lamb",
+    "Prodigy": "prodigy",
+}
+OPTIONS = {
+    "RMSprop": [{}, {"momentum": 0.9}, {"centered": True}, {"centered": True, "momentum": 0.9}],
+    "Adam": [{}, {"amsgrad": True}, {"betas": (0.9, 0.9)}, {"betas": (0.5, 0.4)}],
+    "AdamW": [{"weight_decay": 0.0}],
+    "SM3": [{}, {"b2": 0.9}],
+    "Yogi": [{"initial_accumulator_value": 0.0}],
+}
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-40, 1e-30, 1e-20, 1e-12])
+@pytest.mark.parametrize(
+    ("cls", "options"), [pytest.param(cls, o, id=f"{cls}-{o}") for cls in ROOTS for o in OPTIONS.get(cls, [{}])]
+)
+def test_no_step_is_larger_than_the_exact_one(cls, options, eps):
+    """Gradients from 1e-30 to 1e-13, whose squares float32 has not; against the papers' equations in float64."""
+    g = 10 ** np.random.default_rng(5).uniform(-30, -13, 3000)
+    g = g.astype(np.float32)
+    p, exact, state = np.zeros(g.size, np.float32), np.zeros(g.size), {}
+    opt = getattr(fastopt, cls)(p, eps=eps, lr=0.5, **options)
+    for t in range(1, 2 if cls == "LAMB" else 13):
+        opt.step(g)
+        with np.errstate(all="ignore"):
+            getattr(numpy_rules, ROOTS[cls])(exact, g.astype(np.float64), state, t, eps=eps, lr=0.5, **options)
+        exact = np.where(np.isnan(exact), np.inf, exact)  # 0 / 0 of the paper
+        assert np.isfinite(p).all()
+        assert (abs(p) <= abs(exact) * (1 + 1e-5)).all()
+
+
+def test_not_even_after_many_of_them():
+    """A sum of squares loses each of them: Adagrad's floor grows with their number."""
+    p, exact, state = np.zeros(2, np.float32), np.zeros(2), {}
+    g = np.array([1.0e-19, 3.0e-22], np.float32)
+    opt = fastopt.Adagrad(p, lr=1.0, eps=0.0)
+    for t in range(1, 3000):
+        before, was = p.copy(), exact.copy()
+        opt.step(g)
+        numpy_rules.adagrad(exact, g.astype(np.float64), state, t, lr=1.0, eps=0.0)
+        p[...], step = 0, p - before if t == 1 else p.copy()
+        assert (abs(step) <= abs(exact - was) * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize(
+    ("eps", "g", "most"), [(0.0, 1e-18, 1e-3), (1e-30, 1e-18, 1e-3), (1e-20, 1e-18, 1e-3), (1e-40, 0.0, 0.0)]
+)
+def test_adam_with_a_small_eps(eps, g, most):
+    """Steps that were -inf, -1e9, 0.1 and NaN. The exact ones are of lr, 0.001; ours are not above, and not nothing."""
+    p = np.zeros(1, np.float32)
+    fastopt.Adam(p, lr=1e-3, eps=eps).step(np.full(1, g, np.float32))
+    assert -most <= p[0] <= -0.1 * most
+
+
+@DTYPE
+def test_the_step_is_exact_once_squares_are_there(dtype):
+    """The floor shows below a gradient of 1e-14, and not above."""
+    for g in (1e-14, 1e-9, 1.0):
+        p = np.zeros(1, dtype)
+        opt = fastopt.Adam(p, lr=1.0, eps=0.0)
+        for t in range(1, 40):
+            opt.step(np.full(1, g, dtype))
+            np.testing.assert_allclose(p, -t, rtol=3e-3 if g == 1e-14 else 1e-5)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-40, 1e-310])
+@DTYPE
+@pytest.mark.parametrize("cls", [*ROOTS, "Adadelta"])
+def test_no_gradient_is_no_step(cls, dtype, eps):
+    """0 over a root of 0 and an eps of 0, or of one that counts as 0."""
+    p = np.linspace(-1, 1, 7, dtype=dtype)
+    opt = getattr(fastopt, cls)(p, eps=eps, **OPTIONS.get(cls, [{}])[0])
+    before = p.copy()
+    for _ in range(7):
+        opt.step(np.zeros(7, dtype))
+    np.testing.assert_array_equal(p, before)
+
+
+@DTYPE
+@pytest.mark.parametrize("shape", [(50,), (30, 40), (3, 200)])
+def test_adafactor_of_small_gradients(shape, dtype):
+    """u = g / max(root, eps) is never above the exact one, so no step is above d lr max(eps2, rms(p)) / rms(u)."""
+    g = 10 ** np.random.default_rng(6).uniform(-30, -10, shape)
+    g = g.astype(np.float32)
+    p, exact, state = np.zeros(shape, dtype), np.zeros(shape), {}
+    # d so large that u is not scaled
+    opt = fastopt.Adafactor(p, lr=0.01, eps=(0.0, 1.0), d=1e30)
+    for t in range(1, 6):
+        opt.step(g.astype(dtype))
+        with np.errstate(all="ignore"):
+            numpy_rules.adafactor(exact, g.astype(np.float64), state, t, lr=0.01, eps=(0.0, 1.0), d=1e30)
+        assert (abs(p) <= abs(exact) * (1 + 1e-4)).all()
+    before = p.copy()
+    opt = fastopt.Adafactor(p, lr=0.01, eps=(0.0, 1.0))
+    opt.step(np.zeros(shape, dtype))
+    np.testing.assert_array_equal(p, before)
+
+
+def test_every_rule_with_an_eps_is_here():
+    with_eps = {case.cls for case in RULES + PLAIN if "eps" in case.hyper() or "eps1" in case.hyper()}
+    assert with_eps == {*ROOTS, "Adadelta", "Adafactor", "LARS"}  # LARS divides by a norm, or not where that is 0
+    assert {case.cls for case in RULES if case.rule in TOGETHER} <= set(ROOTS)
+    assert set(FOR_MATRICES) == {"Muon"}  # whose norm has tests of its own
+    assert math.isclose(np.finfo(np.float32).tiny, 2.0**-126)
