@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 from rich.console import Console
 
@@ -66,7 +66,8 @@ def verdict(races: Sequence[Race]) -> tuple[str, bool]:
             return row.problem, False
         if not row.right:
             return f"its parameters differ by {row.difference:.0e}", False
-    shares = [ratio(race.fastopt, row) for race, row in zip(races, rows, strict=True)]
+    of = fmean if races[0].loop else median  # where late threads count
+    shares = [ratio(race.fastopt, row, of=of) for race, row in zip(races, rows, strict=True)]
     share = median(shares)
     text = f"{share:.3f} times as long as there, at most {SLOWER:g}; by process {min(shares):.3f} to {max(shares):.3f}"
     return text, share <= SLOWER

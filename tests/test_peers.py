@@ -84,6 +84,50 @@ def test_rows_agree(name):
     assert np.count_nonzero((ours != start).any(axis=1)) == 10
 
 
+def test_the_torch_loop():
+    """Gradients of the stack lie in the arrays given, which are torch's own of the same network, and stay there."""
+    torch = pytest.importorskip("torch")
+    training = pytest.importorskip("bench.peers.training", reason=NOT_HERE)
+    workload = workloads.Workload("", "", "adamw", workloads.stack(16, 2), blocks=2)
+    assert (workload.loop, len(workload.shapes)) == ("torch", 8)
+    params, grads = list(workload.parameters()), list(workload.gradients())
+    stack = training.network(workload, params, grads, threads=1)
+    addresses = [array.ctypes.data for array in grads]
+    chosen = []
+    stack.chosen = lambda draw=stack.chosen: chosen.append(draw()) or chosen[-1]
+    for _ in range(2):
+        stack.backpropagate()
+        leaves = [torch.from_numpy(p.copy()).requires_grad_() for p in params]
+        x = stack.inputs[chosen[-1]]
+        for w, b, scale, shift in zip(*(leaves[i::4] for i in range(4)), strict=True):
+            x = torch.nn.functional.gelu(x @ w.T + b)
+            x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt() * scale + shift
+        ((x - stack.targets[chosen[-1]]) ** 2).mean().backward()
+        for leaf, g in zip(leaves, grads, strict=True):
+            np.testing.assert_allclose(g, leaf.grad.numpy(), rtol=1e-3, atol=1e-6)
+        params[0] -= 0.5 * grads[0]  # a step in NumPy, which the network sees
+    assert addresses == [tensor.grad.data_ptr() for tensor in stack.model.parameters()]
+
+
+@pytest.mark.parametrize("name", ["fastopt", "torch-shared"])
+def test_steps_in_the_torch_loop_agree(name):
+    pytest.importorskip("torch")
+    workload = workloads.Workload("", "", "adamw", workloads.stack(16, 2), blocks=2)
+    for mine, other in zip(answer("fastopt", workload), answer(name, workload), strict=True):
+        np.testing.assert_allclose(other, mine, rtol=0, atol=1e-7)
+
+
+def test_means_and_tails():
+    """By hand: 0.1 and 0.9 alternate, 98 in a hundred are 1 and two are 6."""
+    results = pytest.importorskip("bench.peers.results", reason=NOT_HERE)
+    row = results.Row("a", turns=[results.Turn(0, {"step": [1.0] * 98 + [6.0] * 2, "iteration": [0.1, 0.9]})])
+    other = results.Row("b", turns=[results.Turn(0, {"step": [0.5], "iteration": [1.0]})])
+    assert (row.median(), row.mean(), row.percentile(99)) == (1.0, pytest.approx(1.1), 6.0)
+    assert row.mean(results.ITERATION) == pytest.approx(0.5)
+    assert results.ratio(row, other) == 2
+    assert results.ratio(row, other, of=results.fmean) == pytest.approx(2.2)
+
+
 def test_options_that_are_not_offered():
     with pytest.raises(contenders.UnavailableError, match="has no way to do clip_norm and zero"):
         answer("numba", workloads.Workload("", "", "adam", ((3,),), clip_norm=1.0, zero=True))
@@ -99,7 +143,7 @@ def test_builds_are_compared_by_pairs_of_processes(shares, faster_enough):
     def race(share, scale):
         ours, theirs = ([Turn(i, {"step": [time * scale]}) for i in range(3)] for time in (share, 1.0))
         rows = {"fastopt": Row("fastopt", turns=ours), "fastopt-another": Row("fastopt-another", turns=theirs)}
-        return Race("adam-1M", "", "adam", 1, 1, 28, inside_loop=False, busy_cpus=0.0, rows=rows)
+        return Race("adam-1M", "", "adam", 1, 1, 28, loop="", busy_cpus=0.0, rows=rows)
 
     races = [race(share, scale) for share, scale in zip(shares, (1.0, 5.0, 25.0), strict=True)]
     text, passed = against.verdict(races)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -19,8 +20,13 @@ from .results import Results, available_memory, describe_machine, describe_versi
 from .workloads import EXTRAS, IMPORT, MEMORY, NOT_QUICK, QUICK, RULES, SWEEP, SWEEP_PEERS, WORKLOADS, sweep
 
 MEMORY_SHARE = 0.6  # of the memory that is free at the start
-# The workloads whose rule this fastopt has. Contenders must not import fastopt, so only this module can tell.
-HERE = {name: workload for name, workload in WORKLOADS.items() if hasattr(fastopt, RULES[workload.rule].optimizer)}
+# The workloads whose rule this fastopt has, and whose loop can be had. Contenders must not import fastopt, so only this
+# module can tell.
+HERE = {
+    name: workload
+    for name, workload in WORKLOADS.items()
+    if hasattr(fastopt, RULES[workload.rule].optimizer) and (workload.loop != "torch" or find_spec("torch"))
+}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from .contenders import CONTENDERS, FASTOPT, MEMORY_LIMIT
 from .report import seconds, times
-from .results import ALONE, Race, Results, Row, ratio
+from .results import ALONE, ITERATION, Race, Results, Row, ratio
 
 # One hue per library, darker for what is faster as a rule, so that a colour means the same in every panel.
 COLOURS = {
@@ -61,12 +61,14 @@ MARGINS = 0.75  # inches of a panel that are not bars
 
 def draw(results: Results, path: Path) -> Iterator[Path]:
     """Draw what the results hold and return the files written: `path`, and others named after it."""
-    races = [race for race in results.races if race.peers() and not race.inside_loop]
-    loops = [race for race in results.races if race.peers() and race.inside_loop]
+    races = [race for race in results.races if race.peers() and not race.loop]
+    loops = [race for race in results.races if race.peers() and race.loop == "NumPy"]
+    torch_loops = [race for race in results.races if race.peers() and race.loop == "torch"]
     limited = [race for race in results.races if race.share_of_limit() is not None]
     figures = {
         "": (_bars, races),
         "-loop": (_loops, loops),
+        "-torch-loop": (_loops, torch_loops),
         "-limit": (_limits, limited),
         "-sweep": (_sweep, results.sweep),
     }
@@ -147,8 +149,9 @@ def _loops(results: Results, races: list[Race]) -> Figure:
     _title(
         figure,
         results,
-        "An Adam step inside a NumPy training loop",
-        "filled: inside, median, thin line to the 90th percentile; hollow: the same steps back to back",
+        f"A step inside a {races[0].loop} training loop",
+        "filled: inside, median; stroke: mean; thin line to the 99th percentile; hollow: the same steps back to back;"
+        " right: a whole iteration, mean",
     )
     for axes, race in zip(figure.subplots(1, len(races), squeeze=False).flat, races, strict=True):
         _loop_panel(axes, race)
@@ -162,9 +165,12 @@ def _loop_panel(axes: Axes, race: Race) -> None:
     for position, row in enumerate(rows):
         inside, alone, colour = row.median(), row.median(ALONE), COLOURS[row.name]
         axes.plot((alone, inside), (position, position), color=colour, linewidth=3, alpha=0.35, solid_capstyle="butt")
-        axes.plot((inside, row.percentile_90()), (position, position), color=colour, linewidth=1)
+        axes.plot((inside, row.percentile(99)), (position, position), color=colour, linewidth=1)
+        axes.plot(row.mean(), position, marker="|", markersize=12, markeredgewidth=2, color=colour)
         axes.plot(alone, position, marker="o", markersize=6, markerfacecolor="white", color=colour)
         axes.plot(inside, position, marker="o", markersize=7, color=colour)
+        iteration = seconds(row.mean(ITERATION))
+        axes.text(1.01, position, iteration, transform=axes.get_yaxis_transform(), va="center", size=7.5)
     axes.set_yticks(range(len(rows)), [CONTENDERS[row.name].label for row in rows])
     axes.get_yticklabels()[rows.index(race.fastopt)].set_fontweight("bold")
     axes.set_ylim(-0.6, len(rows) - 0.4)

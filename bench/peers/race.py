@@ -173,7 +173,7 @@ def race(workload: Workload, peers: Iterable[str], settings: Settings, crew: Cre
         arrays=len(workload.shapes),
         elements=workload.elements,
         traffic=workload.traffic,
-        inside_loop=bool(workload.layers),
+        loop=workload.loop,
         busy_cpus=busy,
         rows=rows,
     )
@@ -181,7 +181,7 @@ def race(workload: Workload, peers: Iterable[str], settings: Settings, crew: Cre
 
 def _has_limit(workload: Workload) -> bool:
     """Return whether the memory limit has the traffic of this workload's steps, and matters."""
-    plain = RULES[workload.rule].one_pass and not workload.options and not workload.layers
+    plain = RULES[workload.rule].one_pass and not workload.options and not workload.loop
     return plain and workload.elements >= MEMORY_MATTERS
 
 
@@ -236,7 +236,7 @@ class _Heat:
                 estimates[name] = estimate
         used = dict.fromkeys(self.players, 0.0)
         # A turn of a training loop has four parts, longer than a plain one; others make new gradients between steps.
-        longer = 10 if self.workload.layers else 2 if self.workload.zero else 1
+        longer = 10 if self.workload.loop else 2 if self.workload.zero else 1
         patience = PATIENCE * self.settings.rounds * self.settings.turn * longer
         for i in range(self.settings.rounds):
             self.progress(f"{self.workload.title}: round {i + 1} of {self.settings.rounds}")

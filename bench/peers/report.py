@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .contenders import CONTENDERS, FASTOPT
-from .results import ALONE, COLD, PAUSED, STEP, TOLERANCE, Race, Results, Row, ratio
+from .results import ALONE, COLD, ITERATION, PAUSED, STEP, TOLERANCE, Race, Results, Row, ratio
 from .targets import Verdict, judge, judge_race
 from .workloads import EXTRAS, QUICK, Workload
+
+LOOP_COLUMNS = ("inside", "mean", "99 %", "iteration", "alone", "paused", "cold")
 
 
 def seconds(value: float) -> str:
@@ -46,7 +48,8 @@ def heading(results: Results) -> RenderableType:
         Text(
             "Times are per step: the median over rounds, and ± half the distance between the quartiles. Ratios to "
             f"fastopt are taken within rounds. Differences of parameters are relative to the way they went; up to "
-            f"{TOLERANCE:g} is the same answer.",
+            f"{TOLERANCE:g} is the same answer. Inside loops: median, mean and 99th percentile of a step, and the mean "
+            "of an iteration.",
             style="dim",
         ),
     )
@@ -55,7 +58,7 @@ def heading(results: Results) -> RenderableType:
 def race_table(race: Race) -> RenderableType:
     table = Table(title=race.title, title_justify="left", title_style="bold")
     table.add_column("")
-    columns = ["inside", "90 % within", "alone", "paused", "cold"] if race.inside_loop else ["step", "", "GB/s"]
+    columns = LOOP_COLUMNS if race.loop else ("step", "", "GB/s")
     for column in (*columns, "/ fastopt"):
         table.add_column(column, justify="right")
     table.add_column("target")
@@ -77,10 +80,9 @@ def race_table(race: Race) -> RenderableType:
 
 
 def _cells(race: Race, row: Row, verdicts: list[Verdict]) -> list[RenderableType]:
-    if race.inside_loop:
-        inside = f"{seconds(row.median())} {spread(row)}"
-        others = (seconds(row.median(what)) for what in (ALONE, PAUSED, COLD))
-        measured = [inside, seconds(row.percentile_90()), *others]
+    if race.loop:
+        inside = row.median(), row.mean(), row.percentile(99), row.mean(ITERATION)
+        measured = [*map(seconds, inside), *(seconds(row.median(what)) for what in (ALONE, PAUSED, COLD))]
     else:
         measured = [seconds(row.median()), spread(row), f"{race.traffic / row.median() / 1e9:.1f}"]
     if not row.right:

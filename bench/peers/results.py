@@ -8,11 +8,11 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 from typing import Any
 
 from .contenders import FASTOPT, MEMORY_LIMIT
@@ -22,12 +22,15 @@ from .contenders import FASTOPT, MEMORY_LIMIT
 # a step that is wrong by a thousandth does not.
 TOLERANCE = 1e-3
 
-# What a turn times. Where STEP is inside a training loop, the same steps are timed back to back; after pauses as long
-# as the rest of the loop, in which a thread watches the clock and touches nothing; and after work on one thread that
-# leaves nothing in the caches. None of these has BLAS in it.
-STEP, ALONE, PAUSED, COLD = "step", "alone", "paused", "cold"
+# What a turn times. Where STEP is inside a training loop, the whole iteration is timed too, and the same steps back to
+# back; after pauses as long as the rest of the loop, in which a thread watches the clock and touches nothing; and after
+# work on one thread that leaves nothing in the caches. None of the last three has BLAS in it.
+STEP, ITERATION, ALONE, PAUSED, COLD = "step", "iteration", "alone", "paused", "cold"
 BUSY = 0.15  # CPUs that others may use before a race's figures are called into question
 PACKAGES = ("fastopt", "numpy", "numba", "torch", "jax", "jaxlib", "optax", "deepspeed")
+
+
+Statistic = Callable[[Iterable[float]], float]
 
 
 @dataclass
@@ -64,9 +67,9 @@ class Row:
     def right(self) -> bool:
         return self.difference is None or self.difference <= TOLERANCE
 
-    def per_round(self, what: str = STEP) -> dict[int, float]:
-        """Return each round's median."""
-        return {turn.round: median(turn.seconds[what]) for turn in self.turns if what in turn.seconds}
+    def per_round(self, what: str = STEP, of: Statistic = median) -> dict[int, float]:
+        """Return each round's median, or another statistic of it."""
+        return {turn.round: of(turn.seconds[what]) for turn in self.turns if what in turn.seconds}
 
     def median(self, what: str = STEP) -> float:
         return median(self.per_round(what).values())
@@ -79,15 +82,22 @@ class Row:
         low, _, high = quantiles(values, n=4, method="inclusive")
         return low, high
 
-    def percentile_90(self, what: str = STEP) -> float:
-        """Return the 90th percentile of all batches of all rounds."""
-        values = [seconds for turn in self.turns for seconds in turn.seconds[what]]
-        return quantiles(values, n=10, method="inclusive")[-1] if len(values) > 1 else values[0]
+    def mean(self, what: str = STEP) -> float:
+        """Return the mean of all batches of all rounds: a training run is a sum of its steps."""
+        return fmean(self._all(what))
+
+    def percentile(self, which: int, what: str = STEP) -> float:
+        """Return a percentile of all batches of all rounds."""
+        values = self._all(what)
+        return quantiles(values, n=100, method="inclusive")[which - 1] if len(values) > 1 else values[0]
+
+    def _all(self, what: str) -> list[float]:
+        return [seconds for turn in self.turns for seconds in turn.seconds[what]]
 
 
-def ratio(row: Row, base: Row, what: str = STEP) -> float:
+def ratio(row: Row, base: Row, what: str = STEP, of: Statistic = median) -> float:
     """Return how many times as long as `base` a contender takes: the median of the ratios within rounds."""
-    mine, theirs = row.per_round(what), base.per_round(what)
+    mine, theirs = row.per_round(what, of), base.per_round(what, of)
     return median(mine[i] / theirs[i] for i in mine.keys() & theirs.keys())
 
 
@@ -101,7 +111,7 @@ class Race:
     arrays: int
     elements: int
     traffic: int  # bytes per step
-    inside_loop: bool
+    loop: str  # whose training loop the steps are inside; empty where there is none
     busy_cpus: float  # what others used when the race began
     rows: dict[str, Row]
 

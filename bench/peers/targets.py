@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 from .contenders import CONTENDERS, FASTOPT
-from .results import ALONE, Race, Results, Row, ratio
+from .results import ALONE, ITERATION, STEP, Race, Results, Row, ratio
 from .workloads import RULES
 
 TORCH = ("torch", "torch-foreach", "torch-fused")
@@ -63,8 +63,9 @@ LIMIT_RACES = tuple(f"{name}-{size}" for name, rule in RULES.items() if rule.one
 ROW_RACES = ("adam-rows-10k", "adam-rows-100k", "adam-rows-1M")
 ROW_GROWTH = 2.0  # caches and pages of address translation count, the rows that are left alone do not
 
-# Inside a loop, against the better of one thread and all threads alone; and against pure NumPy in the same loop.
-LOOP_MEDIAN, LOOP_PERCENTILE_90, LOOP_NUMPY = 1.3, 2.0, 1.0
+# Inside a loop, against the better of one thread and all threads alone; the mean against the better of these in the
+# loop; and against pure NumPy in the same loop, and torch in its own, there also of whole iterations.
+LOOP_MEDIAN, LOOP_PERCENTILE_90, LOOP_MEAN, LOOP_NUMPY, LOOP_TORCH, LOOP_ITERATION = 1.3, 2.0, 1.05, 1.0, 2.0, 1.0
 
 IMPORT_SECONDS = 15e-3
 MEMORY_BYTES = 2**20
@@ -120,8 +121,8 @@ def judge_race(race: Race) -> Iterator[Verdict]:
     if race.name in LIMIT_RACES and share is not None:
         what = "speed / memory limit"
         yield Verdict(race.name, FASTOPT, what, f"≥ {LIMIT_SHARE:.0%}", f"{share:.1%}", share >= LIMIT_SHARE)
-    if race.inside_loop:
-        yield from _judge_loop(race.name, rows)
+    if race.loop:
+        yield from _judge_loop(race.name, rows, race.loop == "torch")
 
 
 def _judge_rows(results: Results) -> Iterator[Verdict]:
@@ -132,18 +133,26 @@ def _judge_rows(results: Results) -> Iterator[Verdict]:
             yield _at_most(name, FASTOPT, f"step / {ROW_RACES[0]}'s", row.median() / smallest, ROW_GROWTH, 1, "x")
 
 
-def _judge_loop(name: str, rows: dict[str, Row]) -> Iterator[Verdict]:
+def _judge_loop(name: str, rows: dict[str, Row], of_torch: bool) -> Iterator[Verdict]:
     fastopt = rows[FASTOPT]
-    fixed = [rows[n].per_round(ALONE) for n in ("fastopt-1", "fastopt-all") if n in rows]
+    fixed = [rows[n] for n in ("fastopt-1", "fastopt-all") if n in rows]
     if fixed:
-        best = {i: min(rounds[i] for rounds in fixed if i in rounds) for i in fixed[0]}
+        alone = [row.per_round(ALONE) for row in fixed]
+        best = {i: min(rounds[i] for rounds in alone if i in rounds) for i in alone[0]}
         inside = fastopt.per_round()
         share = median(inside[i] / best[i] for i in inside.keys() & best.keys())
         yield _at_most(name, FASTOPT, "median inside / best alone", share, LOOP_MEDIAN, 1, "x")
-        tail = fastopt.percentile_90() / median(best.values())
+        tail = fastopt.percentile(90) / median(best.values())
         yield _at_most(name, FASTOPT, "90th percentile inside / best alone", tail, LOOP_PERCENTILE_90, 1, "x")
+        # Of all rounds: the better number of threads is one choice for the whole run.
+        mean = fastopt.mean() / min(row.mean() for row in fixed)
+        yield _at_most(name, FASTOPT, "mean inside / best inside", mean, LOOP_MEAN, 1, "x")
     if "numpy" in rows:
         yield _at_least(name, "numpy", "NumPy / fastopt, inside", ratio(rows["numpy"], fastopt), LOOP_NUMPY)
+    if of_torch and (torch := rows.get("torch-shared")):
+        for what, label, bar in ((STEP, "means inside", LOOP_TORCH), (ITERATION, "iterations", LOOP_ITERATION)):
+            share = ratio(torch, fastopt, what, fmean)
+            yield _at_least(name, torch.name, f"torch fused / fastopt, {label}", share, bar)
 
 
 def _at_least(race: str, row: str, what: str, value: float, bar: float) -> Verdict:

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from .contenders import CONTENDERS, Contender, Entry, UnavailableError
-from .results import ALONE, COLD, PAUSED, STEP
-from .training import Perceptron
+from .results import ALONE, COLD, ITERATION, PAUSED, STEP
+from .training import Network, network
 from .workloads import RULES, Array, Workload, adam
 
 # The gradients of the steps that are checked, as multiples of those that are timed. They change in sign and size,
@@ -44,7 +44,7 @@ class Worker:
         self.card = CONTENDERS[name]
         self.threads = threads
         self.contender: Contender | None = None
-        self.perceptron: Perceptron | None = None
+        self.network: Network | None = None
         self.fresh: list[Array] = []  # gradients for steps that set theirs to zero
 
     def build(self, workload: Workload, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
@@ -53,10 +53,10 @@ class Worker:
         self.workload = workload
         params: Any = workload.parameters()
         grads: Any = workload.gradients()
-        if workload.layers:
+        if workload.loop:
             params, grads = list(params), list(grads)
-            self.perceptron = Perceptron(workload.layers, params, grads)
-            self.pause = min(timeit.repeat(self.perceptron.backpropagate, number=1, repeat=5))
+            self.network = network(workload, params, grads, self.threads)
+            self.pause = min(timeit.repeat(self.network.backpropagate, number=1, repeat=5))
             self.other = np.zeros(CACHES, np.int8)
         entry = Entry(workload, params, grads, workload.hyperparameters(**changes), self.threads)
         self.fresh = list(workload.gradients()) if workload.zero else []
@@ -64,7 +64,7 @@ class Worker:
         return {"note": self.contender.note, "compared_with": dict(self.contender.compared_with)}
 
     def free(self) -> None:
-        self.contender = self.perceptron = None
+        self.contender = self.network = None
         self.fresh = []
         gc.collect()
 
@@ -112,17 +112,15 @@ class Worker:
             if self.fresh:
                 # Caches are as after a backward pass that has written the gradients.
                 contender, fresh = self.contender, self.fresh
-                return {STEP: self._after(lambda: contender.load_gradients(fresh), seconds, REFILL_WARM_UP)}
-            if self.perceptron is None:
+                return {STEP: self._after(lambda: contender.load_gradients(fresh), seconds, REFILL_WARM_UP)[0]}
+            if self.network is None:
                 return {STEP: self._alone(seconds, step_seconds)}
-            times = {
-                STEP: self._after(self.perceptron.backpropagate, 4 * seconds),
-                COLD: self._after(lambda: np.add(self.other, 1, out=self.other), 2 * seconds),
-            }
+            inside, iterations = self._after(self.network.backpropagate, 4 * seconds)
+            cold, _ = self._after(lambda: np.add(self.other, 1, out=self.other), 2 * seconds)
             sleep(BLAS_AWAKE)
-            times[ALONE] = self._alone(seconds, step_seconds)
-            times[PAUSED] = self._after(lambda: _pause(self.pause), 2 * seconds)
-            return times
+            alone = self._alone(seconds, step_seconds)
+            paused, _ = self._after(lambda: _pause(self.pause), 2 * seconds)
+            return {STEP: inside, ITERATION: iterations, COLD: cold, ALONE: alone, PAUSED: paused}
         finally:
             gc.enable()
 
@@ -134,18 +132,25 @@ class Worker:
             self.contender.run(steps)  # wakes threads and fills caches again after the others' turns
         return self.contender.measure(batches, steps)
 
-    def _after(self, work: Callable[[], Any], seconds: float, warm_up: int = LOOP_WARM_UP) -> list[float]:
-        """Alternate between other work and a step, and time the steps."""
+    def _after(
+        self, work: Callable[[], Any], seconds: float, warm_up: int = LOOP_WARM_UP
+    ) -> tuple[list[float], list[float]]:
+        """Alternate between other work and a step, and time the steps, and both together."""
         assert self.contender is not None
         step = self.contender.single()
-        times: list[float] = []
-        end = perf_counter() + seconds
-        while len(times) < 2 * warm_up or perf_counter() < end:
+        steps: list[float] = []
+        iterations: list[float] = []
+        begin = perf_counter()
+        end = begin + seconds
+        while len(steps) < 2 * warm_up or begin < end:
             work()
             start = perf_counter()
             step()
-            times.append(perf_counter() - start)
-        return times[warm_up:]
+            done = perf_counter()
+            steps.append(done - start)
+            iterations.append(done - begin)
+            begin = perf_counter()
+        return steps[warm_up:], iterations[warm_up:]
 
     def memory(self, workload: Workload) -> int:
         """Return the bytes that steps need at their peak beyond parameters, gradients and state."""

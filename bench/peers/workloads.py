@@ -111,6 +111,8 @@ LOOP_PEERS = (
     *("numpy", "numpy-out", "numba", "numba-serial"),
     *("torch-shared", "torch-shared-1"),
 )
+TORCH_LOOP_PEERS = ("fastopt-1", "fastopt-all", "torch-shared")  # all on the memory of the network's tensors
+BLOCKS = 8
 
 
 # What a step can do besides the rule, and the arrays it reads plus those it writes for that.
@@ -140,7 +142,9 @@ class Workload:
     rows : int
         If given, gradients are of this many rows of each array, drawn at random.
     layers : tuple of int
-        If given, steps are timed inside a training loop of a network with these widths.
+        If given, steps are timed inside a NumPy training loop of a perceptron with these widths.
+    blocks : int
+        If given, steps are timed inside a torch training loop of a stack of so many blocks.
     hyper : mapping
         What this race changes in the rule's hyperparameters.
     """
@@ -155,6 +159,7 @@ class Workload:
     ema: float | None = None
     rows: int = 0
     layers: tuple[int, ...] = ()
+    blocks: int = 0
     hyper: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -165,6 +170,11 @@ class Workload:
     def options(self) -> frozenset[str]:
         """What a step does besides the rule, by the names of the fields."""
         return frozenset(name for name in STEP_OPTIONS if getattr(self, name) not in (None, 0))
+
+    @property
+    def loop(self) -> str:
+        """Whose training loop the steps are inside; empty where there is none."""
+        return "NumPy" if self.layers else "torch" if self.blocks else ""
 
     @property
     def gradient_shapes(self) -> tuple[Shape, ...]:
@@ -242,6 +252,11 @@ def dense(layers: tuple[int, ...]) -> tuple[Shape, ...]:
     return tuple(shape for rows, columns in pairwise(layers) for shape in ((rows, columns), (columns,)))
 
 
+def stack(width: int, blocks: int) -> tuple[Shape, ...]:
+    """Return the shapes of blocks of a linear layer, GELU and layer norm: weight and bias, twice."""
+    return ((width, width), (width,), (width,), (width,)) * blocks
+
+
 def adam(name: str, title: str, shapes: tuple[Shape, ...], **options: Any) -> Workload:
     return Workload(f"adam-{name}", f"Adam, {title}", "adam", shapes, **options)
 
@@ -273,6 +288,18 @@ def inside_loop(name: str, title: str, layers: tuple[int, ...]) -> Workload:
         dense(layers),
         peers=LOOP_PEERS,
         layers=layers,
+        hyper={"lr": 1e-5},
+    )
+
+
+def inside_torch_loop(width: int) -> Workload:
+    return Workload(
+        f"torch-loop-{width}",
+        f"AdamW in a torch training loop, {BLOCKS} x (Linear({width}), GELU, LayerNorm)",
+        "adamw",
+        stack(width, BLOCKS),
+        peers=TORCH_LOOP_PEERS,
+        blocks=BLOCKS,
         hyper={"lr": 1e-5},
     )
 
@@ -336,6 +363,7 @@ WORKLOADS: Mapping[str, Workload] = {
         inside_loop("100k", "100k", (256, 192, 192, 64)),
         inside_loop("1M", "1M", (784, 640, 640, 128)),
         inside_loop("10M", "10M", (1024, 2048, 2048, 1792)),
+        *(inside_torch_loop(width) for width in (64, 256, 512)),
     )
 }
 
@@ -347,9 +375,10 @@ QUICK = (
     "adamw-32M-clip-zero-ema",
     "adam-rows-1M",
     "loop-1M",
+    "torch-loop-256",
 )
 # Peers that another of the same library stands for, or that take long to load.
-NOT_QUICK = ("torch", "torch-shared", "deepspeed")
+NOT_QUICK = ("torch", "deepspeed")
 
 IMPORT, MEMORY, SWEEP = "import", "memory", "sweep"
 EXTRAS = {  # what is measured besides races
