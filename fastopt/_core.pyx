@@ -22,7 +22,7 @@ from cpython.pythread cimport (
     PyThread_type_lock,
 )
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, qsort
 from libc.string cimport memcmp, memcpy, memset
 
@@ -436,6 +436,56 @@ cdef class RowGrad:
         return RowGrad, (self.rows, self.values)
 
 
+@cython.final
+cdef class KeptRows:
+    """Rows that have been gathered, in the order in which they came: a few pieces, the first with each row once."""
+
+    cdef list pieces
+    cdef Py_ssize_t summed, count  # rows in the first piece, and in all of them
+
+    cdef RowGrad rows(self):
+        """All of them, each row once, the values of one row summed in the order in which they came."""
+        if len(self.pieces) > 1:
+            self.pieces = [summed_rows(self.pieces)]
+            self.count = self.summed = len((<RowGrad>self.pieces[0]).rows)
+        return <RowGrad>self.pieces[0]
+
+
+cdef KeptRows added_rows(KeptRows before, RowGrad gradient, object dtype):
+    """Rows that have been kept, and a copy of further ones; summed once they are twice as many as when they were last."""
+    cdef KeptRows after = KeptRows.__new__(KeptRows)
+    cdef RowGrad piece = RowGrad(gradient.rows, np.array(gradient.values, dtype, order="C"))
+    after.pieces = [piece] if before is None else [*before.pieces, piece]
+    after.summed = 0 if before is None else before.summed
+    after.count = len(piece.rows) + (0 if before is None else before.count)
+    if after.count > 2 * after.summed:
+        after.pieces = [summed_rows(after.pieces)]
+        after.count = after.summed = len((<RowGrad>after.pieces[0]).rows)
+    return after
+
+
+cdef RowGrad summed_rows(list pieces):
+    """Each row of several pieces once, the values of one row summed in the order in which they come."""
+    cdef cnp.ndarray rows = np.concatenate([(<RowGrad>piece).rows for piece in pieces])
+    cdef cnp.ndarray values = np.concatenate([(<RowGrad>piece).values for piece in pieces])
+    cdef Py_ssize_t i, count = cnp.PyArray_SIZE(rows), found
+    cdef Py_ssize_t length = cnp.PyArray_SIZE(values) // count if count else 0
+    cdef size_t row_size = length * cnp.PyArray_ITEMSIZE(values)
+    cdef cnp.ndarray unique = np.empty(count, np.int64), places = np.empty(count, np.intp), gradients, sums, result
+    cdef fastopt_dtype dtype = FASTOPT_FLOAT32 if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32 else FASTOPT_FLOAT64
+    found = fastopt_unique_rows(<const int64_t *>cnp.PyArray_DATA(rows), count, INT64_MAX,
+                                <int64_t *>cnp.PyArray_DATA(unique), <Py_ssize_t *>cnp.PyArray_DATA(places))
+    if found < 0:
+        raise MemoryError
+    gradients, sums = np.zeros(found, np.uintp), np.empty((count - found, length), values.dtype)
+    fastopt_row_gradients(dtype, cnp.PyArray_DATA(values), <const Py_ssize_t *>cnp.PyArray_DATA(places), count, length,
+                          <const void **>cnp.PyArray_DATA(gradients), cnp.PyArray_DATA(sums))
+    result = np.empty((found, *(<object>values).shape[1:]), values.dtype)
+    for i in range(found if row_size else 0):
+        memcpy(<char *>cnp.PyArray_DATA(result) + i * row_size, (<void **>cnp.PyArray_DATA(gradients))[i], row_size)
+    return RowGrad(unique[:found], result)
+
+
 def check_parameter(str label, object p):
     """Raise unless fastopt can update this array in place."""
     if not is_plain_array(p):
@@ -493,6 +543,11 @@ cpdef bint still_holds(object container, tuple keys, tuple values) except -1:
 
 cdef struct Span:
     uintptr_t low, high
+
+
+cdef bint takes_rows(const fastopt_tensor *t) noexcept:
+    """Whether a step can be one of some rows alone."""
+    return t.ema == NULL and t.swa == NULL and t.slow == NULL and fastopt_rule_takes_rows(t.rule)
 
 
 cdef int by_address(const void *a, const void *b) noexcept nogil:
@@ -584,6 +639,8 @@ cdef class Table:
     cdef bint zeroing  # in the step at hand
     cdef readonly bint catches_up
     cdef tuple bound
+    cdef Table gathers_for  # the table whose step uses what this one, an accumulator, has gathered, or None
+    cdef dict kept_rows  # by parameter the `KeptRows` that an accumulator has gathered, while only rows have come
     cdef bint unbound  # whether gradients were bound before parameters were added
     cdef tuple members  # tables that step as one in this one, () for a table of its own
     cdef tuple parts  # tables in whose structures gradients come, one entry for each, () for one structure
@@ -626,6 +683,7 @@ cdef class Table:
         self.schedules = {}
         self.averages = averages
         self.members = self.in_turn = self.parts = ()
+        self.kept_rows = {}
         self.append(names, params, settings, state, carry, seen, structure, grouped, arenas, containers)
 
     def append(self, list names, list params, list settings, list state, list carry, list seen, list structure,
@@ -746,8 +804,9 @@ cdef class Table:
         table.in_two = any([(<Table>member).in_two for member in members])
         return table
 
-    def share_parts(self, Table of):
-        """Take gradients in the structure in which another table, of several parts, takes them."""
+    def gather_for(self, Table of):
+        """Gather gradients, in the structure in which a table takes them, for its step."""
+        self.gathers_for = of
         if of.parts:
             self.parts, self.all_named = of.parts, of.all_named
 
@@ -1045,9 +1104,8 @@ cdef class Table:
         if not k.direct or k.ndim < 1:
             raise ValueError(f"{self.owner}: {self.label(i)} must be C-contiguous with at least one axis to take a"
                              f" RowGrad, got shape {(<object>p).shape} and strides {(<object>p).strides}")
-        averaged = t.ema != NULL or t.swa != NULL or t.slow != NULL
-        if averaged or not fastopt_rule_takes_rows(t.rule):
-            what = "averages of the parameters need" if averaged else "this rule needs"
+        if not takes_rows(t):
+            what = "averages of the parameters need" if fastopt_rule_takes_rows(t.rule) else "this rule needs"
             raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be an array, since {what} all of it, got a"
                              f" RowGrad")
         if cnp.PyArray_NDIM(values) < 1 or cnp.PyArray_DIM(values, 0) != count:
@@ -1324,8 +1382,9 @@ cdef class Table:
         for k in range(len(self.members)):
             member = self.members[k]
             of_member = self.firsts[k]
-            for i in range(member.count):
-                member.tensors[i].step = self.tensors[of_member + i].step
+            for i in range(max(first, of_member), min(first + count, of_member + member.count)):
+                memcpy(&member.tensors[i - of_member], &self.tensors[i], sizeof(fastopt_tensor))
+                member.tensors[i - of_member].layout = NULL  # which is of this table; a step sets it
         return 0
 
     cdef int acquire_alone(self) except -1:
@@ -1409,6 +1468,54 @@ cdef class Table:
             member.step_count += 1
         return True
 
+    def accumulate(self, grads):
+        """Add gradients to what this accumulator has gathered, after checking all of them.
+
+        Rows are kept as rows while nothing else comes for their parameter and its step can take them; in all other cases
+        they are added to its buffer.
+        """
+        cdef fastopt_call call
+        cdef Py_ssize_t i, elements
+        cdef tuple flat = self.flatten(grads)
+        cdef dict kept = {}, whole = {}
+        cdef KeptRows before
+        self.acquire()
+        try:
+            self.prepare(&call, None)
+            elements = self.take_all(flat)
+            for i in range(self.count):
+                gradient, before = flat[i], self.kept_rows.get(i)
+                if type(gradient) is RowGrad and self.tensors[i].step == 1 and self.gathers_for.keeps_rows(i):
+                    kept[i] = added_rows(before, <RowGrad>gradient, (<object>self.params[i]).dtype)
+                elif gradient is not None and before is not None:
+                    whole[i] = before.rows()
+            # Only what cannot fail from here on.
+            for i in kept:
+                elements -= self.tensors[i].n
+                self.tensors[i].g = NULL
+            for i, rows in whole.items():
+                self.add_to_buffer(i, <RowGrad>rows)
+            self.run(&call, 0, self.count, elements)
+            self.kept_rows.update(kept)
+            self.count_steps(0, self.count)
+            self.step_count += 1
+        finally:
+            self.release()
+
+    cdef bint keeps_rows(self, Py_ssize_t i):
+        """Whether a step can take a parameter's gradient as rows."""
+        cdef Table of = self.table_of(i)
+        i -= <Py_ssize_t>self.firsts[self.members.index(of)] if self.members else 0
+        return of.known[i].direct and takes_rows(&of.tensors[i])
+
+    cdef int add_to_buffer(self, Py_ssize_t i, RowGrad gradient) except -1:
+        """Put rows that have been kept, each of them once, where a whole gradient is to be added to them."""
+        buffer = self.params[i]
+        buffer[gradient.rows] = gradient.values
+        del self.kept_rows[i]
+        self.tensors[i].step += 1
+        return 0
+
     cdef bint use_up(self, Table gathered, dict changes, bint mean) except -1:
         """Step with what an accumulator has gathered, which the step sets to zero, and begin to count anew.
 
@@ -1417,15 +1524,27 @@ cdef class Table:
         cdef Py_ssize_t i
         cdef bint made
         cdef list flat = []
+        cdef KeptRows kept
         if gathered.step_count == 0:
             raise TypeError(f"{self.owner}: gradients must be given or accumulated, got none")
         for i in range(self.count):
-            flat.append(gathered.params[i] if gathered.tensors[i].step > 1 else None)
+            kept = gathered.kept_rows.get(i)
+            if kept is not None:
+                flat.append(kept.rows())
+            else:
+                flat.append(gathered.params[i] if gathered.tensors[i].step > 1 else None)
         made = self.step_all(tuple(flat), changes, gathered.step_count if mean else 1)
-        for i in range(self.count):
-            gathered.tensors[i].step = 1
-        gathered.step_count = 0
+        gathered.forget()
         return made
+
+    cdef int forget(self) except -1:
+        """Begin to gather anew, the buffers being zero."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            self.tensors[i].step = 1
+        self.kept_rows.clear()
+        self.step_count = 0
+        return 0
 
     def discard(self):
         """Make an accumulator empty."""
@@ -1433,9 +1552,9 @@ cdef class Table:
         self.acquire()
         try:
             for i in range(self.count):
-                memset(self.tensors[i].p, 0, cnp.PyArray_NBYTES(<cnp.ndarray>self.params[i]))
-                self.tensors[i].step = 1
-            self.step_count = 0
+                if self.tensors[i].step > 1:
+                    memset(self.tensors[i].p, 0, cnp.PyArray_NBYTES(<cnp.ndarray>self.params[i]))
+            self.forget()
         finally:
             self.release()
 

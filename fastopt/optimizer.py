@@ -214,7 +214,7 @@ class Stepping:
         self._step_with(self._table.step_one, (name, grad), changes)
 
     def accumulate(self, grads: Grads) -> None:
-        """Add the gradients of a micro-batch to one buffer; the next ``step()`` uses their mean, or their sum.
+        """Add the gradients of a micro-batch; the next ``step()`` uses the mean of what has come, or the sum.
 
         Parameters
         ----------
@@ -228,16 +228,23 @@ class Stepping:
 
         Notes
         -----
-        The buffer, of the parameters' size and dtype, is made by the first call and set to zero by the step, in its
-        pass.  What has been gathered and not used is neither saved nor copied with the optimizer; after an error of the
-        step it is still there, until `discard` is called.  The gradients given stay as they are, also with zero_grads.
-        Rows of a `RowGrad` are added to the buffer, and the step is then one with a whole gradient.
+        One micro-batch is the step with its gradients.  Where only `RowGrad` come for a parameter they are kept as
+        rows, those of one row summed in the order in which they come: the step meets their union, and no other row of
+        parameter and state.  Once a whole gradient comes too, or where the step of the rule takes no rows, the step is
+        one with a whole gradient.  The mean is over all micro-batches, also those that have no gradient for a parameter
+        or a row.
+
+        Whole gradients are added to a buffer of the parameter's size and dtype, which takes memory from the first one
+        on and is set to zero by the step, in its pass; rows take the memory of at most twice their union and of the
+        last micro-batch, until the step.  What has been gathered and not used is neither saved nor copied with the
+        optimizer; after an error of the step it is still there, until `discard` is called.  The gradients given stay as
+        they are, also with zero_grads.
         """
         with self._table:  # threads that come first at once gather in one buffer
             if self._accumulator is None:
                 self._accumulator = self._new_accumulator()
         self._plain = False
-        self._accumulator.step(grads)
+        self._accumulator.accumulate(grads)
 
     def discard(self) -> None:
         """Forget the gradients that `accumulate` has gathered."""
@@ -247,7 +254,7 @@ class Stepping:
     def _new_accumulator(self) -> _core.Table:
         table = _core.Table(f"{type(self).__name__}.accumulate", [], [], [], [], [], [], (), [], self._grouped, [], [])
         self._gather(table, self._names, self._arrays, self._structure, self._grouped)
-        table.share_parts(self._table)
+        table.gather_for(self._table)
         return table
 
     def _gather(

@@ -506,6 +506,11 @@ def test_rows_beside_whole_gradients():
         opt.step({"table": fastopt.RowGrad(rows, values), "w": g})
         apart[0].step({"table": fastopt.RowGrad(rows, values)})
         apart[1].step({"w": g})
+    grads = {"table": fastopt.RowGrad([3, 5, 3], np.ones((3, 3))), "w": np.ones((4, 5))}
+    opt.accumulate(grads)
+    opt.step()
+    apart[0].step({"table": grads["table"]})
+    apart[1].step({"w": grads["w"]})
     opt.catch_up()
     apart[0].catch_up()
     assert_same([lazy, muon], apart)
