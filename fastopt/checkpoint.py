@@ -6,21 +6,24 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from reprlib import repr as brief
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .combined import Combined
 from .nest import Array, Name, describe
-from .optimizer import Optimizer
+from .optimizer import Loaded, Optimizer
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
+PARAMETER = "p"  # the letter of a parameter among those of its state
 
-def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined) -> None:
-    """Write an optimizer's state, hyperparameters and counts to a file; the parameters are not in it.
+
+def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined, *, parameters: bool = False) -> None:
+    """Write an optimizer's state, hyperparameters and counts to a file, and its parameters if asked to.
 
     Whenever the process is killed or the machine stops, `path` is the file that was there before or the new one, whole.
 
@@ -30,18 +33,22 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined) -> None:
         The file, in the safetensors format.
     optimizer : Optimizer or Combined
         Of any rule, with any parameters; or several that step as one, in one file.
+    parameters : bool, default False
+        Whether the parameters are in the file too.
 
     Raises
     ------
     OSError
         When the operating system refuses.  `path` is as it was before.
+    ValueError
+        For parameters within `Optimizer.swapped`, which has put an average in their place.
     ImportError
         Without the safetensors library.
 
     Notes
     -----
     State arrays are tensors named by their parameter's name as JSON and the paper's letter, like ``"w"/m`` or ``0/m``;
-    those of a `Combined` after the place of their optimizer, like ``1/"w"/m``.
+    those of a `Combined` after the place of their optimizer, like ``1/"w"/m``; parameters have the letter p.
     All else is JSON in the metadata, after a SHA-256 of both.
 
     The file is made in a temporary folder beside it, ``.NAME.XXXXXXXX.saving``.  When the process is killed that stays
@@ -53,7 +60,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined) -> None:
 
     safetensors = _safetensors()
     path = Path(os.path.realpath(path))
-    text, tensors = _pack(optimizer)
+    text, tensors = _pack(optimizer, _flag("save", "parameters", parameters))
     metadata = {"fastopt": f"{_checksum(text, tensors)} {text}"}
 
     # The random part has eight characters, so that leftovers of "a" are told from those of "a.b".
@@ -97,7 +104,14 @@ def check_save(path: str | os.PathLike[str]) -> None:
         Path(folder, "whole").touch()
 
 
-def load(path: str | os.PathLike[str], optimizer: Optimizer | Combined) -> None:
+def load(
+    path: str | os.PathLike[str],
+    optimizer: Optimizer | Combined,
+    *,
+    strict: bool = True,
+    hyperparameters: Literal["saved", "current"] = "saved",
+    parameters: bool = False,
+) -> Loaded | tuple[Loaded, ...]:
     """Restore, to the bit, what `save` has written of an optimizer with the same rule and parameters.
 
     Parameters
@@ -107,16 +121,30 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer | Combined) -> None:
     optimizer : Optimizer or Combined
         Of the same class, with parameters of the same names, shapes and dtypes, in the same groups; or a combination of
         such optimizers in the same order.
+    strict : bool, default True
+        Raise unless all of it fits.  Otherwise what fits is loaded; see `Optimizer.load_state_dict`.
+    hyperparameters : {"saved", "current"}, default "saved"
+        Take the hyperparameters that were saved, or keep those that are here; see `Optimizer.load_state_dict`.
+    parameters : bool, default False
+        Restore the parameters too, in place, from a file that has them.  With ``strict=False`` those whose state fits.
+
+    Returns
+    -------
+    Loaded
+        What was missing, unexpected or of another shape; all of it is empty with ``strict=True``.  Of a `Combined`, one
+        for each optimizer.
 
     Raises
     ------
     ValueError
-        When the file is damaged, of another model, or not of fastopt.  Nothing has been changed then.
+        When the file is damaged, of another model, not of fastopt, or without the parameters that are asked for.
+        Nothing has been changed then.
     OSError
         When the operating system refuses.
     ImportError
         Without the safetensors library.
     """
+    with_parameters = _flag("load", "parameters", parameters)
     safetensors = _safetensors()
     with open(path, "rb"):
         pass  # or an OSError that names the file; not all of the library's do
@@ -134,9 +162,29 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer | Combined) -> None:
     if checksum != saved:
         raise ValueError(f"{required}, got a damaged one: its SHA-256 is {checksum}, not {saved:.80}")
     try:
-        optimizer.load_state_dict(_unpack(text, tensors, optimizer))
+        content, found, others = _unpack(text, tensors, optimizer, strict)
+        if with_parameters and not any(found):
+            raise ValueError("must hold the parameters, as save(..., parameters=True) writes them, but it holds none")
+        given: Any = (found if isinstance(optimizer, Combined) else found[0]) if with_parameters else None
+        load = optimizer._prepared_load(content, strict, hyperparameters, given)
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+    loaded = load()
+    told = tuple(
+        of_one._replace(
+            missing=tuple(name for name in of_one.missing if name not in left_out),
+            mismatched=(*of_one.mismatched, *left_out),
+        )
+        for of_one, left_out in zip([loaded] if isinstance(loaded, Loaded) else loaded, others, strict=True)
+    )
+    return told if isinstance(optimizer, Combined) else told[0]
+
+
+def _flag(function: str, name: str, value: Any) -> bool:
+    """Return True or False, or raise."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{function}: {name} must be True or False, got {brief(value)}")
+    return bool(value)
 
 
 def _folder_beside(path: Path) -> TemporaryDirectory[str]:
@@ -156,26 +204,33 @@ def _safetensors() -> ModuleType:
     return safetensors
 
 
-def _pack(optimizer: Optimizer | Combined) -> tuple[str, dict[str, Array]]:
+def _pack(optimizer: Optimizer | Combined, parameters: bool) -> tuple[str, dict[str, Array]]:
     """Return all that is saved, as JSON and tensors."""
     import json
 
-    content = optimizer.state_dict()
     tensors: dict[str, Array] = {}
-    if isinstance(optimizer, Combined):
-        parts = zip(optimizer.optimizers, content["optimizers"], strict=True)
-        content["optimizers"] = [_pack_one(part, state, tensors, f"{i}/") for i, (part, state) in enumerate(parts)]
-    else:
-        content = _pack_one(optimizer, content, tensors)
+    with optimizer._table:  # so that the parameters are of the same step as the state
+        content = optimizer.state_dict()
+        if isinstance(optimizer, Combined):
+            content["optimizers"] = [
+                _pack_one(part, state, parameters, tensors, f"{i}/")
+                for i, (part, state) in enumerate(zip(optimizer.optimizers, content["optimizers"], strict=True))
+            ]
+        else:
+            content = _pack_one(optimizer, content, parameters, tensors)
     return json.dumps(content, default=_plain), tensors
 
 
 def _pack_one(
-    optimizer: Optimizer, content: dict[str, Any], tensors: dict[str, Array], place: str = ""
+    optimizer: Optimizer, content: dict[str, Any], parameters: bool, tensors: dict[str, Array], place: str = ""
 ) -> dict[str, Any]:
     """Return an optimizer's state without arrays, which become tensors whose names begin with its place."""
     import json
 
+    if parameters:
+        optimizer._table.check_own("save: parameters")
+        for name, array in zip(optimizer._names, optimizer._arrays, strict=True):
+            content["state"][name][PARAMETER] = array.copy()
     rows = []
     kinds = _kinds(optimizer)
     for name, entry in content["state"].items():
@@ -189,13 +244,20 @@ def _pack_one(
     return {**content, "state": rows}
 
 
-def _unpack(text: str, tensors: dict[str, Array], optimizer: Optimizer | Combined) -> dict[str, Any]:
-    """Return what `state_dict` gave, or raise when it is of other parameters."""
+def _unpack(
+    text: str, tensors: dict[str, Array], optimizer: Optimizer | Combined, strict: bool
+) -> tuple[dict[str, Any], list[dict[Name, Array]], list[list[Name]]]:
+    """Return what `state_dict` gave, or raise when it is of other parameters; and of each optimizer two things more.
+
+    These are the parameters, if they are there, and if not `strict` the names of those that are left out, since they
+    have other shapes or dtypes here.
+    """
     import json
 
     content: dict[str, Any] = json.loads(text)
     if not isinstance(optimizer, Combined):
-        return _unpack_one(content, tensors, optimizer)
+        content, found, others = _unpack_one(content, tensors, optimizer, strict)
+        return content, [found], [others]
     if content["rule"] != "Combined" or len(content["optimizers"]) != len(optimizer.optimizers):
         raise ValueError(
             f"rule must be 'Combined' with {len(optimizer.optimizers)} optimizers, got {content['rule']!r} with"
@@ -206,31 +268,42 @@ def _unpack(text: str, tensors: dict[str, Array], optimizer: Optimizer | Combine
         place, _, name = tensor.partition("/")
         of_part[int(place)][name] = array
     parts = zip(content["optimizers"], of_part, optimizer.optimizers, strict=True)
-    return {**content, "optimizers": [_unpack_one(*part) for part in parts]}
+    unpacked = [_unpack_one(*part, strict) for part in parts]
+    states, found_of, others_of = (list(column) for column in zip(*unpacked, strict=True))
+    return {**content, "optimizers": states}, found_of, others_of
 
 
-def _unpack_one(content: dict[str, Any], tensors: dict[str, Array], optimizer: Optimizer) -> dict[str, Any]:
-    """Return what the `state_dict` of one optimizer gave."""
+def _unpack_one(
+    content: dict[str, Any], tensors: dict[str, Array], optimizer: Optimizer, strict: bool
+) -> tuple[dict[str, Any], dict[Name, Array], list[Name]]:
+    """Return the same of one optimizer."""
     import json
 
     if "optimizers" in content:
         raise ValueError(f"rule must be {type(optimizer).__name__!r}, got {content['rule']!r}")
     kinds, state = _kinds(optimizer), {}
+    others: list[Name] = []
     for row in content["state"]:
         name, kind = row["name"], (row["dtype"], row["shape"])
         dtype, shape = kinds.get(name, kind)
         if kind != (dtype, shape):
-            raise ValueError(f"{describe(name)} must have dtype {dtype} and shape {shape}, got {kind[0]} and {kind[1]}")
+            if strict:
+                what = f"must have dtype {dtype} and shape {shape}, got {kind[0]} and {kind[1]}"
+                raise ValueError(f"{describe(name)} {what}")
+            others.append(name)
         state[name] = row["numbers"]
     for tensor, array in tensors.items():
         name, _, letter = tensor.rpartition("/")
         state[json.loads(name)][letter] = array
+    for name in others:
+        del state[name]
+    parameters = {name: entry.pop(PARAMETER) for name, entry in state.items() if PARAMETER in entry}
     several = {key for key, parts in optimizer._parts.items() if len(parts) > 1}  # which JSON has as lists
     groups = [
         {key: tuple(value) if key in several and isinstance(value, list) else value for key, value in group.items()}
         for group in content["groups"]
     ]
-    return {**content, "groups": groups, "state": state}
+    return {**content, "groups": groups, "state": state}, parameters, others
 
 
 def _kinds(optimizer: Optimizer) -> dict[Name, tuple[str, list[int]]]:

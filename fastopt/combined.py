@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from reprlib import repr as brief
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from . import _core
 from .loss_scale import LossScale
 from .nest import Array, Name, describe
-from .optimizer import FORMAT, Optimizer, Stepping, check_entries
+from .optimizer import FORMAT, Loaded, Optimizer, Stepping, check_entries
 from .parameters import Fixed, Group, Number, check_names
 
 # The options of the step, which all share, and what each is where nothing is asked for.
@@ -235,14 +235,35 @@ class Combined(Stepping):
             optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         return {"format": FORMAT, "rule": "Combined", "optimizers": optimizers}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave, to the bit, of all optimizers or of none.
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        *,
+        strict: bool = True,
+        hyperparameters: Literal["saved", "current"] = "saved",
+    ) -> tuple[Loaded, ...]:
+        """Restore what `state_dict` gave, to the bit, of all optimizers or of none; see `Optimizer.load_state_dict`.
+
+        Returns
+        -------
+        tuple of Loaded
+            What did not fit, of each optimizer.
 
         Raises
         ------
         TypeError, ValueError
             When it is of other optimizers or other parameters, or damaged.  Nothing has been changed then.
         """
+        return self._prepared_load(state_dict, strict, hyperparameters)()
+
+    def _prepared_load(
+        self,
+        state_dict: Mapping[str, Any],
+        strict: bool = True,
+        hyperparameters: str = "saved",
+        parameters: Sequence[Mapping[Name, Array]] | None = None,
+    ) -> Callable[[], tuple[Loaded, ...]]:
+        """Return what restores the states, and parameters if given, once all is known to be valid; or raise."""
         label = "Combined.load_state_dict"
         self._table.check_turn()
         given = check_entries(label, "the state", state_dict, ["format", "rule", "optimizers"])
@@ -253,14 +274,18 @@ class Combined(Stepping):
         if not isinstance(states, (list, tuple)) or len(states) != len(self.optimizers):
             raise ValueError(f"{label}: optimizers must be a list of {len(self.optimizers)}, got {brief(states)}")
         loads = []
-        for i, (optimizer, state) in enumerate(zip(self.optimizers, states, strict=True)):
+        of_parts = parameters if parameters is not None else [None] * len(states)
+        for i, (optimizer, state, of_part) in enumerate(zip(self.optimizers, states, of_parts, strict=True)):
             try:
-                loads.append(optimizer._prepared_load(state))
+                loads.append(optimizer._prepared_load(state, strict, hyperparameters, of_part))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{label}: optimizers[{i}]: {error}") from None
-        with self._table:
-            for load in loads:
-                load()
+
+        def load_all() -> tuple[Loaded, ...]:
+            with self._table:
+                return tuple(load() for load in loads)
+
+        return load_all
 
     def __getstate__(self) -> dict[str, Any]:
         return {

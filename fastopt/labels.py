@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from .scalars import unwrapped
+
 if TYPE_CHECKING:
     from .optimizer import Optimizer
 
@@ -41,6 +43,7 @@ def label_of(where: str, key: Any, value: Any, hyper: Collection[str]) -> Label:
         raise TypeError(f"{known}, and keys of your own must be str, got {brief(key)}")
     if word := meant(key, hyper):
         raise ValueError(f"{known}, and keys of your own must be unlike options, got {key!r}; did you mean {word!r}?")
+    value = unwrapped(value)
     if isinstance(value, np.generic):
         value = value.item()
     if value is not None and not isinstance(value, (str, bool, int, float)):

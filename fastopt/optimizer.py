@@ -6,8 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from reprlib import repr as brief
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict
-from warnings import warn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -30,13 +29,13 @@ from .parameters import (
     group_hyper,
     is_schedule,
     nearest,
-    passed_schedules,
     places_of,
     restored,
     saved,
     scaled,
     set_hyper,
     split_groups,
+    warn_of_passed,
 )
 from .scalars import each_unwrapped, is_integer, is_number, unwrapped
 from .threads import check_threads
@@ -119,6 +118,19 @@ def check_count(label: str, value: Any) -> None:
     """Raise ValueError unless a value is a number of steps above 0."""
     if not is_integer(value) or not 1 <= value < 1 << 62:
         raise ValueError(f"{label} must be an integer >= 1, got {brief(value)}")
+
+
+class Loaded(NamedTuple):
+    """What did not fit of a state that was loaded with ``strict=False``."""
+
+    #: Parameters without state in it.
+    missing: tuple[Name, ...]
+    #: Parameters in it that the optimizer does not have.
+    unexpected: tuple[Name, ...]
+    #: Parameters whose state in it is of another shape or dtype, or of other buffers.
+    mismatched: tuple[Name, ...]
+    #: Indices of groups that kept their hyperparameters, since no saved group, or several, have parameters of theirs.
+    groups: tuple[int, ...]
 
 
 class Stepping:
@@ -795,14 +807,12 @@ class Optimizer(Stepping):
             raise TypeError(f'{label}: group must be a mapping with "params", got {brief(group)}')
         given: list[Given] = [(group["params"], group_hyper(f"{label}: group", group, self._defaults), group)]
         self._table.check_turn()
+        warn_of_passed([(type(self).__name__, given[0][1])], self._table.step_count, level=3)
         with self._table:
             self._table.check_own(label)
             self._append(label, True, [f'{label}: group["params"]'], given, [None], self._table.step_count)
             self.groups[0].rename(_label_of_group(type(self), 0, True))
             self.groups[0].attach(self._table)
-            passed = passed_schedules([(self.groups[-1], group)], self._table.step_count)
-        if passed:
-            warn(passed, UserWarning, stacklevel=2)
 
     def reset(self, names: Name | Iterable[Name] | None = None) -> None:
         """Forget the state of all parameters, or of some: moments, averages and steps are as before the first one.
@@ -945,7 +955,8 @@ class Optimizer(Stepping):
 
     @lr.setter
     def lr(self, value: Number | Sequence[Number]) -> None:
-        values = value if isinstance(value, (tuple, list)) else [value] * len(self.groups)
+        given = each_unwrapped(unwrapped(value))
+        values = given if isinstance(given, (tuple, list)) else [given] * len(self.groups)
         if len(values) != len(self.groups):
             raise ValueError(
                 f"{type(self).__name__}: lr must be one for all of the {len(self.groups)} groups or one for each,"
@@ -973,20 +984,56 @@ class Optimizer(Stepping):
         rule = type(self).__name__
         return {"format": FORMAT, "rule": rule, "step_count": step_count, "groups": groups, "state": state}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        *,
+        strict: bool = True,
+        hyperparameters: Literal["saved", "current"] = "saved",
+    ) -> Loaded:
         """Restore what `state_dict` gave, to the bit: state, hyperparameters and counts.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            What `state_dict` gave, of an optimizer of the same class.
+        strict : bool, default True
+            Raise unless all of it fits.  Otherwise parameters whose state is missing, or is of another shape or dtype,
+            or of other buffers, keep the state and count that they have, and states of other parameters are left out.
+            A group takes the hyperparameters of the one saved group that has parameters of it, or keeps its own.
+        hyperparameters : {"saved", "current"}, default "saved"
+            "saved": take those that were saved; schedules must be the same here as there, and take their states.
+            "current": keep those that are here, schedules and their states too, such as a learning rate that was chosen
+            anew.
+
+        Returns
+        -------
+        Loaded
+            What was missing, unexpected or of another shape; all of it is empty with ``strict=True``.
 
         Raises
         ------
         TypeError, ValueError
-            When it is of another rule or other parameters, or damaged.  Nothing has been changed then.
+            When it is of another rule or, if `strict`, of other parameters, when it is damaged, and for a schedule that
+            is another one here, or that cannot be compared with the one that was saved, as a lambda of another process.
+            Nothing has been changed then.
         """
-        self._prepared_load(state_dict)()
+        return self._prepared_load(state_dict, strict, hyperparameters)()
 
-    def _prepared_load(self, state_dict: Mapping[str, Any]) -> Callable[[], None]:
-        """Return what restores a state once all of it is known to be valid, or raise."""
-        self._table.check_turn()
+    def _prepared_load(
+        self,
+        state_dict: Mapping[str, Any],
+        strict: bool = True,
+        hyperparameters: str = "saved",
+        parameters: Mapping[Name, Array] | None = None,
+    ) -> Callable[[], Loaded]:
+        """Return what restores a state, and parameters if they are given, once all is known to be valid; or raise."""
         label = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(strict, (bool, np.bool_)):
+            raise TypeError(f"{label}: strict must be True or False, got {brief(strict)}")
+        if not isinstance(hyperparameters, str) or hyperparameters not in ("saved", "current"):
+            raise ValueError(f"{label}: hyperparameters must be saved or current, got {brief(hyperparameters)}")
+        self._table.check_turn()
         given = check_entries(label, "the state", state_dict, ["format", "rule", "step_count", "groups", "state"])
         if not is_integer(version := unwrapped(given["format"])) or version != FORMAT:
             raise ValueError(f"{label}: format must be {FORMAT}, got {brief(given['format'])}")
@@ -994,75 +1041,156 @@ class Optimizer(Stepping):
             raise ValueError(f"{label}: rule must be {type(self).__name__!r}, got {brief(given['rule'])}")
         step_count = _count(f"{label}: step_count", given["step_count"])
 
-        groups = given["groups"]
-        if not isinstance(groups, (list, tuple)) or len(groups) != len(self.groups):
-            raise ValueError(f"{label}: groups must be a list of {len(self.groups)}, got {brief(groups)}")
+        matched = self._matched_groups(label, given["groups"], strict)
         changes: list[tuple[Any, ...]] = []
-        saved_hyper: list[Mapping[str, Any]] = []  # of each parameter
         restorers: list[Callable[[], None]] = []
-        for i, (group, names, entry) in enumerate(zip(self.groups, self._members, groups, strict=True)):
-            hyper, own = group.parted(entry) if isinstance(entry, Mapping) else (entry, {})
-            hyper = check_entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
-            if not isinstance(hyper["params"], (list, tuple)) or set(hyper["params"]) != set(names):
-                raise ValueError(f"{label}: params of groups[{i}] must be {names!r:.200}, got {brief(hyper['params'])}")
+        for i, (group, entry) in enumerate(zip(self.groups, matched, strict=True)):
+            if entry is None:
+                continue
+            where = f"{label}: groups[{i}]"
+            hyper, own = group.parted(entry)
+            if strict:
+                check_entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
             del hyper["params"]
-            saved_hyper += [hyper] * len(names)
-            hyper, of_schedules = restored(f"{label}: groups[{i}]", group, hyper)
+            if hyperparameters == "current":
+                group.check_compatible(where, hyper)
+                continue
+            hyper, of_schedules = restored(where, group, hyper)
             restorers += of_schedules
             try:
                 changes.append(group.change(group.checked(hyper | own, step_count)))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{label}: {error}") from None
 
-        entries = check_entries(label, "state", given["state"], self._names)
+        entries = given["state"]
+        if strict or not isinstance(entries, Mapping):
+            entries = check_entries(label, "state", entries, self._names)
+        if parameters is not None:
+            self._table.check_own(label)
+            self._table.check_containers(label)
+        missing = [name for name in self._names if name not in entries]
+        mismatched: list[Name] = []
         values: list[tuple[Array, Any]] = []
-        steps = []
-        decays = []
-        rows = zip(self._names, self._carry_names(), self._corrected_names(), saved_hyper, strict=True)
-        for name, carry, corrected, of_group in rows:
+        steps: list[int] = []
+        decays: list[Any] = []
+        hyper_of = {name: entry for entry in given["groups"] for name in entry["params"]}
+        rows = zip(
+            self._names,
+            ((group, array) for group in self.groups for array in group["params"]),
+            self._carry_names(),
+            self._corrected_names(),
+            self._table.steps(),
+            self._table.decays(),
+            strict=True,
+        )
+        for name, (group, array), carry, corrected, step, of_decays in rows:
             where = f"state of {describe(name)}"
-            entry = check_entries(label, where, entries[name], ["step", *self.state[name]], optional=["decays"])
+            problem = None
+            if name in entries:
+                problem = self._misfit(label, where, name, entries[name], carry)
+                if problem is None and parameters is not None:
+                    problem = _misfit_of(describe(name), array, parameters.get(name))
+                if problem is None and name not in hyper_of:
+                    problem = f"the {where} must be of a parameter of a group, but none of groups has it"
+                if problem is not None and strict:
+                    raise ValueError(f"{label}: {problem}")
+            if name in missing or problem is not None:
+                mismatched += [name] if name in entries else []
+                steps.append(step)
+                decays.append(of_decays)
+                continue
+            entry = dict(entries[name])
             steps.append(_count(f"{label}: step in the {where}", entry["step"]))
             text, changed = f"{label}: decays in the {where}", entry.get("decays", {})
             corrected = corrected if steps[-1] else ()
-            decays.append(restored_decays(text, changed, of_group, self._parts, corrected, steps[-1]))
-            for key, array in self.state[name].items():
-                value = entry[key]
-                if key in carry:
-                    if not is_number(value := unwrapped(value)):
-                        raise TypeError(f"{label}: {key!r} in the {where} must be a number, got {brief(value)}")
-                    try:
-                        value = float(value)
-                    except OverflowError:
-                        what = "a number that a float can hold"
-                        raise ValueError(
-                            f"{label}: {key!r} in the {where} must be {what}, got {brief(value)}"
-                        ) from None
-                    values.append((array, value))
-                    continue
-                if not issubclass(type(value), np.ndarray) or isinstance(value, np.ma.MaskedArray):
-                    raise TypeError(f"{label}: {key!r} in the {where} must be an array, got {type(value).__name__}")
-                value = np.asarray(value)  # whatever a subclass says of itself
-                if value.shape != array.shape or value.dtype != array.dtype:
-                    raise ValueError(
-                        f"{label}: {key!r} in the {where} must have shape {array.shape} and dtype {array.dtype},"
-                        f" got {value.shape} and {value.dtype}"
-                    )
-                # What is given may be our own state, in another order.
-                values.append((array, value.copy() if self._is_state(value) else value))
-                if key == "seen" and value.size and not 0 <= value.min() <= value.max() <= steps[-1]:
-                    found = f"{value.min()} to {value.max()}"
-                    raise ValueError(
-                        f"{label}: 'seen' in the {where} must be in [0, {steps[-1]}], its step, got {found}"
-                    )
+            hyper = {**group, **hyper_of[name]}
+            decays.append(restored_decays(text, changed, hyper, self._parts, corrected, steps[-1]))
+            values += self._new_values(label, where, name, entry, carry)
+            if parameters is not None:
+                if not array.flags.writeable:
+                    raise ValueError(f"{label}: {describe(name)} must be writable, got a read-only array")
+                values.append((array, parameters[name]))
 
-        def load() -> None:
+        loaded = Loaded(
+            missing=tuple(missing),
+            unexpected=tuple(name for name in entries if name not in set(self._names)),
+            mismatched=tuple(mismatched),
+            groups=tuple(i for i, entry in enumerate(matched) if entry is None),
+        )
+        if hyperparameters == "current":
+            warn_of_passed([(type(self).__name__, group) for group in self.groups], step_count)
+
+        def load() -> Loaded:
             for restore in restorers:
                 restore()
             with self._table:
+                if parameters is not None:
+                    self._table.check_own(label)
+                if len(steps) != len(self._names):
+                    raise RuntimeError(f"{label}: no parameters must be added while a load begins, but some have been")
                 self._table.load(steps, step_count, changes, values, decays)
+            return loaded
 
         return load
+
+    def _matched_groups(self, label: str, groups: Any, strict: bool) -> list[Mapping[str, Any] | None]:
+        """Return the saved group for each group, None where none can be told; or raise."""
+        if not isinstance(groups, (list, tuple)) or (strict and len(groups) != len(self.groups)):
+            raise ValueError(f"{label}: groups must be a list of {len(self.groups)}, got {brief(groups)}")
+        for i, entry in enumerate(groups):
+            if not isinstance(entry, Mapping):
+                raise TypeError(f"{label}: groups[{i}] must be a mapping, got {type(entry).__name__}")
+            names = entry.get("params")
+            if not isinstance(names, (list, tuple)) or not all(isinstance(name, (str, int)) for name in names):
+                raise ValueError(f"{label}: params of groups[{i}] must be a list of names, got {brief(names)}")
+        if strict:
+            for i, (names, entry) in enumerate(zip(self._members, groups, strict=True)):
+                if set(entry["params"]) != set(names):
+                    what = f"must be {names!r:.200}, got {brief(entry['params'])}"
+                    raise ValueError(f"{label}: params of groups[{i}] {what}")
+            return list(groups)
+        with_some = [[entry for entry in groups if set(entry["params"]) & set(names)] for names in self._members]
+        return [found[0] if len(found) == 1 else None for found in with_some]
+
+    def _misfit(self, label: str, where: str, name: Name, entry: Any, carry: tuple[str, ...]) -> str | None:
+        """Return why the state of a parameter cannot be its state here, or None; raise where it is not one at all."""
+        if not isinstance(entry, Mapping):
+            raise TypeError(f"{label}: {where} must be a mapping, got {type(entry).__name__}")
+        if problem := entries_problem(where, entry, ["step", *self.state[name]], optional=["decays"]):
+            return problem
+        for key, array in self.state[name].items():
+            value = entry[key]
+            if key in carry:
+                continue
+            if not issubclass(type(value), np.ndarray) or isinstance(value, np.ma.MaskedArray):
+                raise TypeError(f"{label}: {key!r} in the {where} must be an array, got {type(value).__name__}")
+            if problem := _misfit_of(f"{key!r} in the {where}", array, value):
+                return problem
+        return None
+
+    def _new_values(
+        self, label: str, where: str, name: Name, entry: Mapping[str, Any], carry: tuple[str, ...]
+    ) -> list[tuple[Array, Any]]:
+        """Return the state arrays of a parameter with their values from an entry that fits, or raise."""
+        values: list[tuple[Array, Any]] = []
+        for key, array in self.state[name].items():
+            value = entry[key]
+            if key in carry:
+                if not is_number(value := unwrapped(value)):
+                    raise TypeError(f"{label}: {key!r} in the {where} must be a number, got {brief(value)}")
+                try:
+                    values.append((array, float(value)))
+                except OverflowError:
+                    what = f"must be a number that a float can hold, got {brief(value)}"
+                    raise ValueError(f"{label}: {key!r} in the {where} {what}") from None
+                continue
+            value = np.asarray(value)  # whatever a subclass says of itself
+            # What is given may be our own state, in another order.
+            values.append((array, value.copy() if self._is_state(value) else value))
+            if key == "seen" and value.size and not 0 <= value.min() <= value.max() <= entry["step"]:
+                what = f"must be in [0, {entry['step']}], its step, got {value.min()} to {value.max()}"
+                raise ValueError(f"{label}: 'seen' in the {where} {what}")
+        return values
 
     def _corrected_names(self) -> list[tuple[str, ...]]:
         """Return the names of the decays that bias corrections of each parameter use."""
@@ -1127,20 +1255,38 @@ def _label_of_group(rule_class: type[Optimizer], i: int, grouped: bool) -> str:
     return f"{rule_class.__name__}: groups[{i}]" if grouped else rule_class.__name__
 
 
+def _misfit_of(what: str, array: Array, value: Any) -> str | None:
+    """Return why a value cannot be copied to an array, or None."""
+    if value is None:
+        return f"{what} must be there, but it is missing"
+    value = np.asarray(value)  # whatever a subclass says of itself
+    if value.shape != array.shape or value.dtype != array.dtype:
+        return f"{what} must have shape {array.shape} and dtype {array.dtype}, got {value.shape} and {value.dtype}"
+    return None
+
+
 def check_entries(
     label: str, what: str, given: Any, names: Sequence[Any], optional: Sequence[Any] = ()
 ) -> dict[Any, Any]:
     """Return a mapping's entries as a dict, or raise unless their names are the ones asked for, all or the optional."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{label}: {what} must be a mapping, got {type(given).__name__}")
-    entries = dict(given)
-    missing = [name for name in names if name not in entries]
-    unknown = [name for name in entries if name not in {*names, *optional}]
-    if missing or unknown:
-        lists = {"missing": missing, "unknown": unknown}
-        problems = " and ".join(f"{word} {', '.join(map(repr, found))}" for word, found in lists.items() if found)
-        raise ValueError(f"{label}: {what} must have exactly the entries {list(names)!r:.200}, got {problems:.200}")
-    return entries
+    if problem := entries_problem(what, given, names, optional):
+        raise ValueError(f"{label}: {problem}")
+    return dict(given)
+
+
+def entries_problem(
+    what: str, given: Mapping[Any, Any], names: Sequence[Any], optional: Sequence[Any] = ()
+) -> str | None:
+    """Return what is wrong with the names of a mapping's entries, or None."""
+    missing = [name for name in names if name not in given]
+    unknown = [name for name in given if name not in {*names, *optional}]
+    if not missing and not unknown:
+        return None
+    lists = {"missing": missing, "unknown": unknown}
+    problems = " and ".join(f"{word} {', '.join(map(repr, found))}" for word, found in lists.items() if found)
+    return f"{what} must have exactly the entries {list(names)!r:.200}, got {problems:.200}"
 
 
 def _count(label: str, value: Any) -> int:

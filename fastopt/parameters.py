@@ -43,7 +43,7 @@ def nearest(name: Any, names: Iterable[str]) -> str:
 
 def first_of(value: Any) -> Any:
     """Return the first of several numbers, or the only one."""
-    return value[0] if isinstance(value, tuple) else value
+    return value[0] if isinstance(value, (tuple, list)) else value
 
 
 def check_hyper(
@@ -261,7 +261,9 @@ def restored(
             restorers.append(schedules.restorer(where, here, value))
             return here
         if isinstance(value, Mapping):
-            raise ValueError(f"{where} must be a number, as it is here, got a schedule, {brief(value)}")
+            from . import schedules
+
+            raise ValueError(f"{where} must be a number, as it is here, got a schedule, {brief(value)}{schedules.HINT}")
         if isinstance(here, tuple) and isinstance(value, (tuple, list)) and len(here) == len(value):
             return tuple(one(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(here, value, strict=True)))
         return value
@@ -320,6 +322,11 @@ class Group(Fixed):
         self._label = label
         self.what = f"{label}: hyperparameters can be set, but not added or removed"
 
+    @property
+    def class_name(self) -> str:
+        """The name of the optimizer's class."""
+        return self._class.__name__
+
     def settings_of(self, array: Array) -> _core.Settings:
         """Return what the C core reads for an array of this group."""
         return self.settings if array.ndim > 1 else self._of_vectors
@@ -372,6 +379,15 @@ class Group(Fixed):
                 raise ValueError(
                     f"{self._label}: {key} must stay {self[key]!r}, since the state was made by it,"
                     f" got {brief(changes[key])}"
+                )
+
+    def check_compatible(self, where: str, saved: Mapping[str, Any]) -> None:
+        """Raise for hyperparameters that must be as they were saved, since state that is loaded was made by them."""
+        for key in (STATEFUL | {*self._class._told_by}) & saved.keys() & {*self.names}:
+            before, here = first_of(saved[key]), first_of(self[key])
+            if before != here:
+                raise ValueError(
+                    f"{where}: {key} must be as it was saved, {before!r}, since the state was made by it, got {here!r}"
                 )
 
     def check_unscheduled(self, hyper: Mapping[str, Any]) -> None:
@@ -451,18 +467,19 @@ class Group(Fixed):
 def set_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]]) -> None:
     """Set hyperparameters of groups, all or none, in one turn: what other threads set meanwhile is kept."""
     table.check_turn()
+    warn_of_passed([(group.class_name, of_group) for group, of_group in changes], table.step_count)
     with table:
         adopted = [group.change(group.checked(of_group)) for group, of_group in changes]
-        passed = passed_schedules(changes, table.step_count)
         if table.catches_up:
             table.catch_up_in_turn()  # with the values that were in force
         table.adopt(adopted)
-    if passed:  # outside the turn: a filter of warnings may call anything
-        warn(passed, UserWarning, stacklevel=3)  # at the line that sets it
 
 
-def passed_schedules(changes: Sequence[tuple[Group, Mapping[str, Any]]], step_count: int) -> str:
-    """Return a sentence about schedules that will not change any more, empty if there is none."""
+def warn_of_passed(changes: Sequence[tuple[str, Mapping[str, Any]]], step_count: int, level: int = 4) -> None:
+    """Warn of schedules that will not change any more, before they are set: a warning may be made an error.
+
+    Each change is the name of a class and hyperparameters.  The warning is shown at the line so many calls above.
+    """
     found: dict[str, None] = {}
 
     def look(label: str, schedule: Callable[[int], Any]) -> None:
@@ -472,15 +489,16 @@ def passed_schedules(changes: Sequence[tuple[Group, Mapping[str, Any]]], step_co
         if horizon is not None and 0 < horizon <= step_count:
             found[f"{label} is {schedule!r}, which stays the same from step {horizon} on"] = None
 
-    for group, of_group in changes:
-        for key, value in of_group.items():
-            each({key: value}, partial(look, f"{group._class.__name__}: {key}"))
-    if not found:
-        return ""
-    return (
-        f"{'; '.join(found)}, but {step_count} steps have been made: fastopt.schedules.shift(schedule,"
-        " opt.step_count) is one that starts now"
-    )
+    for name, hyper in changes:
+        for key, value in hyper.items():
+            each({key: value}, partial(look, f"{name}: {key}"))
+    if found:
+        warn(
+            f"{'; '.join(found)}, but {step_count} steps have been made: fastopt.schedules.shift(schedule,"
+            " opt.step_count) is one that starts now",
+            UserWarning,
+            stacklevel=level,
+        )
 
 
 class Plan:

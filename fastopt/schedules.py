@@ -18,13 +18,19 @@ roots that IEEE arithmetic rounds in one way: a schedule has the same bits on ev
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import pairwise
 from operator import index
 from reprlib import repr as brief
+from time import time_ns
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -1028,6 +1034,11 @@ class reduce_on_plateau(_Schedule):
 # ---- What an optimizer asks of a schedule ----
 
 
+HINT = '; hyperparameters="current" keeps what is here'
+MAX_DEPTH = 8  # of objects within objects that are compared
+_tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of functions that have no name of their own
+
+
 def horizon_of(schedule: Callable[[int], float]) -> int | None:
     """Return the horizon of a schedule; None where it has none, or is not one of ours."""
     return schedule.horizon if isinstance(schedule, _Schedule) else None
@@ -1042,9 +1053,13 @@ def restorer(label: str, schedule: Callable[[int], float], entry: Any) -> Callab
     """Return what restores the state of a schedule; raise unless `saved` gave the entry for such a schedule."""
     here = _identity(schedule)
     if not isinstance(entry, Mapping) or set(entry) != {"schedule", "state"}:
-        raise ValueError(f"{label} must be scheduled by {_shown(here)}, as it is here, got {brief(entry)}")
-    if entry["schedule"] != here:
-        raise ValueError(f"{label} must be scheduled by {_shown(here)}, as it is here, got {_shown(entry['schedule'])}")
+        raise ValueError(f"{label} must be scheduled by {_shown(here)}, as it is here, got {brief(entry)}{HINT}")
+    there = entry["schedule"]
+    if there != here:
+        if _shown(there) == _shown(here):
+            why = "a function without a name of its own, which cannot be compared with the one that was saved"
+            raise ValueError(f"{label} is scheduled by {_shown(here)}, {why}{HINT}")
+        raise ValueError(f"{label} must be scheduled by {_shown(here)}, as it is here, got {_shown(there)}{HINT}")
     parts, states = list(_stateful(schedule)), entry["state"]
     if not isinstance(states, (list, tuple)) or len(states) != len(parts):
         raise ValueError(f"{label} must have the state of {len(parts)} schedules, got {brief(states)}")
@@ -1061,16 +1076,68 @@ def restorer(label: str, schedule: Callable[[int], float], entry: Any) -> Callab
     return restore
 
 
-def _identity(value: Any) -> Any:
-    """Return what a schedule is: its name and arguments, or just its name where it is not one of ours."""
+def _identity(value: Any, depth: int = 0) -> Any:
+    """Return what a schedule is, as plain data: its name and arguments, and of others all that can be compared.
+
+    That is the name of a function that can be imported by it; of a `functools.partial` the function and its arguments;
+    of an object its class and public attributes, or just its class where it has a state of its own.  A lambda and a
+    function within another one have no such name: they are the same only as one object of one process.
+    """
+    if depth > MAX_DEPTH:
+        return _name_of(type(value))
     if isinstance(value, _Schedule):
-        return {"name": value._name} | {f.name: _identity(getattr(value, f.name)) for f in fields(value) if f.init}
-    if isinstance(value, tuple):
-        return [_identity(entry) for entry in value]
-    if callable(value):
-        named = value if hasattr(value, "__qualname__") else type(value)
-        return f"{named.__module__}.{named.__qualname__}"
-    return value
+        arguments = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+        return {"name": value._name} | {name: _identity(entry, depth + 1) for name, entry in arguments.items()}
+    if isinstance(value, (tuple, list)):
+        return [_identity(entry, depth + 1) for entry in value]
+    if isinstance(value, dict):
+        return {"name": "dict"} | {f"[{key!r}]": _identity(entry, depth + 1) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        from hashlib import sha256
+
+        content = sha256(np.ascontiguousarray(value).data if value.dtype != object else b"").hexdigest()
+        return {"name": "array", "shape": list(value.shape), "dtype": str(value.dtype), "sha256": content}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, partial):
+        return {"name": "functools.partial"} | {
+            key: _identity(getattr(value, key), depth + 1) for key in ("func", "args", "keywords")
+        }
+    if isinstance(value, float):
+        return repr(value)
+    if not callable(value) or isinstance(value, type):
+        return _name_of(value if isinstance(value, type) else type(value))
+    if isinstance(value, MethodType):
+        return {"name": _name_of(value), "self": _identity(value.__self__, depth + 1)}
+    if hasattr(value, "__qualname__"):
+        name = _name_of(value)
+        return name if _imported(value) is value else {"name": name, "object": _token(value)}
+    name = _name_of(type(value))
+    attributes = {key: entry for key, entry in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
+    if hasattr(value, "load_state_dict") or not attributes:
+        return name
+    return {"name": name} | {f".{key}": _identity(entry, depth + 1) for key, entry in attributes.items()}
+
+
+def _name_of(value: Any) -> str:
+    return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
+
+
+def _imported(function: Any) -> Any:
+    """Return what has the name of a function in its module, as pickle would find it, or None."""
+    found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _token(function: Any) -> str:
+    """Return a word for an object that no other object has, in this process or another."""
+    if function not in _tokens:
+        _tokens[function] = f"{os.getpid()}-{time_ns()}-{len(_tokens)}"
+    return _tokens[function]
 
 
 def _shown(identity: Any) -> str:
@@ -1079,6 +1146,8 @@ def _shown(identity: Any) -> str:
         return f"[{', '.join(map(_shown, identity))}]"
     if not isinstance(identity, dict):
         return str(identity)
+    if "object" in identity:
+        return str(identity["name"])
     arguments = ", ".join(f"{key}={_shown(value)}" for key, value in identity.items() if key != "name")
     return f"{identity.get('name')}({arguments})"
 

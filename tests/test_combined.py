@@ -114,13 +114,13 @@ def test_every_rule_at_once(muon, threads):
 def test_schedules_groups_and_counts_of_each():
     """An optimizer that is ahead of the other follows its own count, alone and combined."""
 
+    falls, iterations = (lambda t: 0.1 / (t + 1)), (lambda t: 1 + t)
+    rises, decay = (lambda t: 0.01 * t), (lambda t: 0.5 / (1 + t))
+
     def make():
         w, v = arrays({"w": (4, 3)})["w"], arrays({"v": (5,), "u": (2,)}, 1)
-        first = fastopt.Muon(w, lr=lambda t: 0.1 / (t + 1), ns_steps=lambda t: 1 + t)
-        return [
-            first,
-            fastopt.Adam(fastopt.groups(v, {"u": {"lr": lambda t: 0.01 * t}}), betas=(lambda t: 0.5 / (1 + t), 0.9)),
-        ]
+        first = fastopt.Muon(w, lr=falls, ns_steps=iterations)
+        return [first, fastopt.Adam(fastopt.groups(v, {"u": {"lr": rises}}), betas=(decay, 0.9))]
 
     def step(one, t):
         g = arrays({"w": (4, 3), "v": (5,), "u": (2,)}, 7 + t)

@@ -400,5 +400,7 @@ def test_rates_of_groups():
     ):
         with refused(message, opt):
             opt.lr = bad
-    opt.lr = 0.25
+    opt.lr = np.array(opt.lr) * 2
+    assert opt.lr == (0.125, 1.0)
+    opt.lr = np.array([0.25])
     assert opt.lr == 0.25
