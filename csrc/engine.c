@@ -245,8 +245,8 @@ static int valid_buffers(const fastopt_tensor *t)
          t->swa || t->slow ||
          (options && (options->weight_decay != 0 || options->decoupled_decay != 0 || options->independent_decay != 0))))
         return 0;
-    return !t->rows || (t->row_gradients && t->row_length > 0 && t->n % t->row_length == 0 && !t->layout && !t->ema &&
-                        !t->swa && !t->slow && fastopt_rule_takes_rows(t->rule));
+    return !t->rows || (t->row_gradients && !t->g_format && t->row_length > 0 && t->n % t->row_length == 0 &&
+                        !t->layout && !t->ema && !t->swa && !t->slow && fastopt_rule_takes_rows(t->rule));
 }
 
 /* Whether the rule can have what it needs to know of the parameter's shape. */
@@ -271,7 +271,8 @@ static fastopt_status check(const fastopt_tensor *tensors, ptrdiff_t count)
         const fastopt_tensor *t = &tensors[i];
         if (!t->g)
             continue;
-        if (!t->rule || !t->hyper || !t->p || t->n < 0 || t->step < 1 || (unsigned)t->dtype > FASTOPT_FLOAT64)
+        if (!t->rule || !t->hyper || !t->p || t->n < 0 || t->step < 1 || (unsigned)t->dtype > FASTOPT_FLOAT64 ||
+            (unsigned)t->g_format > FASTOPT_G_FLOAT64)
             return FASTOPT_BAD_TENSOR;
         for (int s = 0; t->rule->state[s]; s++)
             if (!t->state[s])

@@ -37,6 +37,9 @@ enum {
 
 typedef enum { FASTOPT_FLOAT32, FASTOPT_FLOAT64 } fastopt_dtype;
 
+/* How a gradient is stored: like its parameter, or as something that each element is converted from, rounded once. */
+typedef enum { FASTOPT_G_LIKE_P, FASTOPT_G_FLOAT16, FASTOPT_G_FLOAT32, FASTOPT_G_FLOAT64 } fastopt_format;
+
 typedef enum {
     FASTOPT_OK,
     FASTOPT_BAD_HYPER,  /* a hyperparameter or option is out of range */
@@ -118,6 +121,7 @@ typedef struct {
     ptrdiff_t n;                    /* elements */
     void *p;                        /* the parameter, updated in place */
     const void *g;                  /* its gradient; NULL leaves the tensor alone */
+    fastopt_format g_format;        /* 0: like the parameter */
     void *state[FASTOPT_MAX_STATE]; /* the rule's buffers, updated in place */
     double *carry;                  /* the rule's carried doubles, updated in place */
     int64_t step;                   /* the step about to be made, counted from 1 */

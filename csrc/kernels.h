@@ -5,6 +5,7 @@
 
 #include "decays.h"
 #include "exact.h"
+#include "formats.h"
 #include "hyper.h"
 #include "platform.h"
 

@@ -33,7 +33,8 @@ typedef struct {
 static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
 {
     const fastopt_options *options = tensor->options;
-    if (!pass->plain || tensor->layout || tensor->ema || tensor->swa || tensor->slow || tensor->engine.behind)
+    if (!pass->plain || tensor->layout || tensor->g_format || tensor->ema || tensor->swa || tensor->slow ||
+        tensor->engine.behind)
         return 0;
     return !options || (!options->maximize && options->weight_decay == 0 && options->decoupled_decay == 0 &&
                         options->independent_decay == 0);
@@ -174,16 +175,48 @@ static double FN(sum_products)(const T *x, const T *y, ptrdiff_t n)
     SUM((double)x[i] * (double)y[i])
 }
 
-static double FN(sum_squares)(const T *x, ptrdiff_t n)
-{
-    SUM((double)x[i] * (double)x[i])
-}
+static double FN(sum_squares)(const T *x, ptrdiff_t n){SUM((double)x[i] * (double)x[i])}
 #undef SUM
 
-/* Elements at to at + n of a strided array, counted in the order of the layout, to or from a block.  memcpy, because
- * the array may be aligned to bytes only. */
-static void FN(copy_strided)(T *block, char *array, const fastopt_layout *layout, const ptrdiff_t *stride, ptrdiff_t at,
-                             ptrdiff_t n, int store)
+/* Elements of another format, so many bytes apart.  memcpy, because they may be aligned to bytes only. */
+NOINLINE static void FN(convert)(T *restrict out, const char *g, ptrdiff_t stride, ptrdiff_t n, fastopt_format format)
+{
+    switch (format) {
+#define CONVERT(name, type, value)                                                                                     \
+    case name:                                                                                                         \
+        if (stride == sizeof(type)) {                                                                                  \
+            for (ptrdiff_t i = 0; i < n; i++) {                                                                        \
+                type x;                                                                                                \
+                memcpy(&x, g + i * (ptrdiff_t)sizeof x, sizeof x);                                                     \
+                out[i] = (T)(value);                                                                                   \
+            }                                                                                                          \
+            break;                                                                                                     \
+        }                                                                                                              \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                                            \
+            type x;                                                                                                    \
+            memcpy(&x, g + i * stride, sizeof x);                                                                      \
+            out[i] = (T)(value);                                                                                       \
+        }                                                                                                              \
+        break;
+        FASTOPT_FORMATS(CONVERT)
+#undef CONVERT
+    case FASTOPT_G_LIKE_P:
+        break;
+    }
+}
+
+/* In every format, 0 is bytes of 0. */
+NOINLINE static void FN(clear)(char *g, ptrdiff_t stride, ptrdiff_t n, fastopt_format format)
+{
+    const size_t size = fastopt_format_size(format);
+    for (ptrdiff_t i = 0; i < n; i++)
+        memset(g + i * stride, 0, size);
+}
+
+/* Elements at to at + n of a strided array, counted in the order of the layout, to or from a block; of an array in
+ * another format, to a block, or set to zero. */
+static inline void FN(copy_strided)(T *block, char *array, const fastopt_layout *layout, const ptrdiff_t *stride,
+                                    ptrdiff_t at, ptrdiff_t n, int store, fastopt_format format)
 {
     const int last = layout->ndim - 1;
     ptrdiff_t index[FASTOPT_MAX_NDIM];
@@ -194,7 +227,11 @@ static void FN(copy_strided)(T *block, char *array, const fastopt_layout *layout
     }
     while (n > 0) {
         const ptrdiff_t left = layout->shape[last] - index[last], run = left < n ? left : n;
-        if (store)
+        if (format && store)
+            FN(clear)(array, stride[last], run, format);
+        else if (format)
+            FN(convert)(block, array, stride[last], run, format);
+        else if (store)
             for (ptrdiff_t i = 0; i < run; i++)
                 memcpy(array + i * stride[last], &block[i], sizeof(T));
         else

@@ -92,6 +92,18 @@ static void FN(catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_
     }
 }
 
+/* The gradient from element at on, in another format. */
+NOINLINE static const T *FN(load_other)(const fastopt_tensor *tensor, ptrdiff_t at, ptrdiff_t n, T *scratch)
+{
+    const ptrdiff_t size = (ptrdiff_t)fastopt_format_size(tensor->g_format);
+    if (tensor->layout)
+        FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, at, n, LOAD,
+                         tensor->g_format);
+    else
+        FN(convert)(scratch, (const char *)tensor->g + at * size, size, n, tensor->g_format);
+    return scratch;
+}
+
 /* The gradient from element at on, of up to n elements; it may be of fewer, which n then says. */
 static const T *FN(load_g)(const fastopt_tensor *tensor, ptrdiff_t at, ptrdiff_t *n, T *scratch)
 {
@@ -101,9 +113,11 @@ static const T *FN(load_g)(const fastopt_tensor *tensor, ptrdiff_t at, ptrdiff_t
             *n = tensor->row_length - column;
         return (const T *)tensor->row_gradients[row] + column;
     }
+    if (tensor->g_format)
+        return FN(load_other)(tensor, at, *n, scratch);
     if (!tensor->layout)
         return (const T *)tensor->g + at;
-    FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, at, *n, LOAD);
+    FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, at, *n, LOAD, 0);
     return scratch;
 }
 
@@ -143,7 +157,7 @@ static void FN(load)(FN(block) * block, const fastopt_tensor *tensor, const FN(s
     block->p = (T *)tensor->p + block->at;
     if (tensor->layout) {
         block->p = block->p_scratch;
-        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, at, n, LOAD);
+        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, at, n, LOAD, 0);
     }
     for (int s = 0; tensor->rule->state[s]; s++)
         block->state[s] = (T *)tensor->state[s] + (tensor->rule->extent[s] == FASTOPT_WHOLE ? block->at : 0);
@@ -155,10 +169,14 @@ static void FN(load)(FN(block) * block, const fastopt_tensor *tensor, const FN(s
 
 static void FN(zero_g)(const fastopt_tensor *tensor, ptrdiff_t at, ptrdiff_t n, T *scratch)
 {
-    T *g = tensor->layout ? scratch : (T *)tensor->g + at;
-    memset(g, 0, (size_t)n * sizeof(T));
-    if (tensor->layout)
-        FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, at, n, STORE);
+    const size_t size = tensor->g_format ? fastopt_format_size(tensor->g_format) : sizeof(T);
+    if (!tensor->layout) {
+        memset((char *)tensor->g + (size_t)at * size, 0, (size_t)n * size);
+        return;
+    }
+    memset(scratch, 0, (size_t)n * sizeof(T));
+    FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, at, n, STORE,
+                     tensor->g_format);
 }
 
 /* What comes after the rule. */
@@ -167,7 +185,7 @@ static inline void FN(finish)(FN(block) * block, const fastopt_tensor *tensor, c
     if (stages->after)
         FN(stage_averages)(block->p, tensor, stages, block->at, block->n);
     if (tensor->layout)
-        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, block->at, block->n, STORE);
+        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, block->at, block->n, STORE, 0);
     if (stages->zero)
         FN(zero_g)(tensor, block->at, block->n, block->g_scratch);
 }

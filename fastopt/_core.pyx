@@ -35,7 +35,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from .scalars import unwrapped
+from .scalars import is_number, unwrapped
 
 cnp.import_array()
 
@@ -52,6 +52,9 @@ cdef extern from "fastopt.h" nogil:
 
     ctypedef enum fastopt_dtype:
         FASTOPT_FLOAT32, FASTOPT_FLOAT64
+
+    ctypedef enum fastopt_format:
+        FASTOPT_G_LIKE_P, FASTOPT_G_FLOAT16, FASTOPT_G_FLOAT32, FASTOPT_G_FLOAT64
 
     ctypedef enum fastopt_status:
         FASTOPT_OK, FASTOPT_NONFINITE, FASTOPT_NO_MEMORY
@@ -94,6 +97,7 @@ cdef extern from "fastopt.h" nogil:
         Py_ssize_t n
         void *p
         const void *g
+        fastopt_format g_format
         void **state
         double *carry
         int64_t step
@@ -311,6 +315,23 @@ cdef inline bint is_native_float(cnp.ndarray a) noexcept:
         and cnp.PyArray_ISNOTSWAPPED(a)
 
 
+cdef inline int format_of(cnp.ndarray g, int type_num) noexcept:
+    """How a gradient of a parameter of this type is stored, or -1 where it is in none of the formats."""
+    cdef int of_g = cnp.PyArray_TYPE(g)
+    if not cnp.PyArray_ISNOTSWAPPED(g):
+        return -1
+    if of_g == type_num:
+        return FASTOPT_G_LIKE_P
+    if of_g == cnp.NPY_FLOAT32:
+        return FASTOPT_G_FLOAT32
+    if of_g == cnp.NPY_FLOAT64:
+        return FASTOPT_G_FLOAT64
+    return FASTOPT_G_FLOAT16 if of_g == cnp.NPY_FLOAT16 else -1
+
+
+FORMATS = "float16, float32 or float64 in native byte order"  # of gradients
+
+
 cdef inline bint is_plain_array(object value):
     """Whether a value is an ndarray that means what its memory holds: a mask would be passed over."""
     return cnp.PyArray_CheckExact(value) or (
@@ -389,7 +410,7 @@ cdef class RowGrad:
         Which rows of the parameter (along its first axis), each at least 0.  A row may come several times: its values
         are summed, in the order in which they come.
     values : array, shape (k, *parameter.shape[1:])
-        Their gradients, in the parameter's dtype.
+        Their gradients, as float16, float32 or float64; what is not the parameter's dtype is converted.
 
     Raises
     ------
@@ -1065,8 +1086,10 @@ cdef class Table:
         if not is_plain_array(gradient):
             if type(gradient) is RowGrad:
                 return self.take_rows(i, <RowGrad>gradient)
-            raise TypeError(f"{self.owner}: gradient of {self.label(i)} must be a numpy.ndarray, a RowGrad or None,"
-                            f" got {type_name(gradient)}")
+            if k.ndim != 0 or not is_number(gradient):
+                raise TypeError(f"{self.owner}: gradient of {self.label(i)} must be a numpy.ndarray, a RowGrad or None,"
+                                f" got {type_name(gradient)}")
+            gradient = self.array_of_number(i, gradient)
         g = <cnp.ndarray>gradient
         if t.rows != NULL:
             t.rows = NULL
@@ -1074,9 +1097,8 @@ cdef class Table:
         if cnp.PyArray_NDIM(g) != k.ndim or differ(cnp.PyArray_DIMS(g), k.shape, size):
             raise ValueError(f"{self.owner}: gradient of {self.label(i)} has shape {(<object>g).shape},"
                              f" its parameter has {(<object>p).shape}")
-        if cnp.PyArray_TYPE(g) != k.type_num or not cnp.PyArray_ISNOTSWAPPED(g):
-            raise TypeError(f"{self.owner}: gradient of {self.label(i)} has dtype {g.dtype.str!r} ({g.dtype}),"
-                            f" its parameter has {p.dtype.str!r} ({p.dtype})")
+        if cnp.PyArray_TYPE(g) != k.type_num or not cnp.PyArray_ISNOTSWAPPED(g) or t.g_format != FASTOPT_G_LIKE_P:
+            self.take_format(i, g)
         if k.direct and cnp.PyArray_IS_C_CONTIGUOUS(g) and cnp.PyArray_ISALIGNED(g):
             t.layout = NULL
             if cnp.PyArray_DATA(g) != k.g:
@@ -1091,6 +1113,29 @@ cdef class Table:
                 raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be C-contiguous with catch_up, got"
                                  f" strides {gradient.strides} for shape {gradient.shape}")
         return 0
+
+    cdef int take_format(self, Py_ssize_t i, cnp.ndarray g) except -1:
+        """Take over how a gradient is stored, or raise."""
+        cdef int g_format = format_of(g, self.known[i].type_num)
+        if g_format < 0:
+            raise TypeError(f"{self.owner}: gradient of {self.label(i)} has dtype {g.dtype.str!r} ({g.dtype}), it must"
+                            f" have {FORMATS}")
+        if g_format != <int>self.tensors[i].g_format:
+            self.tensors[i].g_format = <fastopt_format>g_format
+            self.known[i].g = NULL  # what was found clear of all else reached as far as elements of another size do
+        return 0
+
+    cdef cnp.ndarray array_of_number(self, Py_ssize_t i, object gradient):
+        """A number as the gradient of a parameter without axes, kept for the step at hand."""
+        try:
+            array = np.asarray(gradient if isinstance(gradient, np.floating) else float(gradient))
+        except OverflowError:
+            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be a number that a float can hold, got"
+                             f" {brief(gradient)}") from None
+        if self.row_buffers is None:
+            self.row_buffers = []
+        self.row_buffers.append(array)
+        return array
 
     cdef int take_rows(self, Py_ssize_t i, RowGrad gradient) except -1:
         """Point descriptor i at the gradients of some rows, those of one row summed."""
@@ -1114,10 +1159,14 @@ cdef class Table:
         if (<object>values).shape[1:] != (<object>p).shape[1:]:
             raise ValueError(f"{self.owner}: values of the RowGrad of {self.label(i)} have shape"
                              f" {(<object>values).shape[1:]} per row, its parameter has {(<object>p).shape[1:]}")
-        if cnp.PyArray_TYPE(values) != k.type_num or not cnp.PyArray_ISNOTSWAPPED(values):
+        if format_of(values, k.type_num) < 0:
             raise TypeError(f"{self.owner}: values of the RowGrad of {self.label(i)} have dtype"
-                            f" {values.dtype.str!r} ({values.dtype}), its parameter has {p.dtype.str!r} ({p.dtype})")
+                            f" {values.dtype.str!r} ({values.dtype}), they must have {FORMATS}")
         self.check_clear(i, values)
+        if cnp.PyArray_TYPE(values) != k.type_num:
+            with np.errstate(all="ignore"):
+                values = values.astype(p.dtype)
+        t.g_format = FASTOPT_G_LIKE_P
         length = k.size // k.shape[0] if k.shape[0] else 0
         t.g = k.g = NULL
         values = np.require(values, requirements=["C", "A"])
@@ -1149,6 +1198,9 @@ cdef class Table:
         """Raise unless a gradient can be set to zero; those of rows stay as they are."""
         if self.tensors[i].rows != NULL:
             return 0
+        if not isinstance(gradient, np.ndarray):
+            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be an array to be set to zero, got"
+                             f" {brief(gradient)}")
         if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>gradient):
             raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be writable to be set to zero, got a"
                              f" read-only array")
@@ -1212,7 +1264,8 @@ cdef class Table:
         cdef fastopt_layout *layout = self.layouts[i]
         cdef Known *k = &self.known[i]
         cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
-        cdef Py_ssize_t extent, p_stride, g_stride, itemsize = cnp.PyArray_ITEMSIZE(g)
+        cdef Py_ssize_t extent, p_stride, g_stride
+        cdef Py_ssize_t p_size = cnp.PyArray_ITEMSIZE(p), g_size = cnp.PyArray_ITEMSIZE(g)
         cdef int d, axis, last
         if layout == NULL:
             layout = self.layouts[i] = <fastopt_layout *>calloc(1, sizeof(fastopt_layout))
@@ -1238,8 +1291,9 @@ cdef class Table:
         if layout.ndim == 0:
             layout.ndim = 1
             layout.shape[0] = 1
-            layout.p_stride[0] = layout.g_stride[0] = itemsize
-        if layout.ndim == 1 and layout.p_stride[0] == itemsize and layout.g_stride[0] == itemsize \
+            layout.p_stride[0] = p_size
+            layout.g_stride[0] = g_size
+        if layout.ndim == 1 and layout.p_stride[0] == p_size and layout.g_stride[0] == g_size \
                 and cnp.PyArray_ISALIGNED(p) and cnp.PyArray_ISALIGNED(g):
             self.tensors[i].layout = NULL
         else:
@@ -1764,8 +1818,8 @@ cdef class Table:
     def traffic(self, Py_ssize_t i, cnp.ndarray g, int num_threads):
         """Move the bytes that a step of contiguous parameter i would move, and nothing else: all of it is overwritten."""
         self.take(i, g)
-        if self.tensors[i].layout != NULL:
-            raise ValueError(f"{self.owner}: {self.label(i)} and its gradient must be contiguous")
+        if self.tensors[i].layout != NULL or self.tensors[i].g_format != FASTOPT_G_LIKE_P:
+            raise ValueError(f"{self.owner}: {self.label(i)} and its gradient must be contiguous and of one dtype")
         with nogil:
             fastopt_traffic(&self.tensors[i], num_threads)
 
@@ -1992,7 +2046,11 @@ cdef class Kernel:
                     raise ValueError(f"{self.name}: p must have at least two axes, got shape {value.shape}")
             if i < 2 + self.n_state:
                 extent = self.rule.extent[i - 2] if i > 1 else FASTOPT_WHOLE
-                if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(p) or not cnp.PyArray_ISNOTSWAPPED(a):
+                if i == 1:
+                    if format_of(a, cnp.PyArray_TYPE(p)) < 0:
+                        raise TypeError(f"{self.name}: g must have dtype {FORMATS}, got {a.dtype.str!r} ({a.dtype})")
+                    t.g_format = <fastopt_format>format_of(a, cnp.PyArray_TYPE(p))
+                elif cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(p) or not cnp.PyArray_ISNOTSWAPPED(a):
                     raise TypeError(f"{self.name}: {self.buffers[i]} must have p's dtype {p.dtype},"
                                     f" got {a.dtype.str!r} ({a.dtype})")
                 if extent != FASTOPT_WHOLE:

@@ -168,7 +168,8 @@ class Stepping:
         ----------
         grads : array, sequence or mapping
             Gradients in the structure of the parameters (for groups: a sequence with one entry per group), each with
-            its parameter's shape and dtype, any strides, never written unless zeroing is asked for; or a `RowGrad`.  A
+            its parameter's shape, any strides, never written unless zeroing is asked for; or a `RowGrad`.  They may be
+            float16, float32 or float64, which is converted, rounded once; for a parameter without axes, numbers.  A
             gradient of None leaves its parameter, its state and its count of steps alone.  Without argument: what
             `accumulate` has gathered, else the arrays given to `bind`.
         **changes

@@ -63,6 +63,7 @@ CLOSED = {"dampening": 1, "b2": 1, "momentum_decay": inf, "eps1": inf, "beta2_de
 FORMS = ("l2", "decoupled", "independent")
 DECAYS = ("weight_decay", "decoupled_decay", "independent_decay")
 OPTIONAL = (*DECAYS, "maximize", "num_threads")  # keywords of the kernels
+FORMATS = [np.dtype(dtype).str for dtype in (np.float16, np.float32, np.float64)]  # of gradients
 DEEP = 5_000
 IN_STEP = ("grad_scale", "clip_norm", "clip_value", "zero_grads", "ema_decay", "swa", "lookahead", "catch_up")
 
@@ -530,9 +531,10 @@ class Life:
 
     def gradient(self, p: Parameter) -> Array:
         shape = p.array.shape
+        dtype = p.dtype if self.rng.random() < 0.7 else np.dtype(self.rng.choice(FORMATS)).type
         if shape and self.rng.random() < 0.1:
-            return np.broadcast_to(numbers(self.rng, (*shape[:-1], 1), p.dtype), shape)
-        g = Stored(self.rng, numbers(self.rng, shape, p.dtype, 0.3)).array
+            return np.broadcast_to(numbers(self.rng, (*shape[:-1], 1), dtype), shape)
+        g = Stored(self.rng, numbers(self.rng, shape, dtype, 0.3)).array
         g.flags.writeable = self.rng.random() < 0.9
         return g
 
@@ -564,7 +566,7 @@ class Life:
         order = list(range(g.ndim))
         if not p.first.flags.c_contiguous and p.oracle.rule not in reference.ALONE | reference.TOGETHER:
             order.sort(key=lambda axis: -abs(p.first.strides[axis]))
-        return np.array(np.asarray(g).transpose(order), order="C")
+        return np.array(np.asarray(g).transpose(order), p.dtype, order="C")
 
     def average(self, p: Parameter) -> None:
         """What happens to a parameter's averages after its step."""
@@ -586,7 +588,7 @@ class Life:
     def advance(self, grads: Sequence[Any], **around: float) -> None:
         """Make the oracles' step with the gradients that are given."""
         for group in range(len(self.kinds)):
-            mine = [(p, np.array(g)) for p, g in zip(self.parameters, grads, strict=True) if g is not None]
+            mine = [(p, np.array(g, p.dtype)) for p, g in zip(self.parameters, grads, strict=True) if g is not None]
             mine = [(p, g) for p, g in mine if p.group == group]
             if mine and mine[0][0].oracle.case.rule in reference.TOGETHER:
                 begun = []
@@ -624,7 +626,8 @@ class Life:
         mode = self.options.get("nonfinite", "propagate")
         adapts = self.scale and "grad_scale" not in changes
         scale = float(self.scale if adapts else changes.get("grad_scale", 1))
-        finite = all(g is None or np.isfinite(g).all() for g in grads)
+        given = [(p, g) for p, g in zip(self.parameters, grads, strict=True) if g is not None]
+        finite = all(np.isfinite(np.asarray(g, p.dtype)).all() for p, g in given)
         if mode == "skip" and not finite:
             self.skipped += 1
             if adapts:
@@ -692,7 +695,7 @@ class Life:
             for i, (p, g) in enumerate(zip(self.parameters, grads, strict=True)):
                 if g is not None:
                     sums[i] = np.zeros(p.array.shape, p.dtype) if sums[i] is None else sums[i]
-                    reference.step("sgd", sums[i], np.array(g), {}, 1, {"lr": 1.0}, maximize=True)
+                    reference.step("sgd", sums[i], np.array(g, p.dtype), {}, 1, {"lr": 1.0}, maximize=True)
         way = self.rng.choice(("mean", "sum"))
         self.tell("step", way)
         expected = self.expected_step(sums, divisor=count if way == "mean" else 1)
@@ -885,10 +888,8 @@ class Life:
         """Something that is no gradient of p."""
         g = self.gradient(p)
         shape = g.shape
-        other = next(dtype for dtype in DTYPES if dtype != p.dtype)
         ways: list[Callable[[], Any]] = [
-            lambda: g.astype(other),
-            lambda: g.astype(self.rng.choice(("i4", "i8", "f2", "c8", "c16", "?", "O", "U8", np.longdouble))),
+            lambda: g.astype(self.rng.choice(("i4", "i8", ">f2", "c8", "c16", "?", "O", "U8", np.longdouble))),
             lambda: g.astype(g.dtype.newbyteorder()),
             lambda: np.ones((*shape, 1)[-64:], p.dtype),
             lambda: np.ones((*shape, 0)[-64:], p.dtype),
@@ -903,15 +904,18 @@ class Life:
             lambda: self.overlapping(p),
         ]
         bad = self.rng.choice(ways)()
-        if bad is None or (isinstance(bad, Array) and self.is_gradient(p, bad)):
-            return g.astype(other)
+        if bad is None or self.is_gradient(p, bad):
+            return g.astype("i8")
         return bad
 
-    def is_gradient(self, p: Parameter, g: Array) -> bool:
-        """Whether an array of garbage happens to be right."""
+    def is_gradient(self, p: Parameter, g: Any) -> bool:
+        """Whether garbage happens to be right."""
+        if not isinstance(g, Array):
+            number = isinstance(g, (int, float, np.integer, np.floating)) and not isinstance(g, bool)
+            return number and p.array.ndim == 0
         return (
             g.shape == p.array.shape
-            and g.dtype.str == p.array.dtype.str
+            and g.dtype.str in FORMATS
             and not isinstance(g, np.ma.MaskedArray)
             and not self.reads_parameter(g)
         )
@@ -1326,7 +1330,9 @@ def are_buffers(rule: str, buffers: list[Any], state: int, carries: int) -> bool
     return (
         not any(isinstance(a, np.ma.MaskedArray) for a in buffers)
         and p.dtype.str in [np.dtype(dtype).str for dtype in DTYPES]
-        and all((a.shape, a.dtype.str) == (shape, p.dtype.str) for a, shape in zip(like_p, shapes, strict=True))
+        and all(a.shape == shape for a, shape in zip(like_p, shapes, strict=True))
+        and all(a.dtype.str == p.dtype.str for a in (p, *like_p[2:]))
+        and buffers[1].dtype.str in FORMATS
         and all((a.size, a.dtype.str) == (1, np.dtype(float).str) for a in single)
         and all(a.flags.c_contiguous and (a.flags.writeable or a is buffers[1]) for a in buffers)
         and not any(np.shares_memory(a, b) for i, a in enumerate(buffers) for b in buffers[:i])
@@ -1362,7 +1368,8 @@ def kernel(rng: random.Random, tell: Callable[..., None]) -> Calls:
     )
     dtype = rng.choice(DTYPES)
     shape = a_shape(rng, dtype)
-    buffers: list[Any] = [numbers(rng, shape, dtype), numbers(rng, shape, dtype)]
+    of_g = dtype if rng.random() < 0.7 else np.dtype(rng.choice(FORMATS)).type
+    buffers: list[Any] = [numbers(rng, shape, dtype), numbers(rng, shape, of_g)]
     buffers += [np.asarray(abs(numbers(rng, each, dtype))) for each in reference.state_shapes(rule, shape).values()]
     buffers += [np.array([0.25]) for _ in carries]
     keywords = {name: a_number(rng, name) for name in hyper}
@@ -1399,7 +1406,7 @@ def kernel(rng: random.Random, tell: Callable[..., None]) -> Calls:
         state.update({name: state[name].item() for name in carries})
         meant = {name: meaning(name, value) for name, value in keywords.items() if name not in ("step", "num_threads")}
         rates = {name: meant.pop(name) for name in hyper}
-        reference.step(rule, *wanted[:2], state, int(keywords["step"]), rates, **meant)
+        reference.step(rule, wanted[0], wanted[1].astype(wanted[0].dtype), state, int(keywords["step"]), rates, **meant)
         for name, actual, right in zip(("p", "g", *state), buffers, [*wanted[:2], *state.values()], strict=True):
             if not same(actual, np.reshape(right, actual.shape)):
                 raise WrongResultError(f"{name}: {actual}, expected {right}")
@@ -1450,7 +1457,7 @@ def bad_rows(rng: random.Random, p: Array, rows: Array, values: Array) -> Any:
     elif way == 4:
         return fastopt.RowGrad(rows, p[:1].repeat(len(rows), 0)[..., None])
     elif way == 5:
-        return fastopt.RowGrad(rows, values.astype(rng.choice(("f2", "i8", "c16", ">f4", ">f8"))))
+        return fastopt.RowGrad(rows, values.astype(rng.choice((">f2", "i8", "c16", ">f4", ">f8"))))
     elif way == 6:
         return fastopt.RowGrad(rows[:1], p[:1])
     elif way == 7:
@@ -1483,10 +1490,13 @@ def table(rng: random.Random, tell: Callable[..., None]) -> Calls:
     for _ in range(rng.randrange(10)):
         way = rng.random()
         rows = np.array([rng.randrange(len(p)) for _ in range(rng.choice((0, 1, 2, 5, 30)))], np.int64)
-        values = numbers(rng, (len(rows), *shape[1:]), dtype)
+        given = numbers(
+            rng, (len(rows), *shape[1:]), dtype if rng.random() < 0.7 else np.dtype(rng.choice(FORMATS)).type
+        )
+        values = given.astype(dtype)
         if way < 0.5:
             tell("RowGrad", case.name, p, catches, rows.tolist(), values)
-            outcome, _ = attempt(opt.step, fastopt.RowGrad(rng.choice((list, np.asarray))(rows), values))
+            outcome, _ = attempt(opt.step, fastopt.RowGrad(rng.choice((list, np.asarray))(rows), given))
             expect(outcome, "right")
             step_rows(oracle, rows, values, met)
         elif way < 0.6:

@@ -361,7 +361,7 @@ GRADIENTS = {
     "transposed": ({"w": np.ones((3, 2)), "b": B}, "gradient of 'w' has shape (3, 2), its parameter has (2, 3)"),
     "more axes": ({"w": W, "b": np.ones((1, 3))}, "(1, 3)"),
     "a scalar": ({"w": W, "b": np.ones(())}, "()"),
-    "dtype": ({"w": W, "b": B.astype(np.float32)}, "float32"),
+    "dtype": ({"w": W, "b": B.astype(np.longdouble)}, "it must have float16, float32 or float64 in native byte order"),
     "integers": ({"w": W, "b": np.ones(3, int)}, "int64"),
     "other byte order": ({"w": W, "b": B.astype(B.dtype.newbyteorder())}, "gradient of 'b' has dtype"),
     "a list": ({"w": W, "b": [1.0, 1.0, 1.0]}, "gradient of 'b' must be a numpy.ndarray, a RowGrad or None, got list"),
