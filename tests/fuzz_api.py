@@ -269,7 +269,20 @@ def understood(cls: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         beta = meant["betas"][0] if "betas" in meant else meant["momentum"]
         if beta == 0 or meant["weight_decay_form"] not in ("l2", "own"):
             raise ValueError
+    if meant["lr"] * meant.get("lr_scale", 1.0) == inf:
+        raise ValueError
     return meant
+
+
+def is_own(name: Any, value: Any) -> bool:
+    """Whether a group may have this under a key of the user's own."""
+    return isinstance(name, str) and (value is None or isinstance(value, (str, bool, int, float, np.generic)))
+
+
+def scaled(meant: dict[str, Any]) -> dict[str, Any]:
+    """What the oracle takes, which knows no lr_scale."""
+    others = {name: value for name, value in meant.items() if name != "lr_scale"}
+    return {**others, "lr": meant["lr"] * meant["lr_scale"]}
 
 
 # ---- Arrays ----
@@ -439,6 +452,9 @@ class Life:
         self.shared = self.hyper()
         if self.grouped:
             self.given = [self.hyper() if rng.random() < 0.5 else {} for _ in self.kinds]
+            for given in self.given:
+                if rng.random() < 0.2:
+                    given["lr_scale"] = a_number(rng, "lr_scale")
         self.step_count = self.skipped = 0
         self.bound: list[Any] | None = None
         self.holder: Any = None  # the containers in which the parameters are, where that is known
@@ -472,11 +488,12 @@ class Life:
 
     def begin(self) -> bool:
         """Make the optimizer; False when its hyperparameters are refused, as they should be."""
+        self.settings = [
+            {**defaults(self.cls), "lr_scale": 1.0, **self.shared, **self.given[group]}
+            for group in range(len(self.kinds))
+        ]
         try:
-            meant = [
-                understood(self.cls, {**defaults(self.cls), **self.shared, **self.given[group]})
-                for group in range(len(self.kinds))
-            ]
+            meant = [understood(self.cls, settings) for settings in self.settings]
         except ValueError:
             meant = []
         params = self.params()
@@ -485,9 +502,8 @@ class Life:
         expect(outcome, "right" if meant else "refused")
         if not meant:
             return False
-        self.settings = [{**defaults(self.cls), **self.shared, **self.given[group]} for group in range(len(self.kinds))]
         for p in self.parameters:
-            p.oracle = Oracle(Case("", self.cls, rule_of(self.cls, meant[p.group]), meant[p.group]), p.array)
+            p.oracle = Oracle(Case("", self.cls, rule_of(self.cls, meant[p.group]), scaled(meant[p.group])), p.array)
             for option, average in (("ema_decay", "ema"), ("swa", "swa"), ("lookahead", "slow")):
                 if option in self.options:
                     p.oracle.state[average] = np.zeros_like(p.oracle.p) if average == "swa" else p.oracle.p.copy()
@@ -499,7 +515,7 @@ class Life:
         self.settings[group] = settings
         meant = understood(self.cls, settings)
         for p in self.members(group):
-            p.oracle.case = Case("", self.cls, p.oracle.case.rule, meant)
+            p.oracle.case = Case("", self.cls, p.oracle.case.rule, scaled(meant))
 
     def check(self) -> None:
         """The optimizer is what it must be."""
@@ -513,7 +529,7 @@ class Life:
         if self.opt._table.steps() != [p.oracle.t for p in self.parameters]:
             raise WrongResultError(f"step counts {self.opt._table.steps()}")
         for i, (group, settings) in enumerate(zip(self.opt.groups, self.settings, strict=True)):
-            if {key: value for key, value in group.items() if key != "params"} != understood(self.cls, settings):
+            if {key: group[key] for key in settings} != understood(self.cls, settings):
                 raise WrongResultError(f"groups[{i}] is {dict(group, params=0)}, expected {settings}")
         for p in self.parameters:
             if not same(p.array, p.oracle.p):
@@ -1031,6 +1047,9 @@ class Life:
             self.step_count = int(saved["step_count"])
             for i, entry in enumerate(saved["groups"]):
                 values = {name: value for name, value in entry.items() if name != "params"}
+                own = {name: values.pop(name) for name in set(values) - set(self.settings[i])}
+                if not all(is_own(*one) for one in own.items()):
+                    raise ValueError(f"keys of groups[{i}]")
                 if set(values) != set(self.settings[i]) or set(entry["params"]) != {p.name for p in self.members(i)}:
                     raise ValueError(f"groups[{i}]")
                 self.accept(i, values)
