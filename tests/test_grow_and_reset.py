@@ -189,6 +189,29 @@ def test_micro_batches_are_kept():
     assert (c == -4).all()
 
 
+def test_micro_batches_of_rows_are_kept():
+    t, u = np.zeros((5, 2)), np.zeros((3, 2))
+    opt = fastopt.SGD({"t": t}, lr=1.0)
+    opt.accumulate({"t": fastopt.RowGrad([0, 2], np.ones((2, 2)))})
+    opt.add_param_group({"params": {"u": u}})
+    opt.accumulate({"t": fastopt.RowGrad([2, 4], np.ones((2, 2))), "u": fastopt.RowGrad([1], np.ones((1, 2)))})
+    opt.step(accumulated="sum")
+    assert t[:, 0].tolist() == [-1, 0, -2, 0, -1]
+    assert u[:, 1].tolist() == [0, -1, 0]
+
+
+def test_a_combination_takes_in_what_a_member_has_taken_in():
+    opt = fastopt.SGD({"t": np.zeros(2)}, lr=1.0)
+    together = fastopt.Combined([opt, fastopt.Adam({"z": np.zeros(2)})])
+    together.step([{"t": np.ones(2)}, {"z": np.ones(2)}])
+    w = np.zeros(3)
+    opt.add_param_group({"params": {"w": w}})
+    together.step([{"t": np.ones(2), "w": np.ones(3)}, {"z": np.ones(2)}])
+    assert (w == -1).all()
+    assert together.step_count == 2
+    assert opt._table.steps() == [2, 1]
+
+
 def test_rows_and_catching_up():
     def made(table, more):
         opt = fastopt.SGD({"t": table}, lr=0.1, momentum=0.9, catch_up=True)
