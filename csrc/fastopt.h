@@ -154,18 +154,24 @@ typedef struct {
  * checked first: unless FASTOPT_OK comes back, nothing was written. */
 fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
 
-/* With a tuner the number of threads is chosen from what the steps with it have been measured to take: threads that pay
- * in a loop of nothing but steps can cost several times a step where the caller's own threads still occupy the cores.
- * A tuner starts as zeros and belongs to one list of tensors. */
+/* With a tuner the number of threads is chosen by the mean of what steps take with it: threads that pay in a loop of
+ * nothing but steps can slow a step where the caller's own threads occupy the CPUs.  A tuner starts as zeros and
+ * belongs to one list of tensors and one part of their step. */
+enum { FASTOPT_MAX_CHOICES = 9 }; /* 1, 2, 4, ... 256 threads */
 typedef struct {
-    int threads;           /* the choice so far; 0: none yet */
-    int trial;             /* the number being tried; 0: none */
-    int up;                /* whether the last trial doubled the choice, or halved it */
-    int quiet, period;     /* steps to the next trial; steps between trials */
-    int n_recent, n_trial; /* times noted */
-    double recent[8];      /* seconds per element of the last steps with the choice, a ring */
-    double tried[4];       /* of the steps of the trial */
-    double chosen_at;      /* what recent steps took when the choice was new */
+    int threads, limit;                 /* the choice so far, 0: none yet; the most it may be */
+    int trial, left;                    /* the number being tried, 0: none; steps to its end */
+    int up;                             /* whether the last trial was of more threads */
+    int settling;                       /* steps that are not counted */
+    int fresh;                          /* whether no step has been */
+    int calm;                           /* steps since the last trial */
+    double time[FASTOPT_MAX_CHOICES];   /* of each choice the sum of seconds per element, weighted by age, */
+    double weight[FASTOPT_MAX_CHOICES]; /* and the sum of weights */
+    double now;                         /* the weight of a step now */
+    double credit;                      /* seconds per element that trials may cost */
+    int n_recent;                       /* of the last steps with the choice */
+    double recent[8];                   /* a ring of their times */
+    double typical;                     /* their median when the choice was new */
 } fastopt_tuner;
 
 /* A step in two calls: what gathers, and then, the tensors being the same, the rest.  Between them the caller may

@@ -675,7 +675,7 @@ cdef class Table:
     cdef int nested  # readers within its turn
     cdef bint broken  # forked in the middle of another thread's turn
     cdef object __weakref__
-    cdef fastopt_tuner tuner
+    cdef fastopt_tuner tuners[2]  # of steps in one call or the second of two, and of the first of two
     cdef public bint check_finite, skip_nonfinite
     cdef public int64_t skipped_steps
     cdef public int num_threads  # 0: chosen from what steps take
@@ -785,7 +785,7 @@ cdef class Table:
         self.unbound = self.bound is not None
         self.bound = None
         self.count = count
-        memset(&self.tuner, 0, sizeof(fastopt_tuner))  # what steps took is no longer what they take
+        memset(self.tuners, 0, sizeof(self.tuners))  # what steps took is no longer what they take
         self.lay_out_spans()
 
     cdef void place(self, Py_ssize_t i, cnp.ndarray p) noexcept:
@@ -1759,7 +1759,7 @@ cdef class Table:
         cdef fastopt_status status
         cdef fastopt_tensor *tensors = self.tensors + first
         # Steps of one parameter say nothing of those of all.
-        call.tuner = NULL if self.num_threads or count < self.count else &self.tuner
+        call.tuner = NULL if self.num_threads or count < self.count else &self.tuners[call.part == FASTOPT_GATHER]
         if elements < KEEP_GIL_BELOW:
             status = fastopt_step_with(tensors, count, call)
         else:
@@ -1813,7 +1813,7 @@ cdef class Table:
 
     def chosen_threads(self):
         """The number of threads that the steps so far have led to, 0 before there is one."""
-        return self.num_threads if self.num_threads else self.tuner.threads
+        return self.num_threads if self.num_threads else self.tuners[0].threads
 
     def traffic(self, Py_ssize_t i, cnp.ndarray g, int num_threads):
         """Move the bytes that a step of contiguous parameter i would move, and nothing else: all of it is overwritten."""

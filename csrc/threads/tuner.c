@@ -1,20 +1,64 @@
-/* Choosing the number of threads by measuring.
+/* Choosing the number of threads by the mean time of steps, since a training run is a sum of them.
  *
- * The choice is used for most steps.  Now and then half or twice as many threads are tried for up to four steps in a
- * row, and take over when they are clearly faster than the choice has been of late.  A trial ends with its first slow
- * step, but for the one that pays for waking more threads.  Trials that change nothing become rare; a choice that has
- * become slow is put to trial at once. */
+ * The choice is used for most steps.  Now and then half or twice as many threads are tried for some steps in a row, and
+ * become the choice when the mean of their times is lower.  Times fade with age, for the choice and for what is tried
+ * at the same rate, so that means of the same stretch of the loop are compared.
+ *
+ * Trials are paid for: each step with the choice earns a share of its time, and what a trial took longer than the
+ * choice would have is taken off.  So a number of threads that is nearly as good is tried often, and one that is much
+ * worse seldom. */
 #include "tuner.h"
 
 enum {
     RECENT = sizeof(((fastopt_tuner *)0)->recent) / sizeof(double),
-    TRIAL = sizeof(((fastopt_tuner *)0)->tried) / sizeof(double),
-    FIRST_PERIOD = 8,
-    LAST_PERIOD = 512,
+    TRIAL = 4,       /* steps, after one that is not counted: it wakes threads or moves data between caches */
+    FEW = 12,        /* times of a number of threads, below which it is tried after FIRST_PAUSE steps */
+    ENOUGH = 6,      /* to be compared */
+    FIRST_PAUSE = 4, /* steps between trials, at least */
+    PAUSE = 16,
+    MEMORY = 512,  /* steps after which a time has faded to 1/e */
+    ALLOWANCE = 8, /* steps: what the first trials may cost, and what can be saved up for later ones */
 };
 
-/* The median: one step that the system interrupted, or that touches memory for the first time, says little. */
-static double typical(const double *times, int n)
+static const double EARNED = 0.02;     /* of a step's time, for trials */
+static const double UNKNOWN = 0.5;     /* of a step's time: what a step of a trial is expected to cost */
+static const double TOO_SLOW = 1.5;    /* times the mean: a trial ends with such a step, a choice is doubted */
+static const double OUTLIER = 16;      /* times the median: such a step says nothing of the number of threads */
+static const double WORTH_MORE = 0.96; /* of the mean: what more threads must come to */
+
+static int index_of(int threads)
+{
+    int i = 0;
+    while (1 << i < threads)
+        i++;
+    return i;
+}
+
+/* Of 1, 2, 4, ... threads the next fewer and the next more, the most being the limit; the same where there are none. */
+static int fewer(const fastopt_tuner *tuner)
+{
+    return tuner->threads == 1 ? 1 : 1 << (index_of(tuner->threads) - 1);
+}
+
+static int more(const fastopt_tuner *tuner)
+{
+    const int twice = 2 << index_of(tuner->threads);
+    return tuner->threads >= tuner->limit ? tuner->threads : twice < tuner->limit ? twice : tuner->limit;
+}
+
+static double mean(const fastopt_tuner *tuner, int threads)
+{
+    const int i = index_of(threads);
+    return tuner->time[i] / tuner->weight[i];
+}
+
+/* How many times it was measured, not counting what has faded. */
+static double count(const fastopt_tuner *tuner, int threads)
+{
+    return tuner->now > 0 ? tuner->weight[index_of(threads)] / tuner->now : 0;
+}
+
+static double median(const double *times, int n)
 {
     double sorted[RECENT] = {0};
     for (int i = 0; i < n; i++) {
@@ -26,60 +70,145 @@ static double typical(const double *times, int n)
     return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
 }
 
-static double typical_recent(const fastopt_tuner *tuner)
-{
-    return typical(tuner->recent, tuner->n_recent < RECENT ? tuner->n_recent : RECENT);
-}
-
-static void choose(fastopt_tuner *tuner, int threads, int period)
+/* Makes a number of threads the choice, and forgets how fast recent steps were. */
+static void choose(fastopt_tuner *tuner, int threads)
 {
     tuner->threads = threads;
     tuner->trial = 0;
+    tuner->calm = 0;
+    tuner->settling = 1;
     tuner->n_recent = 0;
-    tuner->quiet = tuner->period = period;
-    tuner->chosen_at = 0;
+    tuner->typical = 0;
+}
+
+/* Starts afresh from the recent steps: the loop has changed. */
+static void doubt(fastopt_tuner *tuner)
+{
+    const int i = index_of(tuner->threads);
+    for (int j = 0; j < FASTOPT_MAX_CHOICES; j++)
+        tuner->time[j] = tuner->weight[j] = 0;
+    for (int j = 0; j < RECENT; j++)
+        tuner->time[i] += tuner->recent[j];
+    tuner->now = 1;
+    tuner->weight[i] = RECENT;
+    tuner->credit = ALLOWANCE * mean(tuner, tuner->threads);
+    tuner->calm = 0;
+}
+
+/* Notes a time; later ones weigh more, which is as if earlier ones faded. */
+static void add(fastopt_tuner *tuner, int threads, double time)
+{
+    const int i = index_of(threads);
+    tuner->now *= 1 + 1.0 / MEMORY;
+    tuner->time[i] += tuner->now * time;
+    tuner->weight[i] += tuner->now;
+    if (tuner->now > 1e30) {
+        for (int j = 0; j < FASTOPT_MAX_CHOICES; j++) {
+            tuner->time[j] /= tuner->now;
+            tuner->weight[j] /= tuner->now;
+        }
+        tuner->now = 1;
+    }
+}
+
+/* Moves to half or twice as many threads if the times so far say so.  Of equals the fewer threads are the better ones:
+ * others can use the CPUs. */
+static void compare(fastopt_tuner *tuner)
+{
+    const int few = fewer(tuner), many = more(tuner);
+    if (count(tuner, tuner->threads) < ENOUGH)
+        return;
+    const double now = mean(tuner, tuner->threads);
+    if (few < tuner->threads && count(tuner, few) >= ENOUGH && mean(tuner, few) < now)
+        choose(tuner, few);
+    else if (many > tuner->threads && count(tuner, many) >= ENOUGH && mean(tuner, many) < WORTH_MORE * now)
+        choose(tuner, many);
+}
+
+/* Begins a trial if it is time and can be afforded. */
+static void consider_trial(fastopt_tuner *tuner)
+{
+    if (tuner->calm < FIRST_PAUSE)
+        return;
+    const int up = tuner->threads == 1 || (!tuner->up && tuner->threads < tuner->limit);
+    const int threads = up ? more(tuner) : fewer(tuner);
+    const double known = count(tuner, threads), now = mean(tuner, tuner->threads);
+    const double loss = known > 0 ? mean(tuner, threads) - now : UNKNOWN * now;
+    if ((known >= FEW && tuner->calm < PAUSE) || TRIAL * loss > tuner->credit)
+        return;
+    tuner->up = up;
+    tuner->trial = threads;
+    tuner->left = TRIAL;
+    tuner->settling = 1;
 }
 
 int fastopt_next_threads(fastopt_tuner *tuner, int limit)
 {
-    if (tuner->threads == 0)
-        choose(tuner, limit, FIRST_PERIOD);
-    if (tuner->trial == 0 && tuner->quiet <= 0) {
-        tuner->up = tuner->threads == 1 || (!tuner->up && tuner->threads < limit);
-        tuner->trial = tuner->up ? 2 * tuner->threads : tuner->threads / 2;
-        tuner->n_trial = 0;
+    if (tuner->threads == 0) {
+        choose(tuner, limit);
+        tuner->now = 1;
+        tuner->fresh = 1;
+        tuner->settling = 2; /* their state is touched for the first time */
     }
+    if (limit > tuner->limit)
+        tuner->limit = limit;
     const int threads = tuner->trial ? tuner->trial : tuner->threads;
     return threads < limit ? threads : limit;
 }
 
-void fastopt_note_time(fastopt_tuner *tuner, int threads, double time)
+static void note_trial(fastopt_tuner *tuner, double time)
 {
-    if (tuner->trial == 0) {
-        if (threads != tuner->threads)
-            return; /* a shorter step than most: it says nothing of them */
-        tuner->recent[tuner->n_recent++ % RECENT] = time;
-        tuner->quiet--;
-        const double now = typical_recent(tuner);
-        if (tuner->n_recent == RECENT) {
-            tuner->chosen_at = now;
-        } else if (tuner->n_recent > RECENT && tuner->period > FIRST_PERIOD && now > 1.5 * tuner->chosen_at) {
-            tuner->chosen_at = now;
-            tuner->quiet = 0;
-            tuner->period = FIRST_PERIOD;
-        }
+    const double now = mean(tuner, tuner->threads);
+    if (time > now)
+        tuner->credit -= time - now;
+    if (tuner->settling) {
+        tuner->settling = 0;
         return;
     }
+    add(tuner, tuner->trial, time);
+    if (--tuner->left > 0 && time < TOO_SLOW * now)
+        return;
+    tuner->trial = 0;
+    tuner->calm = 0;
+    tuner->settling = 1;
+    compare(tuner);
+}
 
-    tuner->tried[tuner->n_trial++] = time;
-    const double goal = 0.95 * typical_recent(tuner);
-    const int waking = tuner->up && tuner->n_trial == 1;
-    const int over = tuner->n_trial == TRIAL;
-    if (over && typical(tuner->tried, TRIAL) < goal) {
-        choose(tuner, tuner->trial, FIRST_PERIOD);
-    } else if (over || (time > goal && !waking)) {
-        tuner->trial = 0;
-        tuner->period = 2 * tuner->period < LAST_PERIOD ? 2 * tuner->period : LAST_PERIOD;
-        tuner->quiet = tuner->period;
+static void note_choice(fastopt_tuner *tuner, double time)
+{
+    if (tuner->settling) {
+        tuner->settling--;
+        return;
     }
+    add(tuner, tuner->threads, time);
+    const double most = ALLOWANCE * mean(tuner, tuner->threads);
+    tuner->credit += EARNED * time;
+    if (tuner->fresh || tuner->credit > most)
+        tuner->credit = most;
+    tuner->fresh = 0;
+    tuner->calm++;
+    tuner->recent[tuner->n_recent++ % RECENT] = time;
+    if (tuner->n_recent % RECENT == 0) {
+        const double now = median(tuner->recent, RECENT);
+        const int changed = now > TOO_SLOW * tuner->typical || TOO_SLOW * now < tuner->typical;
+        if (changed && tuner->typical > 0)
+            doubt(tuner);
+        if (changed)
+            tuner->typical = now;
+    }
+    if (tuner->calm % PAUSE == 0)
+        compare(tuner);
+    consider_trial(tuner);
+}
+
+void fastopt_note_time(fastopt_tuner *tuner, int threads, double time)
+{
+    if (threads != (tuner->trial ? tuner->trial : tuner->threads))
+        return; /* a shorter step than most: it says nothing of them */
+    if (tuner->typical > 0 && time > OUTLIER * tuner->typical)
+        time = OUTLIER * tuner->typical;
+    if (tuner->trial)
+        note_trial(tuner, time);
+    else
+        note_choice(tuner, time);
 }
