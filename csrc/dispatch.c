@@ -101,12 +101,3 @@ const char *fastopt_compiler(void)
     return "unknown";
 #endif
 }
-
-int fastopt_openmp(void)
-{
-#ifdef _OPENMP
-    return _OPENMP;
-#else
-    return 0;
-#endif
-}

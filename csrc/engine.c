@@ -172,7 +172,9 @@ static int most_threads(const job *job, int asked)
     const ptrdiff_t most = job->elements / SMALL_SHARE;
     if (most < 2 || asked < 2)
         return 1;
-    return fastopt_usable_threads(asked < most ? asked : (int)most);
+    if (asked > FASTOPT_MAX_THREADS)
+        asked = FASTOPT_MAX_THREADS;
+    return asked < most ? asked : (int)most;
 }
 
 /* Where each tensor starts among the units of a pass. */

@@ -150,8 +150,9 @@ typedef struct {
     } engine;
 } fastopt_tensor;
 
-/* One optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1).  Everything is
- * checked first: unless FASTOPT_OK comes back, nothing was written. */
+/* One optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1), of the library's
+ * own: who calls from each of several threads, as in a region of OpenMP, asks for 1.  Everything is checked first:
+ * unless FASTOPT_OK comes back, nothing was written. */
 fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
 
 /* With a tuner the number of threads is chosen by the mean of what steps take with it: threads that pay in a loop of
@@ -245,7 +246,6 @@ int fastopt_use_isa(const char *name);
 /* What the library was built with. */
 const char *fastopt_version(void);
 const char *fastopt_compiler(void);
-int fastopt_openmp(void); /* the OpenMP date, such as 201511; 0 without OpenMP, where threads are the system's */
 
 #ifdef __cplusplus
 }

@@ -33,6 +33,6 @@ fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)
     for (int s = 0; tensor->rule->state[s]; s++)
         if (tensor->rule->extent[s] == FASTOPT_WHOLE)
             job.state[job.n_state++] = tensor->state[s];
-    fastopt_run(fastopt_usable_threads(num_threads), move_shares, &job);
+    fastopt_run(num_threads, move_shares, &job);
     return FASTOPT_OK;
 }

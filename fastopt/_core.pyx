@@ -149,7 +149,6 @@ cdef extern from "fastopt.h" nogil:
     int fastopt_use_isa(const char *name)
     const char *fastopt_version()
     const char *fastopt_compiler()
-    int fastopt_openmp()
 
 
 # Below this many elements a step takes so little time that no other Python thread could use it: the GIL is kept, since
@@ -219,8 +218,8 @@ def use_isa(str name):
 
 
 def build_info():
-    """Version, compiler and OpenMP date (0 without OpenMP) of the C core."""
-    return fastopt_version().decode(), fastopt_compiler().decode(), fastopt_openmp()
+    """Version and compiler of the C core."""
+    return fastopt_version().decode(), fastopt_compiler().decode()
 
 
 def check_range(str label, str name, double value):

@@ -10,7 +10,7 @@ from .threads import get_num_threads, usable_cpus
 
 
 def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
-    """Print version, compiler, OpenMP, instruction sets and threads, with who makes them.
+    """Print version, compiler, instruction sets and threads.
 
     Parameters
     ----------
@@ -24,16 +24,14 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"show_config: mode must be 'stdout' or 'dicts', got {mode!r}")
-    version, compiler, openmp = _core.build_info()
-    makers = "OpenMP" if openmp else "the system"
+    version, compiler = _core.build_info()
     config = {
         "version": version,
         "compiler": compiler,
-        "openmp": str(openmp) if openmp else "not available",
         "machine": f"{platform.system()} {platform.machine()}, {usable_cpus()} usable CPUs",
         "instruction sets": ", ".join(_core.available_isas()),
         "chosen": f"{_core.isa()} (FASTOPT_ISA overrides)",
-        "threads": f"up to {get_num_threads()}, {makers}'s (FASTOPT_NUM_THREADS overrides)",
+        "threads": f"up to {get_num_threads()}, the system's (FASTOPT_NUM_THREADS overrides)",
     }
     if mode == "dicts":
         return config

@@ -54,7 +54,7 @@ def initial_num_threads() -> int:
         if not asked.strip().isdecimal() or not 1 <= int(asked) <= MOST:
             raise ValueError(f"FASTOPT_NUM_THREADS must be an integer in [1, {MOST}], got {brief(asked)}")
         return int(asked)
-    # OpenMP allows a list, one number per nesting level.
+    # OMP_NUM_THREADS may be a list, one number per nesting level.
     outermost = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if outermost.isdecimal() and 1 <= int(outermost) <= MOST:
         return int(outermost)

@@ -230,11 +230,6 @@ static void test_queries(void)
     CHECK(fastopt_in_range(dampening, 1) && !fastopt_in_range(dampening, nextafter(1, 2)));
     CHECK(!fastopt_in_range(fastopt_find_hyper("lr"), INFINITY));
     CHECK(fastopt_version()[0] && fastopt_compiler()[0]);
-#ifdef _OPENMP
-    CHECK(fastopt_openmp() == _OPENMP);
-#else
-    CHECK(fastopt_openmp() == 0);
-#endif
 }
 
 int main(void)

@@ -640,12 +640,6 @@ static void step_wanted(subject *subjects, int count, fastopt_call call, int joi
     }
 }
 
-/* LLVM's OpenMP does not free what it knows of threads that have ended. */
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libomp.so";
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const int threads[] = {1, 2, 3, 0, -1, 7, 300, 1 << 30};

@@ -4,8 +4,8 @@
 
 c         the C programs c_api, stress and stress_team under AddressSanitizer and UndefinedBehaviorSanitizer, by gcc and
           by clang
-threads   stress and stress_team under ThreadSanitizer: by clang with threads of LLVM's OpenMP, and by gcc and clang
-          with threads of the system, by futexes and by conditions
+threads   stress and stress_team under ThreadSanitizer, by gcc and by clang, whose threads sleep on futexes, and on the
+          conditions of systems without them
 python    the tests of the package with an extension under AddressSanitizer and UndefinedBehaviorSanitizer.  Leaks are
           left to the next part, since CPython itself frees little at its end.
 leaks     10,000 optimizers made, stepped, failed and freed under valgrind: what is in use at the end must not grow
@@ -83,8 +83,7 @@ def need(*tools: str) -> None:
             raise Skipped(f"{tool} is not installed")
 
 
-PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
-MAIN = "int main(void) { return 0; }\n"
+PROBE = "int main(void) { return 0; }\n"
 FUZZ_PROBE = "int LLVMFuzzerTestOneInput(const char *data, unsigned long size) { return size && !data; }\n"
 
 
@@ -108,16 +107,16 @@ def build(run: Run, name: str, *command: object) -> Path:
 def c_programs(run: Run) -> Iterator[str]:
     tried = False
     for compiler in ("gcc", "clang"):
-        if shutil.which(compiler) is None or not can_build(run, compiler, "-fopenmp", *BOTH):
-            yield f"skipped: {compiler} with OpenMP and sanitizers is not installed"
+        if shutil.which(compiler) is None or not can_build(run, compiler, *BOTH):
+            yield f"skipped: {compiler} with sanitizers is not installed"
             continue
         tried = True
-        call(build(run, "c_api", compiler, "-fopenmp", *BOTH), environment=STRICT)
+        call(build(run, "c_api", compiler, *BOTH), environment=STRICT)
         rounds = 10 if run.short else 100
-        said = call(build(run, "stress", compiler, "-fopenmp", *BOTH), 4, rounds, environment=STRICT)
+        said = call(build(run, "stress", compiler, *BOTH), 4, rounds, environment=STRICT)
         yield f"{compiler}: c_api; stress: {said.strip()}"
         # Without forks: a child may find the lock of the sanitizer's allocator taken for ever.
-        program = build(run, "stress_team", compiler, "-fopenmp", *BOTH)
+        program = build(run, "stress_team", compiler, *BOTH)
         said = call(program, 4, 100 * rounds, 8, 1, environment=STRICT)
         yield f"{compiler}: stress_team: {said.strip()}"
     if not tried:
@@ -126,14 +125,12 @@ def c_programs(run: Run) -> Iterator[str]:
 
 def threads(run: Run) -> Iterator[str]:
     # A child of a fork may not start threads under the sanitizer: these programs then do without one.
-    environment = {"TSAN_OPTIONS": "ignore_noninstrumented_modules=1:halt_on_error=0:exitcode=66"}
+    environment = {"TSAN_OPTIONS": "halt_on_error=0:exitcode=66"}
     tried = False
-    for compiler, flag in itertools.product(("gcc", "clang"), ("-fopenmp", "-DSYSTEM_THREADS", "-DFASTOPT_NO_FUTEX")):
-        if shutil.which(compiler) is None or not can_build(run, compiler, "-fsanitize=thread", source=MAIN):
+    for compiler, flag in itertools.product(("gcc", "clang"), ("-UFASTOPT_NO_FUTEX", "-DFASTOPT_NO_FUTEX")):
+        if shutil.which(compiler) is None or not can_build(run, compiler, "-fsanitize=thread"):
             yield f"skipped: {compiler} with ThreadSanitizer is not installed"
             continue
-        if flag == "-fopenmp" and (compiler == "gcc" or not can_build(run, compiler, flag, "-fsanitize=thread")):
-            continue  # gcc's runtime cannot tell the sanitizer what it does
         tried = True
         program = build(run, "stress", compiler, flag, "-fsanitize=thread")
         for count in (2, 4, 8):
@@ -160,8 +157,8 @@ ISAS = "import fastopt; print(*fastopt._core.available_isas()[:-1])"
 
 def python_suite(run: Run) -> Iterator[str]:
     need("gcc")
-    if not can_build(run, "gcc", "-fopenmp", *BOTH):
-        raise Skipped("gcc with OpenMP and sanitizers is not installed")
+    if not can_build(run, "gcc", *BOTH):
+        raise Skipped("gcc with sanitizers is not installed")
     if missing := [name for name in ("Cython", "setuptools") if importlib.util.find_spec(name) is None]:
         raise Skipped(f"{' and '.join(missing)} must be installed to build the extension")
     tree = run.folder / "tree"
@@ -170,7 +167,6 @@ def python_suite(run: Run) -> Iterator[str]:
         shutil.copytree(ROOT / name, tree / name, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
-    # All in CC, so that setup.py's check for OpenMP links with the sanitizers too.
     compiler = ["gcc", *BOTH, "-fno-omit-frame-pointer", "-g1"]
     environment = {"CC": " ".join(compiler), "LDSHARED": " ".join([*compiler, "-shared"])}
     call(sys.executable, "setup.py", "build_ext", "--inplace", environment=environment, cwd=tree)
@@ -240,9 +236,9 @@ def in_use(run: Run, cycles: int) -> tuple[int, int]:
 
 def fuzz(run: Run) -> Iterator[str]:
     need("clang")
-    flags = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", "-fopenmp"]
+    flags = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
     if not can_build(run, "clang", *flags, source=FUZZ_PROBE):
-        raise Skipped("clang with libFuzzer and OpenMP is not installed")
+        raise Skipped("clang with libFuzzer is not installed")
     program = build(run, "fuzz_engine", "clang", *flags)
     corpus = run.folder / "corpus"
     corpus.mkdir()

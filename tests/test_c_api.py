@@ -1,4 +1,4 @@
-"""The C core as an embedder uses it: its own compiler, no Python headers, with and without OpenMP."""
+"""The C core as an embedder uses it: its own compiler, no Python headers."""
 
 import shutil
 import subprocess
@@ -27,29 +27,18 @@ def compiler(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=[[], ["-fopenmp"]], ids=["serial", "openmp"])
-def flags(request, compiler, tmp_path_factory):
-    if request.param:
-        probe = tmp_path_factory.mktemp("probe") / "probe.c"
-        probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-        command = [compiler, *request.param, str(probe), "-o", str(probe.with_suffix(""))]
-        if subprocess.run(command, capture_output=True).returncode:
-            pytest.skip(f"{compiler} has no OpenMP runtime")
-    return FLAGS + request.param
-
-
 @pytest.fixture(scope="module")
-def objects(compiler, flags, tmp_path_factory):
+def objects(compiler, tmp_path_factory):
     """The core, compiled: one object per source."""
     folder = tmp_path_factory.mktemp("objects")
     for source in sorted(CSRC.rglob("*.c")):
-        run(compiler, *flags, "-c", source, "-o", folder / f"{source.stem}.o")
+        run(compiler, *FLAGS, "-c", source, "-o", folder / f"{source.stem}.o")
     return sorted(folder.glob("*.o"))
 
 
-def test_program(compiler, flags, objects, tmp_path):
+def test_program(compiler, objects, tmp_path):
     program = tmp_path / "c_api"
-    run(compiler, *flags, *objects, PROGRAM, "-o", program, "-lm", "-pthread")
+    run(compiler, *FLAGS, *objects, PROGRAM, "-o", program, "-lm", "-pthread")
     run(program)
 
 

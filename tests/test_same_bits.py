@@ -235,14 +235,6 @@ def compiled(folder: Path, compiler: str, *flags: str) -> Path:
     return program
 
 
-def openmp(folder: Path, compiler: str) -> list[str]:
-    """The flag for OpenMP, where the compiler has its runtime."""
-    probe = folder / "probe.c"
-    probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-    command = [compiler, "-fopenmp", str(probe), "-o", str(folder / "probe")]
-    return [] if subprocess.run(command, capture_output=True).returncode else ["-fopenmp"]
-
-
 def by_program(*command: str, n: int, threads: int = 1) -> list[str]:
     jobs = "".join(hashes.job(case, dtype, n, threads) + "\n" for case, dtype in hashes.everything())
     return subprocess.run(command, input=jobs, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
@@ -254,7 +246,7 @@ def by_program(*command: str, n: int, threads: int = 1) -> list[str]:
 def test_compilers(compiler, flags, tmp_path):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    program = compiled(tmp_path, compiler, *flags, *openmp(tmp_path, compiler))
+    program = compiled(tmp_path, compiler, *flags)
     assert by_program(str(program), n=FEW) == few_expected()
     if flags == OPTIMISED:
         assert by_program(str(program), n=N, threads=2) == all_expected()

@@ -11,8 +11,6 @@ import pytest
 from team_model import Model, WrongError
 from test_processes import FORK, HANGS, Run, assert_helped, in_a_process, step_as_a_forked_child
 
-import fastopt
-
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-pthread", f"-I{CSRC}"]
@@ -49,9 +47,9 @@ def test_no_part_of_the_protocol_can_be_left_out(part, wrong):
 # ---- The code ----
 
 
-@pytest.fixture(scope="module", params=["-fopenmp", "-DSYSTEM_THREADS", "-DFASTOPT_NO_FUTEX"])
+@pytest.fixture(scope="module", params=["-UFASTOPT_NO_FUTEX", "-DFASTOPT_NO_FUTEX"], ids=["futexes", "conditions"])
 def stress_team(request, tmp_path_factory):
-    """The program stress_team with threads of OpenMP, and of the system by futexes and by conditions."""
+    """The program stress_team, whose threads sleep on futexes, and on the conditions of systems without them."""
     program = tmp_path_factory.mktemp("stress") / "stress_team"
     sources = [*sorted(CSRC.glob("threads/*.c")), HERE / "stress_team.c"]
     subprocess.run(["gcc", *FLAGS, request.param, *map(str, sources), "-o", str(program)], check=True)
@@ -74,13 +72,7 @@ def test_stress(stress_team, arguments):
     assert int(done.stdout.split()[0]) > 0, "no job had help"
 
 
-def test_show_config_says_whose_threads():
-    openmp = fastopt._core.build_info()[2]
-    threads = fastopt.show_config(mode="dicts")["threads"]
-    assert ("OpenMP's" if openmp else "the system's") in threads
-
-
-# ---- Forks, beside another user of the same OpenMP runtime ----
+# ---- Forks, beside a user of OpenMP ----
 
 REGION = """
 #include <omp.h>
@@ -198,15 +190,14 @@ int main(int argc, char **argv)
 
 
 @needs_compiler
-@pytest.mark.parametrize("flag", ["-fopenmp", "-DSYSTEM_THREADS"])
-def test_a_plugin_that_is_closed(flag, tmp_path):
+def test_a_plugin_that_is_closed(tmp_path):
     """Its threads go on sleeping in code that is still there."""
     plugin, host = tmp_path / "plugin.c", tmp_path / "host.c"
     plugin.write_text(PLUGIN)
     host.write_text(HOST)
     library, program = tmp_path / "plugin.so", tmp_path / "host"
     sources = [str(path) for path in [*sorted(CSRC.rglob("*.c")), plugin]]
-    subprocess.run(["gcc", *FLAGS, flag, "-shared", "-fPIC", *sources, "-o", str(library), "-lm"], check=True)
+    subprocess.run(["gcc", *FLAGS, "-shared", "-fPIC", *sources, "-o", str(library), "-lm"], check=True)
     subprocess.run(["gcc", *FLAGS, str(host), "-o", str(program), "-ldl"], check=True)
     done = subprocess.run([str(program), str(library)], capture_output=True, timeout=HANGS)
     assert done.returncode == 0, done

@@ -11,7 +11,9 @@ import pytest
 
 CSRC = Path(__file__).parents[1] / "csrc"
 
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None or not CSRC.is_dir(), reason="needs gcc and the source tree")
+pytestmark = pytest.mark.skipif(
+    shutil.which("gcc") is None or not CSRC.is_dir(), reason="needs gcc and the source tree"
+)
 
 
 @pytest.fixture(scope="module")

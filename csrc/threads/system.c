@@ -8,9 +8,6 @@
 
 #include <stdlib.h>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #ifdef _WIN32
 #include <windows.h>
 #include <process.h>
@@ -158,69 +155,28 @@ double fastopt_now(void)
 }
 #endif
 
-typedef struct crew {
-    int first, count;
+typedef struct {
+    int index;
     void (*loop)(int index);
-} crew;
+} beginning;
 
-#ifdef _OPENMP
-/* The region never ends.  Its first thread would wait for the others at the end, spinning as long as the environment
- * says: it sleeps instead. */
-static void run_crew(const crew *crew)
+static THREAD_FUNCTION begin_thread(void *data)
 {
-    omp_set_dynamic(0);
-#pragma omp parallel num_threads(crew->count + 1)
-    {
-        if (omp_get_thread_num())
-            crew->loop(crew->first + omp_get_thread_num() - 1);
-        fastopt_bed bed;
-        fastopt_make_bed(&bed);
-        word_exchange(&bed.asleep, 1);
-        fastopt_sleep(&bed);
-    }
-}
-
-int fastopt_usable_threads(int asked)
-{
-    return omp_in_parallel() || asked < 1 ? 1 : asked < FASTOPT_MAX_THREADS ? asked : FASTOPT_MAX_THREADS;
-}
-#else
-static void run_crew(const crew *crew)
-{
-    crew->loop(crew->first);
-}
-
-int fastopt_usable_threads(int asked)
-{
-    return asked < 1 ? 1 : asked < FASTOPT_MAX_THREADS ? asked : FASTOPT_MAX_THREADS;
-}
-#endif
-
-static THREAD_FUNCTION begin_crew(void *data)
-{
-    const crew mine = *(crew *)data;
+    const beginning mine = *(beginning *)data;
     free(data);
-    run_crew(&mine);
+    mine.loop(mine.index);
     return 0;
-}
-
-static void start_crew(int first, int count, void (*loop)(int index))
-{
-    crew *data = malloc(sizeof *data);
-    if (!data)
-        return;
-    *data = (crew){first, count, loop};
-    if (!start_thread(begin_crew, data))
-        free(data);
 }
 
 void fastopt_start_threads(int first, int count, void (*loop)(int index))
 {
     stay_loaded();
-#ifdef _OPENMP
-    start_crew(first, count, loop);
-#else
-    for (int i = 0; i < count; i++)
-        start_crew(first + i, 1, loop);
-#endif
+    for (int i = first; i < first + count; i++) {
+        beginning *data = malloc(sizeof *data);
+        if (!data)
+            return;
+        *data = (beginning){i, loop};
+        if (!start_thread(begin_thread, data))
+            free(data);
+    }
 }

@@ -9,10 +9,6 @@ enum { FASTOPT_MAX_THREADS = 256 };
  * begin: a thread that comes later than that does not call. */
 void fastopt_run(int threads, void (*work)(void *job, int thread), void *job);
 
-/* The threads that a job of this caller may use, of those asked for: one within a region of OpenMP, whose caller has
- * divided the CPUs already. */
-int fastopt_usable_threads(int asked);
-
 /* Seconds on a clock that never goes back. */
 double fastopt_now(void);
 
