@@ -280,6 +280,7 @@ def test_refused(options, p, message):
             opt.groups[0][name] = value
     assert {key: value for key, value in opt.groups[0].items() if key != "params"} == {
         **FOR_MATRICES["Muon"],
+        "lr_scale": 1.0,
         "weight_decay_form": "decoupled",
     }
 
