@@ -685,7 +685,7 @@ class Rprop(Optimizer):
 
     @classmethod
     def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
-        return {"step_size": hyper["lr"]}
+        return {"step_size": hyper["lr"] + 0.0}  # 0 for -0
 
 
 class Lion(Optimizer):

@@ -584,8 +584,8 @@ def adafactor(p, g, R, C, *, t, lr, beta2_decay, eps1, eps2, d, decay):
     mix(C, of_columns, rows)
     lead = np.empty((len(of_columns), rows))
     for of_row, row in zip(lead, np.asarray(R, np.float64).reshape(-1, rows), strict=True):
-        mean = add_up(row) / rows
-        of_row[...] = flush(row / larger_of(mean, larger_of(eps, sys.float_info.min)))
+        mean, smallest = add_up(row) / rows, larger_of(eps, sys.float_info.min)
+        of_row[...] = flush(row / (smallest if mean < smallest else mean))  # NaN stays
     v = flush(lead.astype(T)).reshape(*p.shape[:-1], 1).view(Flushed) * C.reshape(*p.shape[:-2], 1, columns)
     u = g / larger(np.sqrt(v), least)
     p[...] = shrink * p - rate(sum_of_tiles(p), sum_of_tiles(u)) * u

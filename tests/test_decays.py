@@ -204,6 +204,29 @@ def test_parameters_that_come_later_and_that_begin_again():
             np.testing.assert_allclose(was - p, 0.1, rtol=1e-13)
 
 
+def test_optimizers_that_step_as_one():
+    """Each keeps the products of its own parameters, with those of steps that it made alone, also in a state dict."""
+    cycle = s.linear(0.9, 0.5, 20)
+
+    def two():
+        p, q = np.ones(3), np.full(4, 2.0)
+        return (p, q), fastopt.Adam({"p": p}, betas=(cycle, 0.99)), fastopt.RAdam({"q": q}, betas=(0.9, cycle))
+
+    (p, q), one, other = two()
+    params, *apart = two()
+    one.step({"p": np.cos(p)})
+    apart[0].step({"p": np.cos(params[0])})
+    combined = fastopt.Combined([one, other])
+    for t in range(8):
+        other.groups[0]["betas"] = apart[1].groups[0]["betas"] = (0.9 - 0.05 * t, cycle)
+        combined.step({"p": np.cos(p), "q": np.cos(q)})
+        apart[0].step({"p": np.cos(params[0])})
+        apart[1].step({"q": np.cos(params[1])})
+        combined.load_state_dict(combined.state_dict())
+        assert_same_bits(p, params[0])
+        assert_same_bits(q, params[1])
+
+
 def test_layer_by_layer():
     cycle = s.linear(0.9, 0.5, 4)
     (p, one), (q, other) = (adam_run(0) for _ in range(2))

@@ -381,6 +381,12 @@ def test_minus_zero_is_zero(case, dtype):
         assert_same_bits(one, other)
 
 
+@pytest.mark.parametrize("lr", [-0.0, lambda t: -0.0], ids=["number", "schedule"])
+def test_minus_zero_in_what_state_starts_from(lr):
+    state = fastopt.Rprop(np.ones(2), lr=lr).state[0]
+    assert_same_bits(state["step_size"], np.zeros(2))
+
+
 def test_minus_zero_by_a_schedule():
     """A schedule that goes from 0 to -0 is one that stays."""
     runs, betas = [np.ones(3) for _ in range(3)], (0.0, lambda t: -0.0 if t else 0.0, -0.0)
