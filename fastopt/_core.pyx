@@ -582,6 +582,7 @@ cdef struct Known:
     Py_ssize_t *order
     Py_ssize_t size
     int type_num
+    int g_type_num          # of its last gradient
     bint direct             # C-contiguous and aligned
     void *data
     const void *g
@@ -764,7 +765,7 @@ cdef class Table:
             k.size = t.n
             t.ndim = k.ndim
             t.shape = k.shape
-            k.type_num = cnp.PyArray_TYPE(p)
+            k.type_num = k.g_type_num = cnp.PyArray_TYPE(p)
             order = group.order(p)
             for d in range(k.ndim):
                 k.shape[d] = cnp.PyArray_DIM(p, d)
@@ -1096,7 +1097,7 @@ cdef class Table:
         if cnp.PyArray_NDIM(g) != k.ndim or differ(cnp.PyArray_DIMS(g), k.shape, size):
             raise ValueError(f"{self.owner}: gradient of {self.label(i)} has shape {(<object>g).shape},"
                              f" its parameter has {(<object>p).shape}")
-        if cnp.PyArray_TYPE(g) != k.type_num or not cnp.PyArray_ISNOTSWAPPED(g) or t.g_format != FASTOPT_G_LIKE_P:
+        if cnp.PyArray_TYPE(g) != k.g_type_num or not cnp.PyArray_ISNOTSWAPPED(g):
             self.take_format(i, g)
         if k.direct and cnp.PyArray_IS_C_CONTIGUOUS(g) and cnp.PyArray_ISALIGNED(g):
             t.layout = NULL
@@ -1119,9 +1120,9 @@ cdef class Table:
         if g_format < 0:
             raise TypeError(f"{self.owner}: gradient of {self.label(i)} has dtype {g.dtype.str!r} ({g.dtype}), it must"
                             f" have {FORMATS}")
-        if g_format != <int>self.tensors[i].g_format:
-            self.tensors[i].g_format = <fastopt_format>g_format
-            self.known[i].g = NULL  # what was found clear of all else reached as far as elements of another size do
+        self.tensors[i].g_format = <fastopt_format>g_format
+        self.known[i].g_type_num = cnp.PyArray_TYPE(g)
+        self.known[i].g = NULL  # what was found clear of all else reached as far as elements of another size do
         return 0
 
     cdef cnp.ndarray array_of_number(self, Py_ssize_t i, object gradient):
@@ -1165,7 +1166,7 @@ cdef class Table:
         if cnp.PyArray_TYPE(values) != k.type_num:
             with np.errstate(all="ignore"):
                 values = values.astype(p.dtype)
-        t.g_format = FASTOPT_G_LIKE_P
+        self.take_format(i, values)
         length = k.size // k.shape[0] if k.shape[0] else 0
         t.g = k.g = NULL
         values = np.require(values, requirements=["C", "A"])
