@@ -41,8 +41,8 @@ typedef struct job {
     int made;           /* gathering passes so far */
     int threads;
     fastopt_pass pass;
-    double (*sums)[MAX_SUMS];     /* of every piece */
-    volatile ptrdiff_t nonfinite; /* chunks found so */
+    fastopt_sum (*sums)[MAX_SUMS]; /* of every piece */
+    volatile ptrdiff_t nonfinite;  /* chunks found so */
     /* The pass at hand. */
     unit unit;
     ptrdiff_t units, claim; /* how many there are, and how many a thread claims at a time */
@@ -102,14 +102,14 @@ static void sum_up(job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t
     const fastopt_typed_kernels *kernels = &job->kernels->of[t->dtype];
     for (ptrdiff_t i = begin; i < end; i++) {
         const ptrdiff_t first = i * CHUNK, last = first + CHUNK < t->n ? first + CHUNK : t->n;
-        double *sums = job->sums[t->engine.start + i];
+        fastopt_sum *sums = job->sums[t->engine.start + i];
         memset(sums, 0, sizeof *job->sums);
         if (job->unit == GATHERED_PIECES && of_matrices(t))
             kernels->tile(t, &job->pass, job->made, i, sums);
         else if (job->unit == GATHERED_PIECES)
             kernels->gather(t, &job->pass, first, last, sums);
         else
-            sums[0] = kernels->norm(t, first, last);
+            kernels->norm(t, first, last, sums);
     }
 }
 
@@ -334,25 +334,76 @@ static void compute_scalars(const job *job)
 
 /* ---- Norms and other sums ---- */
 
-/* Adds the sums of all pieces of a tensor, in their order. */
-static void add_pieces(const job *job, const fastopt_tensor *t, double *sums)
+static void add(fastopt_sum *total, const fastopt_sum *sum)
 {
-    for (ptrdiff_t i = 0; i < units_of(job, t); i++)
-        for (int s = 0; s < MAX_SUMS; s++)
-            sums[s] += job->sums[t->engine.start + i][s];
+    total->sum += sum->sum;
+    total->huge += sum->huge;
+    total->tiny += sum->tiny;
 }
 
-static double norm_of_gradients(job *job)
+/* Adds the first sums of all pieces of tensor i, in their order. */
+static void add_pieces(const job *job, ptrdiff_t i, int count, fastopt_sum *sums)
 {
-    double sums[MAX_SUMS] = {0};
+    const ptrdiff_t end = i + 1 < job->count ? job->tensors[i + 1].engine.start : job->units;
+    for (ptrdiff_t piece = job->tensors[i].engine.start; piece < end; piece++)
+        for (int s = 0; s < count; s++)
+            add(&sums[s], &job->sums[piece][s]);
+}
+
+/* The factor that clips gradients of this norm, NaN for a norm of NaN. */
+static double clip_factor(double clip_norm, double norm)
+{
+    if (clip_norm > DBL_MAX)
+        return 1; /* measured alone */
+    const double factor = clip_norm / (norm + 1e-6);
+    return factor >= 1 ? 1 : factor;
+}
+
+/* The factor of every gradient divides by grad_scale, and clips by the norm of its clip group. */
+static void find_factors(job *job, fastopt_call *call)
+{
+    const double scale = call->grad_scale ? 1 / call->grad_scale : 1;
+    job->pass.scale = scale;
+    if (!call->clip_norm)
+        return;
     run(job, PIECES, sum_up);
+    fastopt_sum all = {0};
+    for (ptrdiff_t first = 0, end; first < job->count; first = end) {
+        fastopt_sum of_group = {0};
+        for (end = first; end < job->count && job->tensors[end].clip_group == job->tensors[first].clip_group; end++)
+            add_pieces(job, end, 1, &of_group);
+        const double norm = scale * fastopt_root(&of_group, 1);
+        job->pass.scale = scale * clip_factor(call->clip_norm, norm);
+        job->pass.own_scales = end - first < job->count;
+        for (ptrdiff_t i = first; i < end; i++) {
+            job->tensors[i].grad_norm = norm;
+            job->tensors[i].engine.scale = job->pass.scale;
+        }
+        add(&all, &of_group);
+    }
+    call->grad_norm = scale * fastopt_root(&all, 1);
+}
+
+/* Notes for an UPDATE what GATHER has found. */
+static void keep_factors(const job *job)
+{
+    for (ptrdiff_t i = 0; i < job->count; i++) {
+        fastopt_tensor *t = &job->tensors[i];
+        t->engine.gathered = t->step;
+        if (!job->pass.own_scales)
+            t->engine.scale = job->pass.scale;
+    }
+}
+
+static void recall_factors(job *job)
+{
+    job->pass.scale = job->count ? job->tensors[0].engine.scale : 1;
     for (ptrdiff_t i = 0; i < job->count; i++)
-        add_pieces(job, &job->tensors[i], sums);
-    return sqrt(sums[0]);
+        job->pass.own_scales |= job->tensors[i].engine.scale != job->pass.scale;
 }
 
 /* Readies the rule of a tensor for its next pass: like a pass, with subnormals flushed. */
-static void turn(const job *job, fastopt_tensor *t, int made, const double *sums)
+static void turn(const job *job, fastopt_tensor *t, int made, const fastopt_sum *sums)
 {
     const uint64_t mode = flush_begin();
     job->kernels->of[t->dtype].turn(t, made, sums);
@@ -362,7 +413,7 @@ static void turn(const job *job, fastopt_tensor *t, int made, const double *sums
 /* Tells the rules of a tensor's pieces, or of those of all tensors that share its hyperparameters, their sums. */
 static void combine(job *job)
 {
-    double sums[MAX_SUMS];
+    fastopt_sum sums[MAX_SUMS];
     const double *together = NULL; /* the hyperparameters whose tensors are in sums */
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
@@ -374,7 +425,7 @@ static void combine(job *job)
             together = t->rule->gathers == FASTOPT_TOGETHER ? t->hyper : NULL;
             for (ptrdiff_t j = i; j < (together ? job->count : i + 1); j++)
                 if (job->tensors[j].hyper == t->hyper)
-                    add_pieces(job, &job->tensors[j], sums);
+                    add_pieces(job, j, MAX_SUMS, sums);
         }
         if (of_matrices(t))
             turn(job, t, job->made + 1, sums);
@@ -508,38 +559,54 @@ static int valid_call(const fastopt_call *call)
            (!call->clip_value || IN_RANGE(clip_value, call->clip_value));
 }
 
-/* The factor that divides by grad_scale and clips by the norm, which it finds out. */
-static double factor_of(job *job, fastopt_call *call)
+/* What comes before the update: factors and check of the gradients, scalars, passes that gather. */
+static fastopt_status prepare(job *job, fastopt_call *call)
 {
-    const double scale = call->grad_scale ? 1 / call->grad_scale : 1;
-    if (!call->clip_norm)
-        return scale;
-    call->grad_norm = scale * norm_of_gradients(job);
-    const double clip = call->clip_norm / (call->grad_norm + 1e-6);
-    return clip < 1 ? scale * clip : scale;
-}
-
-static fastopt_status step(job *job, fastopt_call *call)
-{
-    job->pass.scale = factor_of(job, call);
-    job->pass.clip_value = call->clip_value;
-    job->pass.zero_grads = call->zero_grads;
-    job->pass.plain = job->pass.scale == 1 && !call->clip_value && !call->zero_grads;
-    /* A finite norm has seen finite numbers alone; one that is not may have overflowed in float64. */
+    find_factors(job, call);
+    /* A finite norm has seen finite numbers alone; one that is not may itself be beyond the doubles. */
     if (call->check_finite && !(call->clip_norm && call->grad_norm <= DBL_MAX)) {
         run(job, ELEMENTS, check_finite);
         if (job->nonfinite)
             return FASTOPT_NONFINITE;
     }
     compute_scalars(job);
-    if (job->gathers && call->part != FASTOPT_UPDATE)
+    if (job->gathers)
         gather(job);
-    if (call->part != FASTOPT_GATHER) {
-        find_behind(job);
-        run(job, job->matrices ? ELEMENTS_LEFT : ELEMENTS, update);
-        mark_seen(job, 0);
-    }
     return FASTOPT_OK;
+}
+
+static fastopt_status step(job *job, fastopt_call *call)
+{
+    const int clips = call->clip_value && call->clip_value <= DBL_MAX;
+    job->pass.clip_value = clips ? call->clip_value : INFINITY;
+    job->pass.zero_grads = call->zero_grads;
+    if (call->part == FASTOPT_UPDATE) {
+        recall_factors(job);
+    } else {
+        const fastopt_status status = prepare(job, call);
+        if (status != FASTOPT_OK)
+            return status;
+    }
+    if (call->part == FASTOPT_GATHER) {
+        keep_factors(job);
+        return FASTOPT_OK;
+    }
+    job->pass.plain = !job->pass.own_scales && job->pass.scale == 1 && !clips && !call->zero_grads;
+    find_behind(job);
+    run(job, job->matrices ? ELEMENTS_LEFT : ELEMENTS, update);
+    mark_seen(job, 0);
+    return FASTOPT_OK;
+}
+
+/* Whether GATHER has prepared this step of all tensors; it is used up. */
+static int take_gathered(fastopt_tensor *tensors, ptrdiff_t count)
+{
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (tensors[i].g && tensors[i].engine.gathered != tensors[i].step)
+            return 0;
+    for (ptrdiff_t i = 0; i < count; i++)
+        tensors[i].engine.gathered = 0;
+    return 1;
 }
 
 fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fastopt_call *call)
@@ -552,18 +619,20 @@ fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fasto
     fastopt_status status = check(tensors, count);
     if (status != FASTOPT_OK)
         return status;
+    if (call->part == FASTOPT_UPDATE && !take_gathered(tensors, count))
+        return FASTOPT_BAD_TENSOR;
 
     job job = {.kernels = kernels, .tensors = tensors, .count = count};
     locate(&job, ELEMENTS);
     job.elements = job.units;
     for (ptrdiff_t i = 0; i < count; i++)
         job.gathers |= tensors[i].g && tensors[i].rule->gathers;
-    double few[FEW_PIECES][MAX_SUMS];
+    fastopt_sum few[FEW_PIECES][MAX_SUMS];
     void *matrices = NULL;
     job.sums = few;
-    if (job.gathers || call->clip_norm) {
-        for (ptrdiff_t i = 0; i < count; i++)
-            job.matrices += of_matrices(&tensors[i]);
+    for (ptrdiff_t i = 0; job.gathers && i < count; i++)
+        job.matrices += of_matrices(&tensors[i]);
+    if ((job.gathers || call->clip_norm) && call->part != FASTOPT_UPDATE) {
         if (job.matrices && !(matrices = lay_out_matrices(&job)))
             return FASTOPT_NO_MEMORY;
         locate(&job, GATHERED_PIECES);

@@ -130,6 +130,8 @@ typedef struct {
     const double *hyper;   /* the rule's hyperparameters; tensors that share the pointer share the work */
     fastopt_decay *decays; /* one for each of them, where those of fastopt_rule_corrected() may change from step
                               to step: filled in on step 1, then updated; NULL: they are the same on all steps */
+    ptrdiff_t clip_group;  /* with clip_norm: tensors side by side with the same number are clipped by one norm */
+    double grad_norm;      /* comes back: with clip_norm, that norm, divided by grad_scale, not clipped */
     const fastopt_options *options; /* NULL: none */
     const fastopt_layout *layout;   /* NULL: p and g are contiguous and aligned */
     void *ema, *swa, *slow;         /* buffers like those of the state, each NULL unless options ask for it */
@@ -141,8 +143,10 @@ typedef struct {
     struct {       /* filled in by the engine */
         ptrdiff_t start; /* elements, or pieces, in the tensors before this one */
         struct fastopt_matrices *matrices;
-        int behind;    /* whether rows may have missed steps */
-        const void *k; /* this step's scalars: k_store of this tensor or of one before it */
+        int behind;       /* whether rows may have missed steps */
+        int64_t gathered; /* the step that FASTOPT_GATHER has prepared; 0: none */
+        double scale;     /* what the gradient is multiplied by */
+        const void *k;    /* this step's scalars: k_store of this tensor or of one before it */
         union {
             float f32[FASTOPT_MAX_SCALARS];
             double f64[FASTOPT_MAX_SCALARS];
@@ -175,8 +179,10 @@ typedef struct {
     double typical;                     /* their median when the choice was new */
 } fastopt_tuner;
 
-/* A step in two calls: what gathers, and then, the tensors being the same, the rest.  Between them the caller may
- * change the state that the rule leaves to him. */
+/* A step in two calls, on the same tensors in the same memory: GATHER computes norms, scalars and sums, and checks the
+ * gradients; UPDATE makes the step with them, so that its own grad_scale, clip_norm and check_finite are not looked at.
+ * Without GATHER it is refused with FASTOPT_BAD_TENSOR.  Between the two the caller may change the state that the rule
+ * leaves to him. */
 typedef enum { FASTOPT_ALL, FASTOPT_GATHER, FASTOPT_UPDATE } fastopt_part;
 
 typedef struct {
@@ -184,8 +190,9 @@ typedef struct {
     fastopt_tuner *tuner; /* NULL: num_threads as it is */
     int check_finite;     /* refuse gradients with NaN or infinity: FASTOPT_NONFINITE, after one pass over them */
     double grad_scale;    /* gradients are divided by it before all else; 0: they are not */
-    double clip_norm;     /* above 0: gradients are scaled by min(1, clip_norm / (norm of all of them + 1e-6)) */
-    double clip_value;    /* above 0: then each element is clipped to +-clip_value */
+    double clip_norm;     /* above 0: gradients are scaled by min(1, clip_norm / (norm of their clip group + 1e-6)); a
+                             norm of NaN makes them NaN; infinity: norms are measured alone */
+    double clip_value;    /* above 0: then each element is clipped to +-clip_value; infinity: it is not */
     fastopt_part part;    /* of the step that this call makes */
     int zero_grads;       /* set gradients (but not those of rows) to zero once they have been used: their memory must
                              be writable, and no two of them may overlap */

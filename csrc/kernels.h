@@ -8,6 +8,7 @@
 #include "formats.h"
 #include "hyper.h"
 #include "platform.h"
+#include "sums.h"
 
 #include <float.h>
 #include <math.h>
@@ -23,7 +24,8 @@
 
 /* What a pass over all tensors does to every gradient. */
 typedef struct {
-    double scale, clip_value; /* multiply by scale; 0: do not clip */
+    double scale, clip_value; /* multiply by scale; infinity: do not clip */
+    int own_scales;           /* multiply by that of the tensor instead */
     int zero_grads;
     int plain; /* none of these is to be done */
 } fastopt_pass;
@@ -71,7 +73,7 @@ typedef struct {
     double *of_row;             /* of the row's spans in this tile, to be added to what was 0 */
     double *of_columns;         /* of each column's rows in this tile, likewise */
     int ends_row, ends_columns; /* whether that is all of the row, of the columns: the state is to be told */
-    double *sums;               /* of the tile, to be added to */
+    fastopt_sum *sums;          /* of the tile, to be added to */
 } fastopt_edges;
 
 /* The functions of one dtype, for elements begin to end of a tensor, on the memory of the caller.
@@ -83,19 +85,19 @@ typedef struct {
  * catch_up  makes up for the steps that rows have missed
  * tile      makes a pass of a rule of matrices over a tile
  * turn      readies such a rule for its next pass, from what the passes made so far have told
- * norm      the sum of squares of the gradient
+ * norm      adds the squares of the gradient to a sum
  * finite    whether the gradient is
  * traffic   moves the bytes of a step without the rule */
 typedef struct {
     void (*scalars)(fastopt_tensor *tensor);
     void (*update)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end);
     void (*gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end,
-                   double *sums);
-    void (*combine)(fastopt_tensor *tensor, const double *sums);
+                   fastopt_sum *sums);
+    void (*combine)(fastopt_tensor *tensor, const fastopt_sum *sums);
     void (*catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
-    void (*tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile, double *sums);
-    void (*turn)(fastopt_tensor *tensor, int made, const double *sums);
-    double (*norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
+    void (*tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile, fastopt_sum *sums);
+    void (*turn)(fastopt_tensor *tensor, int made, const fastopt_sum *sums);
+    void (*norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end, fastopt_sum *sum);
     int (*finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
     void (*traffic)(void *p, const void *g, void *const *state, int n_state, ptrdiff_t begin, ptrdiff_t end);
 } fastopt_typed_kernels;

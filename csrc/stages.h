@@ -55,10 +55,11 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
     static const fastopt_options none;
     const fastopt_options *options = tensor->options ? tensor->options : &none;
     const int64_t t = tensor->step, sample = t - options->swa_start;
-    const T unclipped = (T)INFINITY, clip = pass->clip_value != 0 ? (T)pass->clip_value : unclipped;
+    const T unclipped = (T)INFINITY, clip = (T)pass->clip_value;
     T scale = 1, rest = 1;
-    if (pass->scale != 1)
-        scale = FN(split)(pass->scale, &rest);
+    const double factor = pass->own_scales ? tensor->engine.scale : pass->scale;
+    if (factor != 1)
+        scale = FN(split)(factor, &rest);
     FN(stages)
     stages = {
         .zero = pass->zero_grads && !tensor->rows,
@@ -168,15 +169,43 @@ static double FN(sum_lanes)(double *lanes, int width)
         }                                                                                                              \
     for (ptrdiff_t i = whole; i < n; i++)                                                                              \
         lanes[i - whole] += product;                                                                                   \
-    return FN(sum_lanes)(lanes, LANES / 2);
+    return FN(sum_lanes)(lanes, LANES / 2)
 
 static double FN(sum_products)(const T *x, const T *y, ptrdiff_t n)
 {
-    SUM((double)x[i] * (double)y[i])
+    SUM((double)x[i] * (double)y[i]);
 }
 
-static double FN(sum_squares)(const T *x, ptrdiff_t n){SUM((double)x[i] * (double)x[i])}
+static double FN(sum_scaled_squares)(const T *x, double scale, ptrdiff_t n)
+{
+    SUM((scale * (double)x[i]) * (scale * (double)x[i]));
+}
+
+static double FN(sum_squares)(const T *x, ptrdiff_t n)
+{
+    SUM((double)x[i] * (double)x[i]);
+}
+
 #undef SUM
+
+/* Squares of up to BLOCK elements whose sum is not safely within the doubles. */
+NOINLINE static void FN(add_scaled_squares)(fastopt_sum *total, double sum, const T *x, ptrdiff_t n)
+{
+    if (sum < 0x1p-900)
+        total->tiny += FN(sum_scaled_squares)(x, 0x1p600, n); /* 2^(SUM_EXPONENT / 2) */
+    else
+        total->huge += FN(sum_scaled_squares)(x, 0x1p-600, n);
+}
+
+/* Adds the squares of up to BLOCK elements.  Those of float always fit into double. */
+static void FN(add_squares)(fastopt_sum *total, const T *x, ptrdiff_t n)
+{
+    const double sum = FN(sum_squares)(x, n);
+    if (sizeof(T) == sizeof(float) || (sum >= 0x1p-900 && sum <= 0x1p900))
+        total->sum += sum;
+    else
+        FN(add_scaled_squares)(total, sum, x, n);
+}
 
 /* Elements of another format, so many bytes apart.  memcpy, because they may be aligned to bytes only. */
 NOINLINE static void FN(convert)(T *restrict out, const char *g, ptrdiff_t stride, ptrdiff_t n, fastopt_format format)

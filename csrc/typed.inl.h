@@ -16,11 +16,11 @@ typedef void (*FN(scalars_of))(const double *h, const fastopt_decay *decays, int
 typedef void (*FN(loop_of))(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
                             ptrdiff_t n);
 typedef void (*FN(gather_of))(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                              ptrdiff_t n, double *sums);
+                              ptrdiff_t n, fastopt_sum *sums);
 typedef void (*FN(catch_up_of))(T *restrict p, T *const *restrict state, const double *h, int64_t skipped, ptrdiff_t n);
-typedef void (*FN(combine_of))(const double *h, const fastopt_decay *decays, int64_t t, const double *sums, ptrdiff_t n,
-                               double *carry, T *k);
-typedef void (*FN(turn_of))(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const double *sums, T *k);
+typedef void (*FN(combine_of))(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
+                               ptrdiff_t n, double *carry, T *k);
+typedef void (*FN(turn_of))(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums, T *k);
 
 static void FN(scalars)(fastopt_tensor *tensor)
 {
@@ -32,7 +32,7 @@ static void FN(scalars)(fastopt_tensor *tensor)
     scalars[tensor->rule->index](tensor->hyper, tensor->decays, tensor->step, tensor->carry, tensor->engine.K_STORE);
 }
 
-static void FN(combine)(fastopt_tensor *tensor, const double *sums)
+static void FN(combine)(fastopt_tensor *tensor, const fastopt_sum *sums)
 {
 #define RULE(name, ...)        NULL,
 #define GATHER_RULE(name, ...) FN(name##_combine),
@@ -44,7 +44,7 @@ static void FN(combine)(fastopt_tensor *tensor, const double *sums)
                                  tensor->engine.K_STORE);
 }
 
-static void FN(turn)(fastopt_tensor *tensor, int made, const double *sums)
+static void FN(turn)(fastopt_tensor *tensor, int made, const fastopt_sum *sums)
 {
 #define RULE(name, ...)        NULL,
 #define MATRIX_RULE(name, ...) FN(name##_turn),
@@ -246,7 +246,7 @@ static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
 }
 
 static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end,
-                       double *sums)
+                       fastopt_sum *sums)
 {
 #define RULE(name, ...)        NULL,
 #define GATHER_RULE(name, ...) FN(name##_gather),
@@ -264,16 +264,14 @@ static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
     }
 }
 
-static double FN(norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
+static void FN(norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end, fastopt_sum *sum)
 {
     T scratch[BLOCK];
-    double sum = 0;
     for (ptrdiff_t at = begin, n; at < end; at += n) {
         n = end - at < BLOCK ? end - at : BLOCK;
         const T *g = FN(load_g)(tensor, at, &n, scratch);
-        sum += FN(sum_squares)(g, n);
+        FN(add_squares)(sum, g, n);
     }
-    return sum;
 }
 
 static int FN(finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
@@ -291,7 +289,8 @@ static int FN(finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t e
     return 1;
 }
 
-static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile, double *sums)
+static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile,
+                     fastopt_sum *sums)
 {
 #define RULE(name, ...)        NULL,
 #define MATRIX_RULE(name, ...) FN(name##_passes),

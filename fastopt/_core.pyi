@@ -29,12 +29,16 @@ class Table:
     check_finite: bool
     skip_nonfinite: bool
     skipped_steps: int
+    max_skips: int
     num_threads: int
     step_count: int
     schedules: dict[Settings, Callable[[int], tuple[dict[str, float], dict[str, Any]]]]
     grad_scale: float
     clip_norm: float
     clip_value: float
+    clip_schedule: Callable[[int], float] | None
+    clip_norm_per: str
+    group_of: list[int]
     zero_grads: bool
     grad_norm: float | None
     catches_up: bool
@@ -74,6 +78,8 @@ class Table:
     def accumulate(self, grads: Any) -> None: ...
     def joins(self, members: list[Table]) -> bool: ...
     def call_in_between(self, function: Callable[[], Callable[[list[int], int], None] | None]) -> None: ...
+    def grad_norms(self) -> list[float]: ...
+    def skips(self, counts: list[int] | None = None) -> list[int]: ...
     def step(
         self, grads: Any, changes: dict[str, Any] | None = None, gathered: Table | None = None, mean: bool = True
     ) -> bool: ...

@@ -105,6 +105,8 @@ cdef extern from "fastopt.h" nogil:
         const Py_ssize_t *shape
         const double *hyper
         fastopt_decay *decays
+        Py_ssize_t clip_group
+        double grad_norm
         const fastopt_options *options
         const fastopt_layout *layout
         void *ema
@@ -581,6 +583,8 @@ cdef struct Known:
     Py_ssize_t *strides
     Py_ssize_t *order
     Py_ssize_t size
+    double grad_norm        # by which the gradient was last clipped, unless by that of all
+    int64_t skips           # steps in a row that have been skipped, counted with max_skips
     int type_num
     int g_type_num          # of its last gradient
     bint direct             # C-contiguous and aligned
@@ -678,8 +682,12 @@ cdef class Table:
     cdef fastopt_tuner tuners[2]  # of steps in one call or the second of two, and of the first of two
     cdef public bint check_finite, skip_nonfinite
     cdef public int64_t skipped_steps
+    cdef public int64_t max_skips  # how many in a row; 0: any number
     cdef public int num_threads  # 0: chosen from what steps take
     cdef public double grad_scale, clip_norm, clip_value  # 0: none
+    cdef public object clip_schedule  # gives clip_norm for a step, or None
+    cdef public str clip_norm_per  # whose norm clips: that of "all", of each "group" or of each "parameter"
+    cdef public list group_of  # the number of each parameter's group
     cdef public bint zero_grads
     cdef object between  # gives what is called with the parameters at hand between gathering and updating, or None
     cdef public object swapped  # the name of the average that is in the place of the parameters, or None
@@ -878,6 +886,19 @@ cdef class Table:
         """Make steps in two, with what a weak reference gives called with the parameters at hand between these."""
         self.between = function
         self.in_two = True
+
+    def grad_norms(self):
+        """The norm by which the gradient of each parameter was last clipped."""
+        cdef Py_ssize_t i
+        return [self.known[i].grad_norm for i in range(self.count)]
+
+    def skips(self, list counts=None):
+        """How many steps in a row each parameter has skipped; set these counts where they are given."""
+        cdef Py_ssize_t i
+        if counts is not None:
+            for i in range(self.count):
+                self.known[i].skips = counts[i]
+        return [self.known[i].skips for i in range(self.count)]
 
     # -- gradients in --
 
@@ -1498,11 +1519,16 @@ cdef class Table:
         cdef Py_ssize_t i, elements
         cdef bint made
         cdef Table member
-        self.prepare(&call, changes)
+        cdef int64_t step_count = self.step_count
+        for member in self.members:
+            step_count = max(step_count, member.step_count)
+        self.prepare(&call, changes, step_count)
         if divisor != 1:
             call.grad_scale = divisor * (call.grad_scale if call.grad_scale else 1)
         self.follow_schedules(self.step_count)
         self.read_descriptors()
+        if call.clip_norm and self.clip_norm_per != "all":
+            self.set_clip_groups()
         elements = self.take_all(flat)
         if self.together:
             self.check_together()
@@ -1535,7 +1561,7 @@ cdef class Table:
         cdef KeptRows before
         self.acquire()
         try:
-            self.prepare(&call, None)
+            self.prepare(&call, None, self.step_count)
             elements = self.take_all(flat)
             for i in range(self.count):
                 gradient, before = flat[i], self.kept_rows.get(i)
@@ -1569,6 +1595,11 @@ cdef class Table:
         del self.kept_rows[i]
         self.tensors[i].step += 1
         return 0
+
+    cdef void set_clip_groups(self):
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            self.tensors[i].clip_group = i if self.clip_norm_per == "parameter" else self.group_of[i]
 
     cdef bint use_up(self, Table gathered, dict changes, bint mean) except -1:
         """Step with what an accumulator has gathered, which the step sets to zero, and begin to count anew.
@@ -1626,16 +1657,16 @@ cdef class Table:
             self.check_containers(f"{self.owner}_one")
         self.acquire()
         try:
-            self.prepare(&call, changes)
-            if call.clip_norm:
-                raise ValueError(f"{self.owner}_one: clip_norm must be None, since the norm of all gradients needs"
-                                 f" all of them, got {call.clip_norm!r}")
-            if self.tensors[i].rule.gathers == FASTOPT_TOGETHER:
-                raise ValueError(f"{self.owner}_one: this rule needs the gradients of all parameters at once")
             # In a round that has begun, step_count is one ahead of the steps that the others have made.
             of = self.table_of(i)
             self.read_descriptors()
             t = max(self.tensors[i].step - 1, of.step_count - 1)
+            self.prepare(&call, changes, t)
+            if call.clip_norm and self.clip_norm_per != "parameter":
+                raise ValueError(f"{self.owner}_one: clip_norm must be None, since the norm of all gradients"
+                                 f" (clip_norm_per={self.clip_norm_per!r}) needs all of them, got {call.clip_norm!r}")
+            if self.tensors[i].rule.gathers == FASTOPT_TOGETHER:
+                raise ValueError(f"{self.owner}_one: this rule needs the gradients of all parameters at once")
             of.follow_schedules(t)
             self.read_descriptors()
             self.row_buffers = None
@@ -1705,8 +1736,8 @@ cdef class Table:
             self.tensors[i].decays = decays
         return 0
 
-    cdef int prepare(self, fastopt_call *call, dict changes) except -1:
-        """The options of a step: those of the table, and what is changed for this one."""
+    cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
+        """The options of the step after this many: those of the table, and what is changed for this one."""
         cdef Table member
         if self.swapped is not None:
             self.check_own(self.owner)
@@ -1724,6 +1755,8 @@ cdef class Table:
             call.clip_norm = changes.get("clip_norm", call.clip_norm)
             call.clip_value = changes.get("clip_value", call.clip_value)
             call.zero_grads = changes.get("zero_grads", call.zero_grads)
+        if self.clip_schedule is not None and (changes is None or "clip_norm" not in changes):
+            call.clip_norm = self.clip_schedule(step_count)
         self.zeroing = call.zero_grads
         return 0
 
@@ -1743,7 +1776,6 @@ cdef class Table:
             if member.in_two:
                 self.call_between(member, begin, max(first, begin), end)
         call.part = FASTOPT_UPDATE
-        call.check_finite = False
         return self.run(call, first, count, elements)
 
     cdef int call_between(self, Table of, Py_ssize_t offset, Py_ssize_t first, Py_ssize_t end) except -1:
@@ -1757,6 +1789,7 @@ cdef class Table:
     cdef bint run(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
         """Make the call; returns whether the step was made."""
         cdef fastopt_status status
+        cdef Py_ssize_t i
         cdef fastopt_tensor *tensors = self.tensors + first
         # Steps of one parameter say nothing of those of all.
         call.tuner = NULL if self.num_threads or count < self.count else &self.tuners[call.part == FASTOPT_GATHER]
@@ -1767,20 +1800,40 @@ cdef class Table:
                 status = fastopt_step_with(tensors, count, call)
         if call.clip_norm:
             self.grad_norm = call.grad_norm
+            for i in range(first, first if self.clip_norm_per == "all" else first + count):
+                self.known[i].grad_norm = self.tensors[i].grad_norm
         elif self.grad_norm is not None:
             self.grad_norm = None
         if status == FASTOPT_NONFINITE:
-            if not self.skip_nonfinite:
-                bad = [self.label(i) for i in range(first, first + count) if not fastopt_finite(&self.tensors[i])]
-                raise FloatingPointError(f"{self.owner}: gradients must be finite, got NaN or infinity in that"
-                                         f" of {', '.join(bad)}")
+            self.check_skip(first, count)
             self.skipped_steps += 1
             return False
         if status == FASTOPT_NO_MEMORY:
             raise MemoryError
         if status != FASTOPT_OK:
             raise RuntimeError(f"{self.owner}: the C core refused the step with status {status}")
+        if self.max_skips:
+            for i in range(first, first + count):
+                self.known[i].skips = 0
         return True
+
+    cdef int check_skip(self, Py_ssize_t first, Py_ssize_t count) except -1:
+        """Raise unless a step with NaN or infinity in its gradients is to be skipped; with max_skips, count it."""
+        cdef Py_ssize_t i
+        cdef bint too_many = False
+        cdef str after = ""
+        if self.skip_nonfinite:
+            for i in range(first, first + count if self.max_skips else first):
+                too_many = too_many or self.known[i].skips >= self.max_skips
+            if too_many:
+                after = f" after {self.max_skips} skipped steps in a row (max_skips={self.max_skips})"
+            else:
+                for i in range(first, first + count if self.max_skips else first):
+                    self.known[i].skips += 1
+                return 0
+        bad = [self.label(i) for i in range(first, first + count) if not fastopt_finite(&self.tensors[i])]
+        raise FloatingPointError(f"{self.owner}: gradients must be finite{after}, got NaN or infinity in that"
+                                 f" of {', '.join(bad)}")
 
     def catch_up(self):
         """Have all rows make up for the steps that they have missed."""

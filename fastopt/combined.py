@@ -10,7 +10,7 @@ from typing import Any, Literal
 from . import _core
 from .loss_scale import LossScale
 from .nest import Array, Name, describe
-from .optimizer import FORMAT, Loaded, Optimizer, Stepping, check_entries
+from .optimizer import FORMAT, Loaded, Optimizer, Stepping, check_entries, groups_of
 from .parameters import Fixed, Group, Number, check_names
 
 # The options of the step, which all share, and what each is where nothing is asked for.
@@ -19,7 +19,9 @@ SHARED = {
     "num_threads": None,
     "grad_scale": None,
     "clip_norm": None,
+    "clip_norm_per": "all",
     "clip_value": None,
+    "max_skips": None,
     "zero_grads": False,
 }
 
@@ -42,9 +44,9 @@ class Combined(Stepping):
     optimizers : sequence of Optimizer
         At least one; any rules, each with its own groups, schedules and averages, also ones that have made steps.
         Their parameters must not share memory, and names must not come twice.
-    nonfinite, num_threads, grad_scale, clip_norm, clip_value, zero_grads
+    nonfinite, num_threads, grad_scale, clip_norm, clip_norm_per, clip_value, max_skips, zero_grads
         The options of the step, as in `Optimizer`, for all gradients together.  The optimizers themselves must leave
-        them out.
+        them out.  A schedule of clip_norm goes by `step_count`.
 
     Raises
     ------
@@ -73,8 +75,10 @@ class Combined(Stepping):
         nonfinite: Literal["propagate", "raise", "skip"] = "propagate",
         num_threads: int | None = None,
         grad_scale: float | LossScale | None = None,
-        clip_norm: float | None = None,
+        clip_norm: Number | None = None,
+        clip_norm_per: Literal["all", "group", "parameter"] = "all",
         clip_value: float | None = None,
+        max_skips: int | None = None,
         zero_grads: bool = False,
     ) -> None:
         if isinstance(optimizers, (str, bytes)) or not isinstance(optimizers, Sequence):
@@ -86,7 +90,9 @@ class Combined(Stepping):
             "num_threads": num_threads,
             "grad_scale": grad_scale,
             "clip_norm": clip_norm,
+            "clip_norm_per": clip_norm_per,
             "clip_value": clip_value,
+            "max_skips": max_skips,
             "zero_grads": zero_grads,
         }
         self._check_optimizers()
@@ -117,11 +123,13 @@ class Combined(Stepping):
 
     def _join(self) -> None:
         """Lay out one table for the parameters of all optimizers."""
-        self._names: list[Name] = []
+        self._members = []
         for optimizer in self.optimizers:
-            first = len(self._names)
+            first = sum(map(len, self._members))
             for structure, names in zip(optimizer._structure, optimizer._members, strict=True):
-                self._names += names if isinstance(structure, (tuple, dict)) else [moved(name, first) for name in names]
+                by_name = isinstance(structure, (tuple, dict))
+                self._members.append(names if by_name else [moved(name, first) for name in names])
+        self._names: list[Name] = [name for names in self._members for name in names]
         self._arrays = [array for optimizer in self.optimizers for array in optimizer._arrays]
         self._arenas = [arena for optimizer in self.optimizers for arena in optimizer._arenas]
         self._structure, self._grouped = [], True  # gradients come in the structures of the optimizers
@@ -129,6 +137,7 @@ class Combined(Stepping):
         _core.check_disjoint([f"Combined: {describe(name)}" for name in self._names], self._arrays)
         tables = tuple(optimizer._table for optimizer in self.optimizers)
         self._joined = _core.Table.joined("Combined.step", self._names, tables)
+        self._joined.group_of = groups_of(self._members)
 
     @property
     def _table(self) -> _core.Table:  # type: ignore[override]
@@ -139,10 +148,11 @@ class Combined(Stepping):
                     "Combined: gradients must be accumulated anew once an optimizer has got other parameters, but some"
                     " were before: discard() forgets them"
                 )
-            skipped_steps = self._joined.skipped_steps
+            skipped_steps, skips = self._joined.skipped_steps, dict(zip(self._names, self._joined.skips(), strict=True))
             self._join()
             self._configure(self._options)
             self._joined.skipped_steps = skipped_steps
+            self._joined.skips([skips.get(name, 0) for name in self._names])
         return self._joined
 
     @property
@@ -292,6 +302,7 @@ class Combined(Stepping):
             "optimizers": self.optimizers,
             "options": {**self._options, "num_threads": self.num_threads},
             "skipped_steps": self.skipped_steps,
+            "skips": self._table.skips(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -299,6 +310,7 @@ class Combined(Stepping):
         self._join()
         self._configure(state["options"])
         self._table.skipped_steps = state["skipped_steps"]
+        self._table.skips(state["skips"])
 
     def __repr__(self) -> str:
         options = "".join(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypedDict
 
@@ -33,6 +34,7 @@ from .parameters import (
     restored,
     saved,
     scaled,
+    scheduled,
     set_hyper,
     split_groups,
     warn_of_passed,
@@ -48,6 +50,7 @@ Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any] | 
 FORMAT = 1  # of state_dict()
 RULES = frozenset(name for name, *_ in _core.rules())
 NONFINITE = ("propagate", "raise", "skip")
+CLIP_NORM_PER = ("all", "group", "parameter")
 PER_STEP = ("grad_scale", "clip_norm", "clip_value")  # numbers that a step can be given
 
 
@@ -59,8 +62,10 @@ class StepOptions(TypedDict, total=False):
     nonfinite: Literal["propagate", "raise", "skip"]
     num_threads: int | None
     grad_scale: float | LossScale | None
-    clip_norm: float | None
+    clip_norm: Number | None
+    clip_norm_per: Literal["all", "group", "parameter"]
     clip_value: float | None
+    max_skips: int | None
     zero_grads: bool
     ema_decay: float | None
     swa: tuple[int, int] | None
@@ -140,6 +145,7 @@ class Stepping:
     _options: dict[str, Any]  # of the step, as they were given
     _arrays: list[Array]
     _names: list[Name]
+    _members: list[list[Name]]  # the names of each group's parameters
     _structure: list[Any]
     _grouped: bool
     _arenas: list[Array]
@@ -157,7 +163,13 @@ class Stepping:
             self._scale._held_by(self)
         self._plain = self._scale is None  # a step without options of its own is one call
         self._table.grad_scale = 0.0 if self._scale else options["grad_scale"] or 0.0
-        self._table.clip_norm = options["clip_norm"] or 0.0
+        clip_norm = options["clip_norm"]
+        if is_schedule(clip_norm):
+            self._table.clip_schedule = partial(scheduled, type(self).__name__, "clip_norm", clip_norm)
+        else:
+            self._table.clip_norm = clip_norm or 0.0
+        self._table.clip_norm_per = options["clip_norm_per"]
+        self._table.max_skips = options["max_skips"] or 0
         self._table.clip_value = options["clip_value"] or 0.0
         self._table.zero_grads = options["zero_grads"]
 
@@ -182,7 +194,8 @@ class Stepping:
         TypeError, ValueError
             For gradients that do not fit.  Nothing has been changed then.
         FloatingPointError
-            With ``nonfinite="raise"``, for NaN or infinity in a gradient.  Nothing has been changed then.
+            With ``nonfinite="raise"``, for NaN or infinity in a gradient, and with `max_skips`, when so many steps in
+            a row have been skipped for it.  Nothing has been changed then.
         """
         if self._plain and not changes:
             self._table.step(grads)
@@ -204,19 +217,21 @@ class Stepping:
         grad : array or RowGrad
             Its gradient, as `step` takes it.
         **changes
-            grad_scale, clip_value, zero_grads in place of the optimizer's own, for this step; see `Optimizer`.
+            grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
+            `Optimizer`.
 
         Raises
         ------
         TypeError, ValueError
-            As `step`; also with `clip_norm`, which needs all gradients at once, for a rule that does, and with a
-            `LossScale`, which adapts to whole steps: give its value as the `grad_scale`.
+            As `step`; also with `clip_norm`, which needs all gradients at once (but not with
+            ``clip_norm_per="parameter"``), for a rule that does, and with a `LossScale`, which adapts to whole steps:
+            give its value as the `grad_scale`.
 
         Notes
         -----
         A parameter that has missed steps counts as one that comes later in a round: schedules give it the value of the
         others' last step, so begin a round with one that has missed none.  NaN with ``nonfinite="skip"`` leaves out
-        this parameter alone.
+        this parameter alone, and `max_skips` counts the skips of each parameter.
         """
         label = f"{type(self).__name__}.step_one"
         if "accumulated" in changes:
@@ -326,8 +341,18 @@ class Stepping:
             raise ValueError(f"{label}: nonfinite must be one of {', '.join(NONFINITE)}, got {brief(nonfinite)}")
         if num_threads is not None:
             check_threads(f"{label}: num_threads", num_threads, " or None")
+        per, max_skips, clip_norm = options["clip_norm_per"], options["max_skips"], options["clip_norm"]
+        if not isinstance(per, str) or per not in CLIP_NORM_PER:
+            raise ValueError(f"{label}: clip_norm_per must be one of {', '.join(CLIP_NORM_PER)}, got {brief(per)}")
+        if max_skips is not None:
+            check_count(f"{label}: max_skips", max_skips)
+            if nonfinite != "skip":
+                raise ValueError(f'{label}: max_skips must be None but with nonfinite="skip", got {max_skips!r}')
         of_one_step = {key: options[key] for key in (*PER_STEP, "zero_grads")}
-        return options | self._checked_call(label, of_one_step, nonfinite)
+        if is_schedule(clip_norm):
+            of_one_step["clip_norm"] = scheduled(label, "clip_norm", clip_norm, 0)
+        checked = options | self._checked_call(label, of_one_step, nonfinite)
+        return checked | {"clip_norm": clip_norm} if is_schedule(clip_norm) else checked
 
     def _checked_call(self, label: str, changes: Mapping[str, Any], nonfinite: str) -> dict[str, Any]:
         """Return those of these options of a step that are given, as Python's own values, or raise."""
@@ -366,8 +391,24 @@ class Stepping:
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of all gradients of the last step, before clipping (but divided by the scale), with `clip_norm`."""
+        """The norm of all gradients of the last step, before clipping (but divided by the scale), with `clip_norm`.
+
+        That of its own gradient after `step_one`, and None after a step that did not clip.
+        """
         return self._table.grad_norm
+
+    @property
+    def grad_norms(self) -> dict[Name, float] | tuple[float, ...] | None:
+        """The norms by which the last step clipped, like `grad_norm`, with `clip_norm_per`.
+
+        One for each group with ``clip_norm_per="group"``, by name with "parameter" (0 for a gradient of None; after
+        `step_one` the others are those of their own last step), and None with "all" and after a step that did not clip.
+        """
+        per = self._table.clip_norm_per
+        if per == "all" or self._table.grad_norm is None:
+            return None
+        norms = dict(zip(self._names, self._table.grad_norms(), strict=True))
+        return norms if per == "parameter" else tuple(norms[names[0]] for names in self._members)
 
     @property
     def step_count(self) -> int:
@@ -383,6 +424,11 @@ class Stepping:
     def num_threads(self) -> int | None:
         """Threads of a step, or None where the optimizer chooses."""
         return self._table.num_threads or None
+
+
+def groups_of(members: list[list[Name]]) -> list[int]:
+    """Return the number of the group of each parameter."""
+    return [i for i, names in enumerate(members) for _ in names]
 
 
 def is_handed_on(parameter: inspect.Parameter, own: Mapping[str, Any]) -> bool:
@@ -418,6 +464,9 @@ class Optimizer(Stepping):
         What a step does with NaN or infinity in a gradient: nothing special, raise FloatingPointError, or return and
         count in `skipped_steps`.  With the last two, gradients are read once before anything is written, and such a
         step leaves parameters, state and step counts as they were.
+    max_skips : int, optional
+        With ``nonfinite="skip"``, how many steps in a row are skipped at the most, at least 1: the next one whose
+        gradients are not finite raises FloatingPointError, as with "raise", until one is made.
     num_threads : int, optional
         Threads of a step, at least 1.  By default the optimizer chooses from what its steps are measured to take, up to
         `fastopt.get_num_threads()`.
@@ -425,12 +474,17 @@ class Optimizer(Stepping):
         What the loss was multiplied by, > 0: gradients are divided by it before all else.  A `LossScale` is a number
         that adapts itself, and needs ``nonfinite="skip"``; where optimizers share it, call its ``update()`` once per
         iteration.
-    clip_norm : float, optional
+    clip_norm : float or schedule, optional
         Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of all of them together, as torch's
-        ``clip_grad_norm_`` does; > 0, infinity measures alone.  `grad_norm` then tells the norm before clipping.  The
-        gradients are read once more for it.
+        ``clip_grad_norm_`` does; > 0, infinity measures alone.  A schedule is asked as one of a hyperparameter is.
+        `grad_norm` then tells the norm before clipping.  The gradients are read once more for it.  A NaN makes the norm
+        NaN, and with it every gradient that is clipped by it; `nonfinite` keeps it out.  No square overflows or
+        underflows: the norm is exact to rounding wherever float64 has it.
+    clip_norm_per : {"all", "group", "parameter"}, default "all"
+        Whose norm it is: that of all gradients, of those of each group, or of each parameter's, with `clip_norm` for
+        each; see `grad_norms`.
     clip_value : float, optional
-        Clip each element to +-clip_value, > 0, after `clip_norm`.
+        Clip each element to +-clip_value, > 0, infinity for none, after `clip_norm`.
     zero_grads : bool, default False
         Set the gradients to zero once they have been used, also by a skipped step; they must be writable and not
         overlap.  The values of a `RowGrad` stay.
@@ -501,8 +555,10 @@ class Optimizer(Stepping):
         nonfinite: Literal["propagate", "raise", "skip"] = "propagate",
         num_threads: int | None = None,
         grad_scale: float | LossScale | None = None,
-        clip_norm: float | None = None,
+        clip_norm: Number | None = None,
+        clip_norm_per: Literal["all", "group", "parameter"] = "all",
         clip_value: float | None = None,
+        max_skips: int | None = None,
         zero_grads: bool = False,
         ema_decay: float | None = None,
         swa: tuple[int, int] | None = None,
@@ -531,7 +587,9 @@ class Optimizer(Stepping):
             "num_threads": num_threads,
             "grad_scale": grad_scale,
             "clip_norm": clip_norm,
+            "clip_norm_per": clip_norm_per,
             "clip_value": clip_value,
+            "max_skips": max_skips,
             "zero_grads": zero_grads,
             "ema_decay": ema_decay,
             "swa": swa,
@@ -669,6 +727,7 @@ class Optimizer(Stepping):
         dict.update(self.state, by_name)
         self._structure = self._structure + all_structures
         self._members = self._members + all_members
+        self._table.group_of = groups_of(self._members)
         self._names = self._names + all_names
         self._arrays += plain_arrays
         self._arenas = [*self._arenas, arena]
@@ -1223,6 +1282,7 @@ class Optimizer(Stepping):
             "options": {**self._options, "num_threads": self.num_threads},
             "defaults": self._defaults,
             "skipped_steps": self.skipped_steps,
+            "skips": self._table.skips(),
             "state_dict": self.state_dict(),
         }
 
@@ -1243,6 +1303,7 @@ class Optimizer(Stepping):
         )
         self.load_state_dict(saved_state)
         self._table.skipped_steps = state["skipped_steps"]
+        self._table.skips(state["skips"])
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__}({len(self._names)} parameters, {self.step_count} steps"]

@@ -190,6 +190,11 @@ def is_schedule(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
+def scheduled(label: str, name: str, schedule: Any, step_count: int) -> float:
+    """Return the value of a schedule for the step after this many, in the range of an option of this name; or raise."""
+    return check_number(f"{label} after {step_count} steps: {name}", name, schedule(step_count))
+
+
 def is_scheduled(hyper: Mapping[str, Any]) -> bool:
     """Return whether there is a schedule among these hyperparameters, alone or in a pair."""
     for key, value in hyper.items():

@@ -1309,7 +1309,8 @@ class NovoGrad(Optimizer):
 
     Notes
     -----
-    State: ``m``, of the parameter's shape and dtype, and ``v``, a float64.  The norm is taken over each array as a
+    State: ``m``, of the parameter's shape and dtype, and ``v`` and ``v_exponent``, a float64 each, which stand for
+    v * 2^v_exponent; the exponent is 0 unless squares are beyond float64.  The norm is taken over each array as a
     whole: cutting an array into several changes the rule.
 
     As in optax.
@@ -1383,8 +1384,8 @@ class Prodigy(Optimizer):
     State: ``m``, ``v``, ``s`` and ``p0`` (the parameter before the first step), each of its shape and dtype,
     and ``d`` and ``r``, a float64 each, the same for all parameters of a group.
 
-    As in optax.  All parameters of a group must be stepped together: `step_one` is refused, and a gradient of None
-    unless those of its whole group are.
+    As in optax.  A NaN in a gradient makes d, and with it all parameters of the group, NaN.  All parameters of a group
+    must be stepped together: `step_one` is refused, and a gradient of None unless those of its whole group are.
 
     Where betas change, their products take the place of beta^t, as in `Adam`.
 
@@ -1674,8 +1675,9 @@ class Adafactor(Optimizer):
     array into several changes the rule.  A step reads the gradient three times and makes no temporary array but sums: a
     few doubles for each row and column, or more where they are cut, at 1024 columns and 65536 elements.
 
-    As in torch.optim, but rows and columns are summed in double, and eps[0] = 0 and gradients that were always 0 give
-    no update where torch gives NaN.  The paper adds eps[0] to g^2 and has 1e-30 there; optax's adafactor differs in its
+    As in torch.optim, but rows and columns are summed in double, eps[0] = 0 and gradients that were always 0 give no
+    update where torch gives NaN, and a NaN in p or u makes the sizes, and with them all of p, NaN, where torch goes on
+    without them.  The paper adds eps[0] to g^2 and has 1e-30 there; optax's adafactor differs in its
     defaults, factors only axes of 128 and more, and clips by block.
 
     References
@@ -1901,11 +1903,23 @@ class Muon(Optimizer):
             np.multiply(X, u.dtype.type(size), out=u)
 
 
+def of_norm_one(u: Array, eps: float) -> Array:
+    """Return u / max(|u|, eps), also where squares of u overflow or underflow in its dtype."""
+    numbers = np.finfo(u.dtype)
+    least = max(u.dtype.type(eps), numbers.tiny)
+    norm = np.linalg.norm(u)
+    if not math.sqrt(u.size * float(numbers.tiny) / float(numbers.eps)) <= norm <= numbers.max:
+        exponent = np.frexp(np.max(np.abs(u), initial=0))[1]
+        u, least = np.ldexp(u, -exponent), np.ldexp(least, -exponent)
+        norm = np.linalg.norm(u)
+    scaled: Array = u / np.maximum(norm, least)
+    return scaled
+
+
 def orthogonal(u: Array, coefficients: tuple[float, float, float], steps: int, eps: float) -> Array:
     """Return about the nearest orthogonal matrix, by Newton-Schulz iterations in the matrix's dtype."""
     with np.errstate(all="ignore"):
-        X: Array = u.T if u.shape[0] > u.shape[1] else u
-        X = X / np.maximum(np.linalg.norm(u), max(u.dtype.type(eps), np.finfo(u.dtype).tiny))
+        X: Array = of_norm_one(u.T if u.shape[0] > u.shape[1] else u, eps)
         A, B, C = map(u.dtype.type, coefficients)
         for _ in range(steps):
             S = X @ X.T

@@ -185,6 +185,130 @@ static void test_decays(void)
     CHECK(!fastopt_rule_corrected(fastopt_find_rule("lion"))[0]);
 }
 
+/* ---- A step in two calls ---- */
+
+enum { ROWS = 5, COLUMNS = 60, SOME = ROWS * COLUMNS, MIXED = 8 };
+
+/* Tensors of rules with carried numbers, sums, matrices and none of these, and their memory. */
+typedef struct {
+    double p[MIXED][SOME], g[MIXED][SOME], state[MIXED][FASTOPT_MAX_STATE][SOME], carry[MIXED][FASTOPT_MAX_CARRY];
+    fastopt_tensor tensors[MIXED];
+} mixed;
+
+static const char *const mixed_rules[MIXED] = {"nadam", "schedulefreeadamw", "prodigy",   "asgd",
+                                               "muon",  "novograd",          "adafactor", "adam"};
+
+static void make_mixed(mixed *all)
+{
+    static const ptrdiff_t shape[] = {ROWS, COLUMNS};
+    static double hyper[MIXED][FASTOPT_MAX_HYPER];
+    memset(all, 0, sizeof *all);
+    for (int i = 0; i < MIXED; i++) {
+        fastopt_tensor *t = &all->tensors[i];
+        *t = make(mixed_rules[i], FASTOPT_FLOAT64, SOME, all->p[i], all->g[i], hyper[i]);
+        for (int h = 0; t->rule->hyper[h]; h++) {
+            const fastopt_hyper *range = fastopt_find_hyper(t->rule->hyper[h]);
+            hyper[i][h] = fastopt_in_range(range, 0.5) ? 0.5 : fastopt_in_range(range, -0.5) ? -0.5 : 1.5;
+        }
+        for (int s = 0; t->rule->state[s]; s++)
+            t->state[s] = all->state[i][s];
+        t->carry = all->carry[i];
+        t->ndim = 2;
+        t->shape = shape;
+        for (int j = 0; j < SOME; j++)
+            all->p[i][j] = sin(i + j);
+    }
+}
+
+static void fill_gradients(mixed *all, int64_t step, int group)
+{
+    for (int i = 0; i < MIXED; i++) {
+        all->tensors[i].step = step;
+        all->tensors[i].clip_group = group ? i / group : 0;
+        for (int j = 0; j < SOME; j++)
+            all->g[i][j] = (i + 1) * cos((double)(i + 2 * j + 3 * step));
+    }
+}
+
+/* GATHER and UPDATE make the step that one call makes: scalars, norms and sums are computed once. */
+static void test_two_calls(void)
+{
+    static mixed whole, parts;
+    for (int group = 0; group < 4; group++) {
+        make_mixed(&whole);
+        make_mixed(&parts);
+        for (int64_t step = 1; step <= 3; step++) {
+            fastopt_call call = {.num_threads = 2, .grad_scale = 2, .check_finite = 1, .zero_grads = step == 2};
+            call.clip_norm = group == 3 ? 0 : 0.5;
+            call.clip_value = step == 3 ? 0.01 : 0;
+            fill_gradients(&whole, step, group);
+            fill_gradients(&parts, step, group);
+            CHECK(fastopt_step_with(whole.tensors, MIXED, &call) == FASTOPT_OK);
+            const double norm = call.grad_norm;
+            call.part = FASTOPT_GATHER;
+            call.grad_norm = -1;
+            CHECK(fastopt_step_with(parts.tensors, MIXED, &call) == FASTOPT_OK);
+            CHECK(!call.clip_norm || call.grad_norm == norm);
+            call.part = FASTOPT_UPDATE;
+            CHECK(fastopt_step_with(parts.tensors, MIXED, &call) == FASTOPT_OK);
+            CHECK(!call.clip_norm || call.grad_norm == norm);
+            CHECK(!memcmp(whole.p, parts.p, sizeof whole.p) && !memcmp(whole.g, parts.g, sizeof whole.g));
+            CHECK(!memcmp(whole.state, parts.state, sizeof whole.state));
+            CHECK(!memcmp(whole.carry, parts.carry, sizeof whole.carry));
+        }
+    }
+    /* An update needs what the first call finds out about this step, and uses it up. */
+    fastopt_call call = {.num_threads = 1, .part = FASTOPT_UPDATE};
+    CHECK(fastopt_step_with(parts.tensors, MIXED, &call) == FASTOPT_BAD_TENSOR);
+    fill_gradients(&parts, 4, 0);
+    call.part = FASTOPT_GATHER;
+    CHECK(fastopt_step_with(parts.tensors, MIXED, &call) == FASTOPT_OK);
+    call.part = FASTOPT_UPDATE;
+    parts.tensors[MIXED - 1].step = 5;
+    CHECK(fastopt_step_with(parts.tensors, MIXED, &call) == FASTOPT_BAD_TENSOR);
+    parts.tensors[MIXED - 1].step = 4;
+    CHECK(fastopt_step_with(parts.tensors, MIXED, &call) == FASTOPT_OK);
+    CHECK(fastopt_step_with(parts.tensors, MIXED, &call) == FASTOPT_BAD_TENSOR);
+    /* What is not finite is found by the first. */
+    fill_gradients(&parts, 5, 0);
+    parts.g[3][7] = NAN;
+    call.part = FASTOPT_GATHER;
+    call.check_finite = 1;
+    memcpy(whole.carry, parts.carry, sizeof whole.carry);
+    CHECK(fastopt_step_with(parts.tensors, MIXED, &call) == FASTOPT_NONFINITE);
+    CHECK(!memcmp(whole.carry, parts.carry, sizeof whole.carry));
+    call.part = FASTOPT_UPDATE;
+    CHECK(fastopt_step_with(parts.tensors, MIXED, &call) == FASTOPT_BAD_TENSOR);
+}
+
+/* Norms of clip groups, of NaN and beyond the squares; limits of infinity. */
+static void test_clipping(void)
+{
+    const double lr[] = {1};
+    double p[3][2] = {{0}}, grad[3][2] = {{3, 4}, {6, 8}, {0, 1e200}};
+    fastopt_tensor tensors[3];
+    for (int i = 0; i < 3; i++) {
+        tensors[i] = make("sgd", FASTOPT_FLOAT64, 2, p[i], grad[i], lr);
+        tensors[i].clip_group = i == 2;
+    }
+    fastopt_call call = {.num_threads = 1, .clip_norm = 1};
+    CHECK(fastopt_step_with(tensors, 3, &call) == FASTOPT_OK);
+    CHECK(fabs(tensors[0].grad_norm - sqrt(125)) < 1e-14 && tensors[1].grad_norm == tensors[0].grad_norm);
+    CHECK(tensors[2].grad_norm == 1e200 && call.grad_norm == 1e200);
+    CHECK(fabs(p[0][0] + 3 / sqrt(125)) < 1e-6 && fabs(p[1][1] + 8 / sqrt(125)) < 1e-6 && fabs(p[2][1] + 1) < 1e-15);
+    grad[0][0] = NAN;
+    CHECK(fastopt_step_with(tensors, 3, &call) == FASTOPT_OK);
+    CHECK(isnan(p[0][0]) && isnan(p[1][1]) && fabs(p[2][1] + 2) < 1e-15 && isnan(call.grad_norm));
+    memset(p, 0, sizeof p);
+    call.clip_norm = INFINITY;
+    call.clip_value = INFINITY;
+    CHECK(fastopt_step_with(tensors, 3, &call) == FASTOPT_OK);
+    CHECK(isnan(p[0][0]) && p[0][1] == -4 && p[1][0] == -6 && p[1][1] == -8 && p[2][1] == -1e200);
+    call.clip_norm = NAN;
+    CHECK(fastopt_step_with(tensors, 3, &call) == FASTOPT_BAD_HYPER);
+    CHECK(p[1][1] == -8);
+}
+
 /* Every error comes before the first write, wherever in the list it is. */
 static void test_errors(void)
 {
@@ -240,6 +364,8 @@ int main(void)
     test_strided();
     test_carry();
     test_decays();
+    test_two_calls();
+    test_clipping();
     test_errors();
     test_queries();
     return failures;

@@ -569,7 +569,7 @@ class Life:
         """Options of a step."""
         values = {
             "grad_scale": (1, 1024.0, 3, 1e-3, np.float32(0.5)),
-            "clip_value": (1e-30, 1e-3, 1, 1e30),
+            "clip_value": (1e-30, 1e-3, 1, 1e30, inf),
             "clip_norm": (1e-3, 1.0, 1e30, inf),
             "zero_grads": (True, False, np.True_),
         }
@@ -656,7 +656,8 @@ class Life:
             walked = [self.walked(p, g) for p, g in zip(self.parameters, grads, strict=True) if g is not None]
             self.norm = factor * reference.norm(walked)
             clip = float(changes["clip_norm"]) / (self.norm + 1e-6)
-            factor = factor * clip if clip < 1 else factor
+            if clip < 1 or (clip != clip and changes["clip_norm"] < inf):
+                factor *= clip
         self.advance(grads, scale=factor, clip_value=float(changes.get("clip_value", 0)))
         stepped = [p.oracle.t for p, g in zip(self.parameters, grads, strict=True) if g is not None]
         self.step_count = max(self.step_count, *stepped) if one else self.step_count + 1

@@ -398,10 +398,10 @@ def asgd(p, g, ax, *, t, carry, lr, lambd, alpha, t0):
 
 def trust(p, u, coefficient=1.0, eps=0.0):
     """The ratio of two norms, 1 where either is 0."""
-    of_p, of_u = sum_of_products(p, p), sum_of_products(u, u)
+    of_p, of_u = root(squares(p)), root(squares(u))
     if of_p == 0 or of_u == 0:
         return 1.0
-    return float(np.float64(coefficient * math.sqrt(of_p)) / (math.sqrt(of_u) + eps))
+    return float(np.float64(coefficient * of_p) / (of_u + eps))
 
 
 def lars(p, g, b, *, t, lr, momentum, trust_coefficient, eps):
@@ -428,9 +428,17 @@ def lamb(p, g, m, v, *, t, lr, beta1, beta2, eps, decay):
 
 def novograd(p, g, m, *, t, carry, lr, beta1, beta2, eps, decay):
     T = p.dtype.type
-    square = sum_of_products(g, g)
-    carry["v"] = square if t == 1 else beta2 * carry["v"] + (1 - beta2) * square
-    root = np.sqrt(np.float64(carry["v"])) + eps  # NaN for a v below 0, as C has it
+    square, of_square = scaled(squares(g))
+    v, exponent = square, of_square
+    if t > 1:
+        of_v = 1200 * int(np.sign(carry["v_exponent"]))
+        if square == 0 or (carry["v"] != 0 and of_v > of_square):
+            exponent = of_v
+        v = beta2 * np.ldexp(carry["v"], of_v - exponent) + (1 - beta2) * np.ldexp(square, of_square - exponent)
+    if (exponent > 0 and v < 2.0**-300) or (exponent < 0 and v > 2.0**300):
+        v, exponent = np.ldexp(v, exponent), 0
+    carry["v"], carry["v_exponent"] = float(v), float(exponent)
+    root = np.ldexp(np.sqrt(np.float64(v)), exponent // 2) + eps  # NaN for a v below 0, as C has it
     scale = T(0 if root == 0 else min(1 / root, float(np.finfo(T).max)))
     m[...] = T(beta1) * m + (scale * g + T(decay) * p)
     p -= T(lr) * m
@@ -447,7 +455,7 @@ def prodigy(p, g, m, v, s, p0, *, t, carry, lr, beta1, beta2, beta3, eps, d0, d_
     product, size = yield sums_of_products(g, p0 - p), sums_of_products(abs(s), np.ones_like(s))
     r = beta3 * r + d / d0 * dlr * product
     estimate = 0.0 if size == 0 else d_coef * r / size
-    carry["d"], carry["r"] = max(d, estimate), r
+    carry["d"], carry["r"] = larger_of(estimate, d), r
     p -= T(dlr) * (m / (np.sqrt(v) + above_root(T, beta2, carry["d"] * eps, t)) + T(decay) * p)
 
 
@@ -506,22 +514,22 @@ def adafactor_steps(p, t, lr, beta2_decay, eps1, eps2, d, decay, flushed=float):
     def rate(of_p, of_u):
         if p.size == 0:
             return T(0)
-        alpha = flushed(larger_of(math.sqrt(of_p / p.size), eps2) * min(lr, 1 / math.sqrt(t)))
-        return T(alpha / larger_of(math.sqrt(of_u / p.size) / d, 1.0))
+        alpha = flushed(larger_of(root(of_p, p.size), eps2) * min(lr, 1 / math.sqrt(t)))
+        return T(alpha / larger_of(root(of_u, p.size) / d, 1.0))
 
     return taken, eps, T(max(eps, least)), shrink, rate
 
 
 def larger_of(x: float, y: float) -> float:
-    """x where it is larger than y."""
-    return x if x > y else y
+    """x where it is larger than y, or NaN."""
+    return x if x > y or x != x else y
 
 
 def adafactor_vector(p, g, v, *, t, lr, beta2_decay, eps1, eps2, d, decay):
     taken, _, least, shrink, rate = adafactor_steps(p, t, lr, beta2_decay, eps1, eps2, d, decay)
     v[...] = take(v, g * g, 1 - taken)
     u = g / larger(np.sqrt(v), least)
-    p[...] = shrink * p - rate(sum_of_products(p, p), sum_of_products(u, u)) * u
+    p[...] = shrink * p - rate(squares(p), squares(u)) * u
 
 
 TILE, TILE_ROWS, TILE_COLUMNS, SPAN = 64 * 1024, 64, 4096, 512
@@ -554,11 +562,18 @@ def products_of_spans(x: np.ndarray) -> np.ndarray:
     return sums.reshape(len(x), spans)
 
 
-def sum_of_tiles(x: np.ndarray) -> float:
-    """The sum of squares of matrices: tile by tile, row by row and span by span."""
+def squares_of_tiles(x: np.ndarray) -> list[float]:
+    """The sum of squares of matrices, as `squares` has it: tile by tile, row by row and span by span."""
     x = flush(np.asarray(x))
     matrices = x.reshape(-1, x.shape[-1])
-    return add_up([add_up(products_of_spans(matrices[tile]).reshape(-1)) for tile in tiles(x.shape)])
+    totals = []
+    for tile in tiles(x.shape):
+        part = np.asarray(matrices[tile], np.float64)
+        sums = products_of_spans(part)
+        choice = unit_of(sums, x.dtype)
+        scaled_sums = [sums, products_of_spans(part * 2.0**-600), products_of_spans(part * 2.0**600)]
+        totals.append([add_up(np.where(choice == i, of_unit, 0).reshape(-1)) for i, of_unit in enumerate(scaled_sums)])
+    return [add_up(column) for column in zip(*totals, strict=True)]
 
 
 def adafactor(p, g, R, C, *, t, lr, beta2_decay, eps1, eps2, d, decay):
@@ -588,7 +603,7 @@ def adafactor(p, g, R, C, *, t, lr, beta2_decay, eps1, eps2, d, decay):
         of_row[...] = flush(row / (smallest if mean < smallest else mean))  # NaN stays
     v = flush(lead.astype(T)).reshape(*p.shape[:-1], 1).view(Flushed) * C.reshape(*p.shape[:-2], 1, columns)
     u = g / larger(np.sqrt(v), least)
-    p[...] = shrink * p - rate(sum_of_tiles(p), sum_of_tiles(u)) * u
+    p[...] = shrink * p - rate(squares_of_tiles(p), squares_of_tiles(u)) * u
 
 
 def sm3_square(mu, g, b2):
@@ -599,7 +614,7 @@ def sm3_square(mu, g, b2):
 def sm3_update(p, g, m, nu, t, lr, momentum, b2, eps):
     T = p.dtype.type
     lost = lost_sum(T, t) if b2 == 1 else lost_mean(T, b2, t)
-    root = np.where(nu > 0, np.sqrt(nu + T(eps + lost)), T(math.inf)).view(Flushed)
+    root = np.where(nu != 0, np.sqrt(nu + T(eps + lost)), T(math.inf)).view(Flushed)
     m[...] = keep(T, momentum) * m + rest(T, momentum) * (g / root)
     p -= T(lr) * m
 
@@ -681,7 +696,7 @@ CORRECTED = dict.fromkeys(("adam", "amsgrad", "radam", "adabelief", "yogi", "ade
 CORRECTED |= {"adamax": ("beta1",), "nadam": ("beta2",), "adan": ("beta1", "beta2", "beta3")}
 CORRECTED |= {"prodigy": ("beta1", "beta2"), "schedulefreeadamw": ("beta2",)}
 STARTS = {"asgd", "rprop", "schedulefreesgd", "schedulefreeadamw"}  # and those whose first step sets all state
-CARRIES = {"nadam": ("mu_product",), "asgd": ("eta",), "novograd": ("v",), "prodigy": ("d", "r")}
+CARRIES = {"nadam": ("mu_product",), "asgd": ("eta",), "novograd": ("v", "v_exponent"), "prodigy": ("d", "r")}
 CARRIES |= dict.fromkeys(("schedulefreesgd", "schedulefreeadamw"), ("weight_sum", "lr_max"))
 
 
@@ -871,33 +886,73 @@ def catch_up(rule: str, p: np.ndarray, state: dict[str, Any], skipped: int, hype
         CATCH_UP[rule](p.view(Flushed), {key: array.view(Flushed) for key, array in state.items()}, skipped, **hyper)
 
 
-def sums_of_products(x: np.ndarray, y: np.ndarray) -> Iterator[float]:
-    """What csrc adds up for a norm: in double, by pieces of 16384 elements, blocks of 1024 and 16 lanes."""
-    x, y = (np.asarray(flush(np.asarray(z)).reshape(-1), np.float64) for z in (x, y))
+def blocks(x: np.ndarray) -> Iterator[list[slice]]:
+    """The blocks of 1024 elements of each piece of 16384."""
     for piece in range(0, x.size, 16384):
+        end = min(piece + 16384, x.size)
+        yield [slice(block, min(block + 1024, end)) for block in range(piece, end, 1024)]
+
+
+def sum_of_lanes(products: np.ndarray) -> float:
+    """The sum of a block, by 16 lanes."""
+    lanes = np.zeros((-(-products.size // 16), 16))
+    lanes.reshape(-1)[: products.size] = flush(products)
+    sums = np.add.reduce(lanes, axis=0)
+    while sums.size > 1:
+        sums = sums[: sums.size // 2] + sums[sums.size // 2 :]
+    return float(sums[0])
+
+
+def sums_of_products(x: np.ndarray, y: np.ndarray) -> Iterator[float]:
+    """What csrc adds up for a sum of products: in double, by pieces and blocks."""
+    x, y = (np.asarray(flush(np.asarray(z)).reshape(-1), np.float64) for z in (x, y))
+    for piece in blocks(x):
         total = 0.0
-        for block in range(piece, min(piece + 16384, x.size), 1024):
-            products = flush(x[block : min(block + 1024, x.size)] * y[block : min(block + 1024, x.size)])
-            lanes = np.zeros((-(-products.size // 16), 16))
-            lanes.reshape(-1)[: products.size] = products
-            sums = np.add.reduce(lanes, axis=0)
-            while sums.size > 1:
-                sums = sums[: sums.size // 2] + sums[sums.size // 2 :]
-            total += float(sums[0])
+        for block in piece:
+            total += sum_of_lanes(x[block] * y[block])
         yield total
 
 
-def sum_of_products(x: np.ndarray, y: np.ndarray) -> float:
-    total = 0.0
-    for of_piece in sums_of_products(x, y):
-        total += of_piece
+def unit_of(sums: Any, dtype: Any) -> Any:
+    """Where the sum of squares of a block is kept: 0 as it is, 1 in units of 2^1200, 2 in units of 2^-1200."""
+    if dtype == np.float32:
+        return np.zeros(np.shape(sums), int)
+    sums = np.asarray(sums)
+    return np.where(sums < 2.0**-900, 2, np.where(sums <= 2.0**900, 0, 1))
+
+
+def squares(*arrays: np.ndarray) -> list[float]:
+    """The sum of squares of all elements, in three parts: as it is, in units of 2^1200, in units of 2^-1200."""
+    total = [0.0] * 3
+    for array in arrays:
+        x = np.asarray(flush(np.asarray(array)).reshape(-1), np.float64)
+        for piece in blocks(x):
+            of_piece = [0.0] * 3
+            for block in piece:
+                with np.errstate(all="ignore"):
+                    unit = int(unit_of(sum_of_lanes(x[block] ** 2), array.dtype))
+                    of_piece[unit] += sum_of_lanes((x[block] * (1.0, 2.0**-600, 2.0**600)[unit]) ** 2)
+            total = [a + b for a, b in zip(total, of_piece, strict=True)]
     return total
+
+
+def scaled(total: list[float]) -> tuple[float, int]:
+    """A sum of squares as a number and the power of two it is to be multiplied by."""
+    usual, huge, tiny = total
+    if huge != 0:
+        return huge + math.ldexp(usual, -1200), 1200
+    if tiny == 0 or usual != 0:
+        return usual + math.ldexp(tiny, -1200), 0
+    return tiny, -1200
+
+
+def root(total: list[float], divisor: float = 1) -> float:
+    """sqrt(total / divisor)"""
+    x, exponent = scaled(total)
+    with np.errstate(all="ignore"):
+        return float(np.ldexp(np.sqrt(np.float64(x) / divisor), exponent // 2))
 
 
 def norm(grads: list[np.ndarray]) -> float:
     """The norm of all gradients."""
-    total = 0.0
-    for g in grads:
-        for of_piece in sums_of_products(g, g):
-            total += of_piece
-    return math.sqrt(total)
+    return root(squares(*grads))

@@ -139,10 +139,10 @@ def test_skip_with_clipping(options, dtype, bad):
     assert repr(opt.state_dict()) == repr(before[1])
 
 
-def test_a_norm_that_overflows_is_no_reason_to_skip():
+def test_a_norm_beyond_the_doubles_is_no_reason_to_skip():
     p = np.zeros(3)
     opt = fastopt.SGD(p, lr=1.0, nonfinite="raise", clip_norm=1.0)
-    opt.step(np.full(3, 1e200))
+    opt.step(np.full(3, 1.5e308))
     assert opt.grad_norm == math.inf
     assert (p == 0).all()  # scaled by 1 / infinity, as torch does
 
@@ -262,8 +262,8 @@ def test_torch_averages_alike():
         ({"clip_norm": 0}, "clip_norm must be > 0"),
         ({"clip_norm": math.nan}, "clip_norm must be > 0"),
         ({"clip_norm": "1"}, "clip_norm must be a number"),
-        ({"clip_value": -1.0}, "clip_value must be finite and > 0"),
-        ({"clip_value": math.inf}, "clip_value must be finite and > 0"),
+        ({"clip_value": -1.0}, "clip_value must be > 0"),
+        ({"clip_value": math.nan}, "clip_value must be > 0"),
         ({"grad_scale": 0.0}, "grad_scale must be finite and > 0"),
         ({"grad_scale": fastopt.LossScale()}, 'with nonfinite="skip"'),
         ({"zero_grads": 1}, "zero_grads must be True or False, got 1"),

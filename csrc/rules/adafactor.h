@@ -38,22 +38,22 @@ static inline T FN(adafactor_root)(T v, T least)
     return least > root ? least : root;
 }
 
-static inline double FN(rms)(double sum, ptrdiff_t n)
+static inline double FN(rms)(const fastopt_sum *sum, ptrdiff_t n)
 {
-    return sqrt(sum / (double)n);
+    return fastopt_root(sum, (double)n);
 }
 
 /* From the size of p: the rate before the size of u divides it. */
 static inline double FN(adafactor_alpha)(const double *h, int64_t t, double size)
 {
     const double slowing = 1 / sqrt((double)t), rho = h[0] < slowing ? h[0] : slowing;
-    return (size > h[3] ? size : h[3]) * rho;
+    return MAX(size, h[3]) * rho;
 }
 
 static inline T FN(adafactor_rate)(const double *h, double alpha, double size)
 {
     const double excess = size / h[4];
-    return (T)(alpha / (excess > 1 ? excess : 1));
+    return (T)(alpha / MAX(excess, 1));
 }
 
 static void FN(adafactor_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
@@ -92,7 +92,7 @@ static void FN(adafactor_squares)(T *restrict p, const T *restrict g, T *const *
     if (edges->ends_columns)
         for (ptrdiff_t i = 0; i < n; i++)
             C[i] = FN(adafactor_mix)(C[i], of_columns[i], m->rows, rest);
-    edges->sums[0] += FN(sum_squares)(p, n);
+    FN(add_squares)(&edges->sums[0], p, n);
 }
 
 /* R / max(mean of R, eps1) */
@@ -111,7 +111,7 @@ static void FN(adafactor_size)(T *restrict p, const T *restrict g, T *const *res
     T u[SPAN];
     for (ptrdiff_t i = 0; i < n; i++)
         u[i] = g[i] / FN(adafactor_root)(R * C[i], eps);
-    edges->sums[0] += FN(sum_squares)(u, n);
+    FN(add_squares)(&edges->sums[0], u, n);
 }
 
 static void FN(adafactor)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
@@ -138,7 +138,8 @@ static void FN(adafactor_mix_parts)(T *means, ptrdiff_t n, const double *squares
     }
 }
 
-static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const double *sums, T *k)
+static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums,
+                               T *k)
 {
     const double *h = tensor->hyper;
     const ptrdiff_t strips = m->strips / m->matrices; /* where they are of a part of a matrix */
@@ -160,9 +161,9 @@ static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m
             mean /= (double)m->rows;
             m->of_matrices[i] = mean < eps ? eps : mean;
         }
-        m->kept[FN(ADAFACTOR_ALPHA)] = FN(adafactor_alpha)(h, tensor->step, FN(rms)(sums[0], tensor->n));
+        m->kept[FN(ADAFACTOR_ALPHA)] = FN(adafactor_alpha)(h, tensor->step, FN(rms)(&sums[0], tensor->n));
     } else if (made == 2) {
-        k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(sums[0], tensor->n));
+        k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(&sums[0], tensor->n));
     }
 }
 
@@ -174,7 +175,7 @@ static void FN(adafactor_vector_scalars)(const double *h, const fastopt_decay *d
 }
 
 static void FN(adafactor_vector_gather)(const T *restrict p, const T *restrict g, T *const *restrict state,
-                                        const T *restrict k, ptrdiff_t n, double *sums)
+                                        const T *restrict k, ptrdiff_t n, fastopt_sum *sums)
 {
     T *restrict v = state[0];
     const T eps = k[FN(ADAFACTOR_EPS)];
@@ -184,16 +185,16 @@ static void FN(adafactor_vector_gather)(const T *restrict p, const T *restrict g
         v[i] = FN(take)(v[i], g[i] * g[i], squares);
         u[i] = g[i] / FN(adafactor_root)(v[i], eps);
     }
-    sums[0] += FN(sum_squares)(p, n);
-    sums[1] += FN(sum_squares)(u, n);
+    FN(add_squares)(&sums[0], p, n);
+    FN(add_squares)(&sums[1], u, n);
 }
 
-static void FN(adafactor_vector_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums,
-                                         ptrdiff_t n, double *carry, T *k)
+static void FN(adafactor_vector_combine)(const double *h, const fastopt_decay *decays, int64_t t,
+                                         const fastopt_sum *sums, ptrdiff_t n, double *carry, T *k)
 {
     (void)decays, (void)carry;
-    const double alpha = FN(adafactor_alpha)(h, t, FN(rms)(sums[0], n));
-    k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, alpha, FN(rms)(sums[1], n));
+    const double alpha = FN(adafactor_alpha)(h, t, FN(rms)(&sums[0], n));
+    k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, alpha, FN(rms)(&sums[1], n));
 }
 
 static void FN(adafactor_vector)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,

@@ -19,7 +19,7 @@ static void FN(lamb_scalars)(const double *h, const fastopt_decay *decays, int64
 }
 
 static void FN(lamb_gather)(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                            ptrdiff_t n, double *sums)
+                            ptrdiff_t n, fastopt_sum *sums)
 {
     T *restrict m = state[0], *restrict v = state[1];
     const T beta1 = k[0], rest1 = k[1], unbias = k[2], eps_t = k[3], decay = k[4];
@@ -30,15 +30,16 @@ static void FN(lamb_gather)(const T *restrict p, const T *restrict g, T *const *
         v[i] = FN(take)(v[i], g[i] * g[i], squares);
         u[i] = unbias * m[i] / (SQRT(v[i]) + eps_t) + decay * p[i];
     }
-    sums[0] += FN(sum_squares)(p, n);
-    sums[1] += FN(sum_squares)(u, n);
+    FN(add_squares)(&sums[0], p, n);
+    FN(add_squares)(&sums[1], u, n);
 }
 
-static void FN(lamb_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums, ptrdiff_t n,
-                             double *carry, T *k)
+static void FN(lamb_combine)(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
+                             ptrdiff_t n, double *carry, T *k)
 {
     (void)decays, (void)t, (void)n, (void)carry;
-    const double ratio = sums[0] == 0 || sums[1] == 0 ? 1 : sqrt(sums[0]) / sqrt(sums[1]);
+    const double of_p = fastopt_root(&sums[0], 1), of_u = fastopt_root(&sums[1], 1);
+    const double ratio = of_p == 0 || of_u == 0 ? 1 : of_p / of_u;
     k[8] = (T)(h[0] * ratio);
 }
 

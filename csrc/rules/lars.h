@@ -12,18 +12,19 @@ static void FN(lars_scalars)(const double *h, const fastopt_decay *decays, int64
 }
 
 static void FN(lars_gather)(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                            ptrdiff_t n, double *sums)
+                            ptrdiff_t n, fastopt_sum *sums)
 {
     (void)state, (void)k;
-    sums[0] += FN(sum_squares)(p, n);
-    sums[1] += FN(sum_squares)(g, n);
+    FN(add_squares)(&sums[0], p, n);
+    FN(add_squares)(&sums[1], g, n);
 }
 
-static void FN(lars_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums, ptrdiff_t n,
-                             double *carry, T *k)
+static void FN(lars_combine)(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
+                             ptrdiff_t n, double *carry, T *k)
 {
     (void)decays, (void)t, (void)n, (void)carry;
-    const double ratio = sums[0] == 0 || sums[1] == 0 ? 1 : h[2] * sqrt(sums[0]) / (sqrt(sums[1]) + h[3]);
+    const double of_p = fastopt_root(&sums[0], 1), of_g = fastopt_root(&sums[1], 1);
+    const double ratio = of_p == 0 || of_g == 0 ? 1 : h[2] * of_p / (of_g + h[3]);
     k[1] = (T)(h[0] * ratio);
 }
 
@@ -43,12 +44,12 @@ static void FN(lars_nesterov_scalars)(const double *h, const fastopt_decay *deca
 }
 
 static void FN(lars_nesterov_gather)(const T *restrict p, const T *restrict g, T *const *restrict state,
-                                     const T *restrict k, ptrdiff_t n, double *sums)
+                                     const T *restrict k, ptrdiff_t n, fastopt_sum *sums)
 {
     FN(lars_gather)(p, g, state, k, n, sums);
 }
 
-static void FN(lars_nesterov_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums,
+static void FN(lars_nesterov_combine)(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
                                       ptrdiff_t n, double *carry, T *k)
 {
     FN(lars_combine)(h, decays, t, sums, n, carry, k);

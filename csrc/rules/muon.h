@@ -19,7 +19,7 @@ static void FN(muon_scalars)(const double *h, const fastopt_decay *decays, int64
 }
 
 static void FN(muon_gather)(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                            ptrdiff_t n, double *sums)
+                            ptrdiff_t n, fastopt_sum *sums)
 {
     (void)p, (void)sums;
     const T *restrict b = state[0];
@@ -29,8 +29,8 @@ static void FN(muon_gather)(const T *restrict p, const T *restrict g, T *const *
         u[i] = of_b * (mu * b[i] + rest * g[i]) + of_g * g[i];
 }
 
-static void FN(muon_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums, ptrdiff_t n,
-                             double *carry, T *k)
+static void FN(muon_combine)(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
+                             ptrdiff_t n, double *carry, T *k)
 {
     (void)decays, (void)h, (void)t, (void)sums, (void)n, (void)carry, (void)k;
 }

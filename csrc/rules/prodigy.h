@@ -28,7 +28,7 @@ static void FN(prodigy_scalars)(const double *h, const fastopt_decay *decays, in
 }
 
 static void FN(prodigy_gather)(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                               ptrdiff_t n, double *sums)
+                               ptrdiff_t n, fastopt_sum *sums)
 {
     T *restrict m = state[0], *restrict v = state[1], *restrict s = state[2], *restrict p0 = state[3];
     const T beta1 = k[0], rest1 = k[1], d = k[2], beta3 = k[3], weight = k[4], first = k[FN(PRODIGY_FIRST)];
@@ -46,20 +46,20 @@ static void FN(prodigy_gather)(const T *restrict p, const T *restrict g, T *cons
         size[i] = ABS(s[i]);
         one[i] = 1;
     }
-    sums[0] += FN(sum_products)(g, moved, n);
-    sums[1] += FN(sum_products)(size, one, n);
+    sums[0].sum += FN(sum_products)(g, moved, n);
+    sums[1].sum += FN(sum_products)(size, one, n);
 }
 
-static void FN(prodigy_combine)(const double *h, const fastopt_decay *decays, int64_t t, const double *sums,
+static void FN(prodigy_combine)(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
                                 ptrdiff_t n, double *carry, T *k)
 {
     (void)n;
     const double d = t == 1 ? h[5] : carry[0];
     const double weight1 = FN(weight)(h, decays, 1, t);
     const double dlr = d * h[0] * sqrt(1 - fastopt_product(h, decays, 2, t)) / weight1;
-    carry[1] = h[3] * (t == 1 ? 0 : carry[1]) + d / h[5] * dlr * sums[0];
-    const double estimate = sums[1] == 0 ? 0 : h[6] * carry[1] / sums[1];
-    carry[0] = estimate > d ? estimate : d;
+    carry[1] = h[3] * (t == 1 ? 0 : carry[1]) + d / h[5] * dlr * sums[0].sum;
+    const double estimate = sums[1].sum == 0 ? 0 : h[6] * carry[1] / sums[1].sum;
+    carry[0] = MAX(estimate, d);
     k[7] = (T)(carry[0] * h[4] + sqrt(FN(lost_mean)(h[2], t)));
 }
 

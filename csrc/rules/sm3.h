@@ -57,7 +57,7 @@ static void FN(sm3)(T *restrict p, const T *restrict g, T *const *restrict state
     T nu[SPAN], lanes[LANES] = {0};
     for (ptrdiff_t i = 0; i < n; i++) {
         nu[i] = b2 * MIN(of_row, mu[i]) + w * (g[i] * g[i]);
-        const T u = g[i] / (nu[i] > 0 ? SQRT(nu[i] + eps) : infinity);
+        const T u = g[i] / SQRT((nu[i] == 0 ? infinity : nu[i]) + eps);
         m[i] = beta * m[i] + rest * u;
         p[i] -= lr * m[i];
     }
@@ -76,7 +76,7 @@ static void FN(sm3)(T *restrict p, const T *restrict g, T *const *restrict state
 
 static const FN(pass_of) FN(sm3_passes)[] = {FN(sm3)};
 
-static void FN(sm3_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const double *sums, T *k)
+static void FN(sm3_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums, T *k)
 {
     (void)sums, (void)k;
     if (made == 0)
@@ -110,7 +110,7 @@ static void FN(sm3_vector)(T *restrict p, const T *restrict g, T *const *restric
     const T lr = k[0], beta = k[1], rest = k[2], b2 = k[3], w = k[4], eps = k[5], infinity = k[6];
     for (ptrdiff_t i = 0; i < n; i++) {
         mu[i] = b2 * mu[i] + w * (g[i] * g[i]);
-        const T u = g[i] / (mu[i] > 0 ? SQRT(mu[i] + eps) : infinity);
+        const T u = g[i] / SQRT((mu[i] == 0 ? infinity : mu[i]) + eps);
         m[i] = beta * m[i] + rest * u;
         p[i] -= lr * m[i];
     }
