@@ -339,6 +339,22 @@ def test_schedules_that_are_loaded(function):
         assert_same_bits(*runs)
 
 
+@pytest.mark.parametrize("hyperparameters", ["saved", "current"])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (s.linear(0.9, 0.5, 20), 0.999)], ids=["constant", "schedule"])
+def test_loading_with_other_betas(betas, hyperparameters):
+    """The steps so far were made with those that were saved: a constant gradient gives steps of lr whichever go on."""
+    p, q = np.zeros(2), np.zeros(2)
+    opt = fastopt.Adam(p, lr=0.1, betas=betas, eps=0.0)
+    for _ in range(5):
+        opt.step(np.ones(2))
+    here = betas if hyperparameters == "saved" else (0.3, 0.6)
+    fresh = fastopt.Adam(q, lr=0.1, betas=here, eps=0.0)
+    fresh.load_state_dict(opt.state_dict(), hyperparameters=hyperparameters)
+    for t in range(5):
+        fresh.step(np.ones(2))
+        np.testing.assert_allclose(q, -0.1 * (t + 1), rtol=1e-13)
+
+
 def test_only_what_is_needed_is_saved():
     _, constant = adam_run(5, RUNS["not at all"])
     assert all("decays" not in entry for entry in constant.state_dict()["state"].values())
