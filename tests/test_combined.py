@@ -82,7 +82,7 @@ def test_muon_beside_adamw(way, dtype, threads, isa):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("muon", [False])
+@pytest.mark.parametrize("muon", [False, True])
 def test_every_rule_at_once(muon, threads):
     """All rules in one call, arrays of both dtypes and of several shapes; the oracle has them one by one."""
     shapes = [(3,), (40, 50), (), (0,), (7, 3)]
