@@ -18,10 +18,11 @@ enum {
     FEW_PIECES = 64,
 };
 
-/* What a pass counts and threads claim: elements, of all tensors or of those whose rule is not one of matrices; or,
- * where something is summed, pieces of CHUNK elements of a tensor, and tiles of matrices.  Pieces and tiles are always
- * the same ones and have their own sums, so that these do not depend on the threads. */
-typedef enum { ELEMENTS, ELEMENTS_LEFT, PIECES, GATHERED_PIECES } unit;
+/* What a pass counts and threads claim: elements, of all tensors, of those whose rule is not one of matrices, or of
+ * those without a gradient whose averages move; or, where something is summed, pieces of CHUNK elements of a tensor,
+ * and tiles of matrices.  Pieces and tiles are always the same ones and have their own sums, so that these do not
+ * depend on the threads. */
+typedef enum { ELEMENTS, ELEMENTS_LEFT, ELEMENTS_AT_REST, PIECES, GATHERED_PIECES } unit;
 
 /* What one thread has to do of a pass.  Others take from it too once their own is done. */
 typedef struct {
@@ -36,7 +37,7 @@ typedef struct job {
     fastopt_tensor *tensors;
     ptrdiff_t count, elements;
     int gathers;        /* whether some rule does */
-    int seen;           /* whether rows of some tensor note the steps that they meet */
+    int remembers;      /* whether some tensor, or its rows, note the step that they meet */
     ptrdiff_t matrices; /* tensors that have tiles */
     int made;           /* gathering passes so far */
     int threads;
@@ -63,12 +64,20 @@ static int gathers_now(const job *job, const fastopt_tensor *t)
     return t->g && job->made < t->rule->passes;
 }
 
+/* Whether a tensor has averages that move without a step of it. */
+static int is_averaged_at_rest(const fastopt_tensor *t)
+{
+    return !t->g && (t->ema || t->swa) && t->step > 1 && t->round > 0;
+}
+
 static ptrdiff_t units_of(const job *job, const fastopt_tensor *t)
 {
     if (!t->g)
-        return 0;
+        return job->unit == ELEMENTS_AT_REST && is_averaged_at_rest(t) ? t->n : 0;
     if (job->unit == ELEMENTS)
         return t->n;
+    if (job->unit == ELEMENTS_AT_REST)
+        return 0;
     if (job->unit == ELEMENTS_LEFT)
         return of_matrices(t) ? 0 : t->n;
     if (job->unit == GATHERED_PIECES && !gathers_now(job, t))
@@ -95,6 +104,11 @@ static void catch_up(job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff
 {
     if (t->seen)
         job->kernels->of[t->dtype].catch_up(t, begin, end);
+}
+
+static void average(job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
+{
+    job->kernels->of[t->dtype].average(t, begin, end);
 }
 
 static void sum_up(job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
@@ -156,7 +170,7 @@ static void work(void *data, int thread)
 static void share_out(job *job, int threads)
 {
     share shares[FASTOPT_MAX_THREADS];
-    const ptrdiff_t cut = job->unit <= ELEMENTS_LEFT ? CACHE_LINE : 1, cuts = job->units / cut;
+    const ptrdiff_t cut = job->unit < PIECES ? CACHE_LINE : 1, cuts = job->units / cut;
     for (int i = 0; i < threads; i++) {
         shares[i].next = i ? shares[i - 1].end : 0;
         shares[i].end = i == threads - 1 ? job->units : cuts * (i + 1) / threads * cut;
@@ -191,7 +205,7 @@ static void locate(job *job, unit unit)
 /* Units that a thread claims at a time. */
 static ptrdiff_t claim_size(const job *job)
 {
-    if (job->unit > ELEMENTS_LEFT) {
+    if (job->unit >= PIECES) {
         const ptrdiff_t together = CHUNK * job->units / job->elements; /* tensors smaller than a piece */
         return together > 1 ? together : 1;
     }
@@ -235,20 +249,37 @@ static int valid_options(const fastopt_options *options)
            IN_RANGE(lookahead_rate, options->lookahead_rate);
 }
 
-static int valid_buffers(const fastopt_tensor *t)
+/* Whether a tensor is more than a parameter and its gradient: averaged, or of rows. */
+static inline int has_more(const fastopt_tensor *t)
+{
+    return (t->ema != NULL) | (t->swa != NULL) | (t->slow != NULL) | (t->seen != NULL) | (t->averaged_rows != NULL) |
+           (t->rows != NULL);
+}
+
+static int valid_averages(const fastopt_tensor *t)
 {
     const fastopt_options *options = t->options;
-    if ((t->ema || t->swa || t->slow) && !options)
+    if (!t->ema && !t->swa && !t->slow)
+        return 1;
+    return options && t->round >= 0 && (!t->swa || (options->swa_start >= 1 && options->swa_every >= 1)) &&
+           (!t->slow || options->lookahead_every >= 1);
+}
+
+/* Whether a tensor whose rows remember which step they have met last can have them, and make up for those since. */
+static int valid_rows(const fastopt_tensor *t)
+{
+    const fastopt_options *options = t->options;
+    if ((t->seen || t->averaged_rows) && (t->row_length < 1 || t->n % t->row_length || t->slow))
         return 0;
-    if ((t->swa && (options->swa_start < 1 || options->swa_every < 1)) || (t->slow && options->lookahead_every < 1))
+    if (t->averaged_rows && (t->round < 1 || !fastopt_rule_takes_rows(t->rule)))
         return 0;
     if (t->seen &&
-        (!fastopt_rule_catch_up(t->rule) || t->row_length < 1 || t->n % t->row_length || t->layout || t->ema ||
-         t->swa || t->slow ||
+        (!fastopt_rule_catch_up(t->rule) || t->layout || t->ema || t->swa ||
          (options && (options->weight_decay != 0 || options->decoupled_decay != 0 || options->independent_decay != 0))))
         return 0;
-    return !t->rows || (t->row_gradients && !t->g_format && t->row_length > 0 && t->n % t->row_length == 0 &&
-                        !t->layout && !t->ema && !t->swa && !t->slow && fastopt_rule_takes_rows(t->rule));
+    return !t->rows ||
+           (t->row_gradients && !t->g_format && t->row_length > 0 && t->n % t->row_length == 0 && !t->layout &&
+            !t->slow && (t->averaged_rows || (!t->ema && !t->swa)) && fastopt_rule_takes_rows(t->rule));
 }
 
 /* Whether the rule can have what it needs to know of the parameter's shape. */
@@ -281,7 +312,8 @@ static fastopt_status check(const fastopt_tensor *tensors, ptrdiff_t count)
                 return FASTOPT_BAD_TENSOR;
         if (t->rule->carry[0] && !t->carry)
             return FASTOPT_BAD_TENSOR;
-        if (!valid_buffers(t) || !valid_shape(t) || (t->decays && !fastopt_valid_decays(t)))
+        if ((has_more(t) && !(valid_averages(t) && valid_rows(t))) || !valid_shape(t) ||
+            (t->decays && !fastopt_valid_decays(t)))
             return FASTOPT_BAD_TENSOR;
         if ((t->hyper != hyper || t->rule != rule) && !valid_hyper(t))
             return FASTOPT_BAD_HYPER;
@@ -513,42 +545,60 @@ static void *lay_out_matrices(job *job)
 
 /* ---- The step ---- */
 
+/* The last step, or round, that each row has met, or NULL; and the one at hand. */
+static int64_t *met_by_rows(const fastopt_tensor *t, int64_t *now)
+{
+    *now = t->seen ? t->step : t->round;
+    return t->seen ? t->seen : t->averaged_rows;
+}
+
 /* Where no row has missed a step, a whole gradient is one like any other. */
 static void find_behind(job *job)
 {
-    int seen = 0;
+    int remembers = 0;
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
         t->engine.behind = 0;
-        if (!t->seen || !t->g)
+        if (!((t->seen != NULL) | (t->round != 0)) || !t->g)
             continue;
-        seen = 1;
-        const int64_t last = t->step - 1;
-        const ptrdiff_t rows = t->n / t->row_length;
+        remembers = 1;
+        int64_t now;
+        const int64_t *met = met_by_rows(t, &now);
+        const ptrdiff_t rows = met ? t->n / t->row_length : 0;
         ptrdiff_t row = 0;
-        while (!t->rows && row < rows && t->seen[row] == last)
+        while (!t->rows && row < rows && met[row] == now - 1)
             row++;
         t->engine.behind = t->rows || row < rows;
     }
-    job->seen = seen;
+    job->remembers = remembers;
 }
 
-/* All rows of tensors with a gradient, or those that it names, have met a step. */
-static void mark_seen(const job *job, int64_t later)
+/* All rows of a tensor, or those that its gradient names, have met this step, or round. */
+static void mark_rows(const fastopt_tensor *t, int64_t *met, int64_t now)
 {
-    for (ptrdiff_t i = 0; i < (job->seen ? job->count : 0); i++) {
-        const fastopt_tensor *t = &job->tensors[i];
-        if (!t->g || !t->seen)
+    const int64_t *rows = t->rows;
+    const ptrdiff_t count = t->n / t->row_length;
+    if (rows)
+        for (ptrdiff_t row = 0; row < count; row++)
+            met[rows[row]] = now;
+    else
+        for (ptrdiff_t row = 0; row < count; row++)
+            met[row] = now;
+}
+
+/* Tensors with a gradient have met the step, or all steps before it. */
+static void mark_met(const job *job, int64_t later)
+{
+    for (ptrdiff_t i = 0; i < (job->remembers ? job->count : 0); i++) {
+        fastopt_tensor *t = &job->tensors[i];
+        int64_t now, *met = met_by_rows(t, &now);
+        if (!t->g)
             continue;
-        int64_t *seen = t->seen;
-        const int64_t *rows = t->rows, now = t->step + later;
-        const ptrdiff_t count = t->n / t->row_length;
-        if (rows)
-            for (ptrdiff_t row = 0; row < count; row++)
-                seen[rows[row]] = now;
-        else
-            for (ptrdiff_t row = 0; row < count; row++)
-                seen[row] = now;
+        if (met)
+            mark_rows(t, met, now + later);
+        t->averaged = t->round;
+        if (t->round && t->step == 1)
+            t->begun = t->round - 1;
     }
 }
 
@@ -594,7 +644,7 @@ static fastopt_status step(job *job, fastopt_call *call)
     job->pass.plain = !job->pass.own_scales && job->pass.scale == 1 && !clips && !call->zero_grads;
     find_behind(job);
     run(job, job->matrices ? ELEMENTS_LEFT : ELEMENTS, update);
-    mark_seen(job, 0);
+    mark_met(job, 0);
     return FASTOPT_OK;
 }
 
@@ -674,9 +724,38 @@ fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t count, int nu
     locate(&job, ELEMENTS);
     job.elements = job.units;
     job.threads = most_threads(&job, num_threads);
-    job.seen = 1;
+    job.remembers = 1;
     run(&job, ELEMENTS, catch_up);
-    mark_seen(&job, -1);
+    mark_met(&job, -1);
+    return FASTOPT_OK;
+}
+
+fastopt_status fastopt_average(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    const fastopt_kernels *kernels = fastopt_active_kernels();
+    if (!kernels)
+        return FASTOPT_BAD_ISA;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const fastopt_tensor *t = &tensors[i];
+        if (!is_averaged_at_rest(t))
+            continue;
+        if (!t->rule || !t->p || t->n < 0 || (unsigned)t->dtype > FASTOPT_FLOAT64 || !valid_averages(t) ||
+            !valid_rows(t))
+            return FASTOPT_BAD_TENSOR;
+        if (!valid_options(t->options))
+            return FASTOPT_BAD_HYPER;
+    }
+    job job = {.kernels = kernels, .tensors = tensors, .count = count};
+    locate(&job, ELEMENTS_AT_REST);
+    job.elements = job.units;
+    job.threads = most_threads(&job, num_threads);
+    run(&job, ELEMENTS_AT_REST, average);
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (is_averaged_at_rest(&tensors[i])) {
+            tensors[i].averaged = tensors[i].round;
+            if (tensors[i].averaged_rows)
+                mark_rows(&tensors[i], tensors[i].averaged_rows, tensors[i].round);
+        }
     return FASTOPT_OK;
 }
 

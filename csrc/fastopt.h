@@ -92,7 +92,7 @@ typedef struct {
     double independent_decay; /* decay that the learning rate does not scale */
     int maximize;             /* the rule sees -g */
     double ema_decay;         /* with tensor->ema: ema += (1 - ema_decay) * (p - ema) after the rule */
-    int64_t swa_start;        /* with tensor->swa: the mean of p after steps swa_start, swa_start + swa_every, ... */
+    int64_t swa_start;        /* with tensor->swa: the mean of p after rounds swa_start, swa_start + swa_every, ... */
     int64_t swa_every;
     int64_t lookahead_every; /* with tensor->slow, each so many steps: slow += lookahead_rate * (p - slow), p = slow */
     double lookahead_rate;
@@ -134,9 +134,15 @@ typedef struct {
     double grad_norm;      /* comes back: with clip_norm, that norm, divided by grad_scale, not clipped */
     const fastopt_options *options; /* NULL: none */
     const fastopt_layout *layout;   /* NULL: p and g are contiguous and aligned */
-    void *ema, *swa, *slow;         /* buffers like those of the state, each NULL unless options ask for it */
-    const int64_t *rows;  /* not NULL: the gradient is that of n / row_length rows of p and of the state, each of */
-    ptrdiff_t row_length; /* them once; without layout, ema, swa and slow */
+    void *ema, *swa, *slow;         /* buffers like those of the state, each NULL unless options ask for it; whatever is
+                                       in them, they begin as p is before step 1 */
+    int64_t round;    /* with ema or swa: which step of all tensors this is, from 1; 0: it is step, none are missed */
+    int64_t begun;    /* with round: the last one before step 1, which sets it: swa counts from there on */
+    int64_t averaged; /* with round: the last one that ema and swa have taken in, below 0 where they are to begin; the
+                         step makes up for those between, as if p had stood still (see fastopt_average), and sets it */
+    int64_t *averaged_rows; /* the same of each row of p, in its place: for rows with ema or swa */
+    const int64_t *rows;    /* not NULL: the gradient is that of n / row_length rows of p and of the state, each of */
+    ptrdiff_t row_length;   /* them once; without layout and slow */
     const void *const *row_gradients; /* with rows: the gradient of each of them; g then only must not be NULL */
     int64_t *seen; /* not NULL: of each row of p the last step that met it; the rule makes up for the steps since then,
                       whose gradient was zero, when it meets the row again (see fastopt_rule_catch_up) */
@@ -201,6 +207,10 @@ typedef struct {
 
 /* fastopt_step() with more to say. */
 fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fastopt_call *call);
+
+/* Has ema and swa of tensors without a gradient, but with step above 1 and a round, take in p as it is, once for each
+ * round after `averaged`: in closed form, ema = p + ema_decay^k (ema - p) for k rounds, to rounding. */
+fastopt_status fastopt_average(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
 
 /* Whether gradients of rows will do for a rule: it needs no sums over all of a parameter, and its first step does not
  * set state of all elements. */

@@ -83,6 +83,7 @@ typedef struct {
  * gather    makes the first pass of a rule that gathers, and adds to its sums
  * combine   finishes the scalars of such a rule, from its sums
  * catch_up  makes up for the steps that rows have missed
+ * average   has averages take in the parameter as it is
  * tile      makes a pass of a rule of matrices over a tile
  * turn      readies such a rule for its next pass, from what the passes made so far have told
  * norm      adds the squares of the gradient to a sum
@@ -95,6 +96,7 @@ typedef struct {
                    fastopt_sum *sums);
     void (*combine)(fastopt_tensor *tensor, const fastopt_sum *sums);
     void (*catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
+    void (*average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
     void (*tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile, fastopt_sum *sums);
     void (*turn)(fastopt_tensor *tensor, int made, const fastopt_sum *sums);
     void (*norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end, fastopt_sum *sum);

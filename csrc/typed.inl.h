@@ -152,7 +152,8 @@ static void FN(load)(FN(block) * block, const fastopt_tensor *tensor, const FN(s
         const ptrdiff_t left = tensor->row_length - block->at % tensor->row_length;
         if (block->n > left)
             block->n = left;
-        FN(make_up)(tensor, block->at, block->n);
+        if (tensor->seen)
+            FN(make_up)(tensor, block->at, block->n);
     }
     block->p = (T *)tensor->p + block->at;
     if (tensor->layout) {
@@ -238,10 +239,33 @@ static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
     const FN(stages) stages = FN(stages_of)(tensor, pass);
     for (ptrdiff_t at = begin; at < end; at += block.n) {
         FN(load)(&block, tensor, &stages, at, end - at < STRIP ? end - at : STRIP);
+        if (stages.before)
+            FN(stage_missed)(block.p, tensor, &stages, block.at, block.n);
         if (stages.on_p)
             FN(stage_p)(block.p, &stages, block.n);
         loop(block.p, block.g, block.state, k, block.n);
         FN(finish)(&block, tensor, &stages);
+    }
+}
+
+/* Averages of a parameter that is not stepped take it in as it is. */
+static void FN(average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
+{
+    FN(rates) rates = FN(rates_of)(tensor, tensor->averaged, tensor->round);
+    T scratch[BLOCK];
+    for (ptrdiff_t at = begin, n; at < end; at += n) {
+        n = end - at < BLOCK ? end - at : BLOCK;
+        if (tensor->averaged_rows) {
+            const ptrdiff_t row = at / tensor->row_length, left = (row + 1) * tensor->row_length - at;
+            rates = FN(rates_of)(tensor, tensor->averaged_rows[row], tensor->round);
+            n = n < left ? n : left;
+        }
+        const T *p = (const T *)tensor->p + at;
+        if (tensor->layout) {
+            FN(copy_strided)(scratch, tensor->p, tensor->layout, tensor->layout->p_stride, at, n, LOAD, 0);
+            p = scratch;
+        }
+        FN(take_in)(tensor, rates, p, at, n);
     }
 }
 
@@ -321,6 +345,8 @@ static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int
         for (ptrdiff_t at = 0; at < width; at += SPAN) {
             const ptrdiff_t n = width - at < SPAN ? width - at : SPAN, column = first + at;
             FN(load)(&block, tensor, &stages, row * m->columns + column, rows * n);
+            if (stages.before && last)
+                FN(stage_missed)(block.p, tensor, &stages, block.at, block.n);
             if (stages.on_p && last)
                 FN(stage_p)(block.p, &stages, rows * n);
             else if (stages.on_p)

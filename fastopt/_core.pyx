@@ -112,6 +112,8 @@ cdef extern from "fastopt.h" nogil:
         void *ema
         void *swa
         void *slow
+        int64_t round, begun, averaged
+        int64_t *averaged_rows
         const int64_t *rows
         Py_ssize_t row_length
         const void **row_gradients
@@ -136,6 +138,7 @@ cdef extern from "fastopt.h" nogil:
     void fastopt_row_gradients(fastopt_dtype dtype, const void *values, const Py_ssize_t *places, Py_ssize_t count,
                                Py_ssize_t row_length, const void **gradients, void *sums)
     fastopt_status fastopt_catch_up(fastopt_tensor *tensors, Py_ssize_t count, int num_threads)
+    fastopt_status fastopt_average(fastopt_tensor *tensors, Py_ssize_t count, int num_threads)
     const char *const *fastopt_rule_catch_up(const fastopt_rule *rule)
     const char *const *fastopt_rule_corrected(const fastopt_rule *rule)
     int fastopt_rule_takes_rows(const fastopt_rule *rule)
@@ -424,9 +427,10 @@ cdef class RowGrad:
     parameter and state as they are, so running means do not decay there, momentum does not move them, weight decay does
     not shrink them; the count of steps, and with it the bias correction, is that of the whole parameter.  For `SGD`
     without momentum and `Adagrad` that is exactly the step with a gradient that is zero elsewhere; for `SGD` with
-    momentum, `RMSprop` and `Adadelta` it is with the optimizer's option ``catch_up=True``.  Rules that need all of a
-    parameter (its norm, or to start state from it), averages of parameters (``ema_decay``, ``swa``, ``lookahead``) and
-    zeroing do not go with it.
+    momentum, `RMSprop` and `Adadelta` it is with the optimizer's option ``catch_up=True``.  The averages of ``ema_decay``
+    and ``swa`` take in rows that stood still in closed form, to rounding, when they are met or asked for.  Rules that
+    need all of a parameter (its norm, or to start state from it), ``lookahead``, which moves all of it, an
+    ``ema_decay`` that is a schedule, and zeroing do not go with it.
     """
 
     cdef readonly cnp.ndarray rows, values
@@ -567,11 +571,6 @@ cdef struct Span:
     uintptr_t low, high
 
 
-cdef bint takes_rows(const fastopt_tensor *t) noexcept:
-    """Whether a step can be one of some rows alone."""
-    return t.ema == NULL and t.swa == NULL and t.slow == NULL and fastopt_rule_takes_rows(t.rule)
-
-
 cdef int by_address(const void *a, const void *b) noexcept nogil:
     return ((<const Span *>a).low > (<const Span *>b).low) - ((<const Span *>a).low < (<const Span *>b).low)
 
@@ -601,6 +600,11 @@ cdef void *grown(void *array, Py_ssize_t before, Py_ssize_t count, size_t size) 
         memcpy(larger, array, before * size)
     free(array)
     return larger
+
+
+cdef int64_t samples(const fastopt_options *options, int64_t step) noexcept:
+    """How many values swa has taken after so many steps, if it took them from the first one on."""
+    return 0 if step < options.swa_start else (step - options.swa_start) // options.swa_every + 1
 
 
 tables = WeakSet()  # all there are
@@ -635,6 +639,8 @@ cdef class Table:
         rows that make up for the steps they have missed the int64 array of the last step that met each, or None.
     averages : tuple of str
         Which averages of the parameters there are, of "ema", "swa" and "slow".
+    ema_schedule : callable or None
+        Gives the ema_decay of the step after so many, known to be valid, where it is not a number.
     structure : list
         The structure of each group, as in nest.py.
     grouped : bool
@@ -661,6 +667,9 @@ cdef class Table:
     cdef Span *zeroed  # where the gradients were that have been found fit for zeroing; then room to sort them
     cdef list row_buffers  # of the step at hand
     cdef tuple averages
+    cdef bint averaged  # by ema or swa
+    cdef object ema_schedule
+    cdef list averaged_rows  # of each parameter that has met a RowGrad, the last step that its averages have taken in
     cdef bint zeroing  # in the step at hand
     cdef readonly bint catches_up
     cdef tuple bound
@@ -702,7 +711,8 @@ cdef class Table:
         tables.add(self)
 
     def __init__(self, str owner, list names, list params, list settings, list state, list carry,
-                 list seen, tuple averages, list structure, bint grouped, list arenas, list containers):
+                 list seen, tuple averages, object ema_schedule, list structure, bint grouped, list arenas,
+                 list containers):
         self.owner = owner
         self.names = self.params = self.own = ()
         self.settings, self.structure = [], []
@@ -711,6 +721,9 @@ cdef class Table:
         self.containers = []
         self.schedules = {}
         self.averages = averages
+        self.averaged = "ema" in averages or "swa" in averages
+        self.ema_schedule = ema_schedule
+        self.averaged_rows = []
         self.members = self.in_turn = self.parts = ()
         self.kept_rows = {}
         self.append(names, params, settings, state, carry, seen, structure, grouped, arenas, containers)
@@ -786,6 +799,7 @@ cdef class Table:
         self.names += tuple(names)
         self.params += tuple(params)
         self.settings = self.settings + settings
+        self.averaged_rows += [None] * len(params)
         self.all_named = self.all_named and all(type(group) is tuple or type(group) is dict for group in structure)
         self.structure = self.structure + structure
         self.containers = self.containers + containers
@@ -824,13 +838,14 @@ cdef class Table:
             for whole, part in zip((state, carry, seen), member.keep):
                 whole += part
             own += member.own
-        table = Table(owner, names, params, settings, state, carry, seen, (), [], True, own, [])
+        table = Table(owner, names, params, settings, state, carry, seen, (), None, [], True, own, [])
         table.all_named = all([(<Table>member).all_named for member in members])
         table.members = table.parts = members
         table.firsts = firsts
         table.members_params = [(<Table>member).params for member in members]
         table.in_turn = tuple(sorted(members, key=id))
         table.in_two = any([(<Table>member).in_two for member in members])
+        table.averaged = any([(<Table>member).averaged for member in members])
         return table
 
     def gather_for(self, Table of):
@@ -1059,6 +1074,9 @@ cdef class Table:
                 raise RuntimeError(f"{owner}: no parameters must be added while a call begins, but another thread has added"
                                    f" some")
             for i, array in enumerate(arrays):
+                if self.averaged_rows[i] is not None and not (array.flags.c_contiguous and array.flags.aligned):
+                    raise ValueError(f"{owner}: {self.label(i)} must be C-contiguous, since its rows have been averaged by"
+                                     f" themselves, got strides {array.strides} for shape {array.shape}")
                 if any([share_memory(array, own) for own in self.own]):
                     raise ValueError(f"{owner}: {self.label(i)} must not share memory with the optimizer's state")
                 for g in self.bound or ():
@@ -1081,14 +1099,14 @@ cdef class Table:
         finally:
             self.release()
 
-    cdef int check_unchanged(self, Py_ssize_t i) except -1:
+    cdef int check_unchanged(self, Py_ssize_t i, bint to_write=True) except -1:
         """Raise unless a parameter is the array that it was when the table was laid out."""
         cdef Known *k = &self.known[i]
         cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
         cdef size_t size = k.ndim * sizeof(Py_ssize_t)
         if cnp.PyArray_DATA(p) != k.data or cnp.PyArray_NDIM(p) != k.ndim \
                 or differ(cnp.PyArray_DIMS(p), k.shape, size) or differ(cnp.PyArray_STRIDES(p), k.strides, size) \
-                or cnp.PyArray_TYPE(p) != k.type_num or not cnp.PyArray_ISWRITEABLE(p):
+                or cnp.PyArray_TYPE(p) != k.type_num or (to_write and not cnp.PyArray_ISWRITEABLE(p)):
             raise ValueError(f"{self.owner}: {self.label(i)} must stay the writable array that the optimizer was"
                              f" made with, but its memory, shape, strides, dtype or flags have changed")
         return 0
@@ -1102,6 +1120,8 @@ cdef class Table:
         cdef size_t size = k.ndim * sizeof(Py_ssize_t)
         if gradient is None:
             t.g = NULL
+            if t.step > 1 and (t.ema != NULL or t.swa != NULL):
+                self.take_parameter(i)
             return 0
         self.check_unchanged(i)
         if not is_plain_array(gradient):
@@ -1158,6 +1178,23 @@ cdef class Table:
         self.row_buffers.append(array)
         return array
 
+    cpdef bint takes_rows(self, Py_ssize_t i):
+        """Whether the gradient of a parameter can be that of rows."""
+        return self.known[i].direct and self.known[i].ndim > 0 and self.tensors[i].slow == NULL \
+            and self.table_of(i).ema_schedule is None and fastopt_rule_takes_rows(self.tensors[i].rule)
+
+    cdef int take_parameter(self, Py_ssize_t i) except -1:
+        """Point descriptor i at its parameter alone, which is to be averaged as it is; rows are left for later."""
+        cdef fastopt_tensor *t = &self.tensors[i]
+        self.check_unchanged(i, False)
+        t.rows = NULL
+        t.n = self.known[i].size
+        if t.averaged_rows != NULL:
+            t.round = 0
+        else:
+            self.lay_out(i, <cnp.ndarray>PyTuple_GET_ITEM(self.params, i))
+        return 0
+
     cdef int take_rows(self, Py_ssize_t i, RowGrad gradient) except -1:
         """Point descriptor i at the gradients of some rows, those of one row summed."""
         cdef fastopt_tensor *t = &self.tensors[i]
@@ -1170,10 +1207,11 @@ cdef class Table:
         if not k.direct or k.ndim < 1:
             raise ValueError(f"{self.owner}: {self.label(i)} must be C-contiguous with at least one axis to take a"
                              f" RowGrad, got shape {(<object>p).shape} and strides {(<object>p).strides}")
-        if not takes_rows(t):
-            what = "averages of the parameters need" if fastopt_rule_takes_rows(t.rule) else "this rule needs"
-            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be an array, since {what} all of it, got a"
-                             f" RowGrad")
+        if not self.takes_rows(i):
+            why = "lookahead moves all of it" if t.slow != NULL else "this rule needs all of it"
+            if self.table_of(i).ema_schedule is not None:
+                why = "what the average of other rows misses has no closed form with a schedule as ema_decay"
+            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be an array, since {why}, got a RowGrad")
         if cnp.PyArray_NDIM(values) < 1 or cnp.PyArray_DIM(values, 0) != count:
             raise ValueError(f"{self.owner}: values of the RowGrad of {self.label(i)} must have one entry for each of"
                              f" its {count} rows, got shape {(<object>values).shape}")
@@ -1204,6 +1242,8 @@ cdef class Table:
         gradients, sums = np.zeros(found, np.uintp), np.empty((count - found, length), values.dtype)
         fastopt_row_gradients(t.dtype, cnp.PyArray_DATA(values), <const Py_ssize_t *>cnp.PyArray_DATA(places), count,
                               length, <const void **>cnp.PyArray_DATA(gradients), cnp.PyArray_DATA(sums))
+        if (t.ema != NULL or t.swa != NULL) and (t.step == 1 or t.averaged_rows == NULL):
+            self.tell_rows_apart(i, np.full(k.shape[0], -1 if t.step == 1 else t.averaged, np.int64))
         if self.row_buffers is None:
             self.row_buffers = []
         self.row_buffers.append((unique, values, gradients, sums))
@@ -1213,6 +1253,16 @@ cdef class Table:
         t.row_gradients = <const void **>cnp.PyArray_DATA(gradients)
         t.n = found * length
         t.g = cnp.PyArray_DATA(values)
+        return 0
+
+    cdef int tell_rows_apart(self, Py_ssize_t i, cnp.ndarray rounds) except -1:
+        """Have rows of a parameter remember by themselves how far they have been averaged."""
+        cdef Table of = self.table_of(i)
+        cdef fastopt_tensor *t = &self.tensors[i]
+        cdef Py_ssize_t there = i - (<Py_ssize_t>self.firsts[self.members.index(of)] if self.members else 0)
+        of.averaged_rows[there] = rounds
+        t.averaged_rows = of.tensors[there].averaged_rows = <int64_t *>cnp.PyArray_DATA(rounds)
+        t.row_length = of.tensors[there].row_length = max(self.known[i].size // max(len(rounds), 1), 1)
         return 0
 
     cdef int check_writable(self, Py_ssize_t i, object gradient) except -1:
@@ -1283,15 +1333,20 @@ cdef class Table:
     cdef int lay_out(self, Py_ssize_t i, cnp.ndarray g) except -1:
         """Describe how to walk a parameter and gradient that do not lie in memory alike, with as few axes as can be."""
         cdef fastopt_layout *layout = self.layouts[i]
+        if layout == NULL:
+            layout = self.layouts[i] = <fastopt_layout *>calloc(1, sizeof(fastopt_layout))
+            if layout == NULL:
+                raise MemoryError
+        self.tensors[i].layout = layout if self.describe_walk(i, g, layout) else NULL
+        return 0
+
+    cdef bint describe_walk(self, Py_ssize_t i, cnp.ndarray g, fastopt_layout *layout) noexcept:
+        """Fill in a layout; returns whether it is needed."""
         cdef Known *k = &self.known[i]
         cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
         cdef Py_ssize_t extent, p_stride, g_stride
         cdef Py_ssize_t p_size = cnp.PyArray_ITEMSIZE(p), g_size = cnp.PyArray_ITEMSIZE(g)
         cdef int d, axis, last
-        if layout == NULL:
-            layout = self.layouts[i] = <fastopt_layout *>calloc(1, sizeof(fastopt_layout))
-            if layout == NULL:
-                raise MemoryError
         layout.ndim = 0
         for d in range(k.ndim):
             axis = k.order[d]
@@ -1314,12 +1369,8 @@ cdef class Table:
             layout.shape[0] = 1
             layout.p_stride[0] = p_size
             layout.g_stride[0] = g_size
-        if layout.ndim == 1 and layout.p_stride[0] == p_size and layout.g_stride[0] == g_size \
-                and cnp.PyArray_ISALIGNED(p) and cnp.PyArray_ISALIGNED(g):
-            self.tensors[i].layout = NULL
-        else:
-            self.tensors[i].layout = layout
-        return 0
+        return not (layout.ndim == 1 and layout.p_stride[0] == p_size and layout.g_stride[0] == g_size
+                    and cnp.PyArray_ISALIGNED(p) and cnp.PyArray_ISALIGNED(g))
 
     # -- the step --
 
@@ -1354,6 +1405,20 @@ cdef class Table:
                 missing = i if self.tensors[i].g == NULL else i - 1
                 raise ValueError(f"{self.owner}: gradient of {self.label(missing)} must be given like those of its group,"
                                  f" of all of which this rule makes one estimate, got None")
+        return 0
+
+    def begun(self, Py_ssize_t i):
+        """How many steps of all came before the first one of a parameter, 0 before that."""
+        return self.tensors[i].begun if self.tensors[i].step > 1 else 0
+
+    cdef int set_averaged(self, Py_ssize_t i, int64_t begun, object up_to) except -1:
+        self.tensors[i].begun = begun
+        self.tensors[i].averaged_rows = NULL
+        self.averaged_rows[i] = None
+        if type(up_to) is int:
+            self.tensors[i].averaged = up_to
+        else:
+            self.tell_rows_apart(i, up_to)
         return 0
 
     def check_turn(self):
@@ -1542,6 +1607,8 @@ cdef class Table:
             for i in range(self.count if call.zero_grads else 0):
                 self.set_to_zero(i, <object>PyTuple_GET_ITEM(flat, i))
             return False
+        if self.averaged:
+            self.average_at_rest(0, self.count)
         self.count_steps(0, self.count)
         self.step_count += 1
         for member in self.members:
@@ -1586,7 +1653,7 @@ cdef class Table:
         """Whether a step can take a parameter's gradient as rows."""
         cdef Table of = self.table_of(i)
         i -= <Py_ssize_t>self.firsts[self.members.index(of)] if self.members else 0
-        return of.known[i].direct and takes_rows(&of.tensors[i])
+        return of.takes_rows(i)
 
     cdef int add_to_buffer(self, Py_ssize_t i, RowGrad gradient) except -1:
         """Put rows that have been kept, each of them once, where a whole gradient is to be added to them."""
@@ -1600,6 +1667,76 @@ cdef class Table:
         cdef Py_ssize_t i
         for i in range(self.count):
             self.tensors[i].clip_group = i if self.clip_norm_per == "parameter" else self.group_of[i]
+
+    cdef int average_at_rest(self, Py_ssize_t first, Py_ssize_t count) except -1:
+        """Have the averages of parameters without a gradient take them in as they are."""
+        cdef Py_ssize_t i, elements = 0
+        cdef bint some = False
+        cdef int threads = self.chosen_threads() or default_threads
+        cdef fastopt_tensor *tensors = self.tensors + first
+        cdef fastopt_status status
+        for i in range(count):
+            if tensors[i].g == NULL and tensors[i].step > 1:
+                some = True
+                elements += tensors[i].n
+        if not some:
+            return 0
+        if elements < KEEP_GIL_BELOW:
+            status = fastopt_average(tensors, count, threads)
+        else:
+            with nogil:
+                status = fastopt_average(tensors, count, threads)
+        if status != FASTOPT_OK:
+            raise RuntimeError(f"{self.owner}: the C core refused to average with status {status}")
+        return 0
+
+    def average(self, Py_ssize_t i, str name, buffer, double ema_decay):
+        """An average of a parameter after all steps so far: its buffer, or an array of its own where that is behind.
+
+        That of a parameter that was never stepped, or of which swa has no value yet, is the parameter.  ema_decay is that
+        of the last step.
+        """
+        cdef fastopt_tensor t = self.tensors[i]
+        cdef fastopt_options options = t.options[0]
+        cdef fastopt_layout layout
+        cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i), made, rounds
+        if t.step == 1 or (name == "swa" and samples(&options, t.begun) == samples(&options, self.step_count)):
+            return p.copy()
+        if np.all(self.averaged_up_to(i) >= self.step_count):
+            return buffer
+        self.check_own(self.owner)
+        self.check_unchanged(i, False)
+        made = buffer.copy(order="K")
+        options.ema_decay = ema_decay
+        t.options = &options
+        t.g = NULL
+        t.rows = NULL
+        t.n = self.known[i].size
+        t.round = self.step_count
+        t.layout = &layout if self.describe_walk(i, p, &layout) else NULL
+        t.ema = cnp.PyArray_DATA(made) if name == "ema" else NULL
+        t.swa = cnp.PyArray_DATA(made) if name == "swa" else NULL
+        t.slow = NULL
+        if t.averaged_rows != NULL:
+            rounds = self.averaged_rows[i].copy()
+            t.averaged_rows = <int64_t *>cnp.PyArray_DATA(rounds)
+        fastopt_average(&t, 1, self.num_threads or default_threads)
+        return made
+
+    def averaged_up_to(self, Py_ssize_t i):
+        """The last step that the averages of a parameter have taken in; of each row where they differ.
+
+        It is below 0 for rows that were never met, and 0 for a parameter that was never stepped.
+        """
+        cdef fastopt_tensor *t = &self.tensors[i]
+        if t.step == 1:
+            return 0
+        if t.averaged_rows == NULL:
+            return t.averaged
+        rounds = self.averaged_rows[i]
+        if not rounds.size or (rounds == rounds[0]).all():
+            return int(rounds[0]) if rounds.size else t.averaged
+        return rounds.copy()
 
     cdef bint use_up(self, Table gathered, dict changes, bint mean) except -1:
         """Step with what an accumulator has gathered, which the step sets to zero, and begin to count anew.
@@ -1672,6 +1809,9 @@ cdef class Table:
             self.row_buffers = None
             self.take(i, gradient)
             if self.tensors[i].g == NULL:
+                if self.averaged:
+                    self.average_at_rest(i, 1)
+                    self.count_steps(i, 1)
                 return True
             if call.zero_grads:
                 self.check_writable(i, gradient)
@@ -1703,15 +1843,31 @@ cdef class Table:
     cdef int follow_schedules(self, int64_t step_count) except -1:
         """Set what changes from step to step, once all of it is known to be valid."""
         cdef Table table
-        cdef list found = []
+        cdef list found = [], averaged
         self.schedule_step = step_count
         if self.schedules:
             found += self.scheduled()
         for table in self.members:
             table.schedule_step = table.step_count
             found += table.scheduled()
+        averaged = [(table, table.ema_decay()) for table in self.members or (self,) if table.averaged]
         for table, settings, (hyper, options) in found:
             table.change(<Settings>settings, <dict>hyper, <dict>options)
+        for table, decay in averaged:
+            table.begin_round(decay)
+        return 0
+
+    cdef object ema_decay(self):
+        """The decay of the average in the step at hand where it is scheduled, or None."""
+        return None if self.ema_schedule is None else self.ema_schedule(self.schedule_step)
+
+    cdef int begin_round(self, object ema_decay) except -1:
+        """Tell averages which step of all parameters is at hand, and a decay that is scheduled."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            self.tensors[i].round = self.schedule_step + 1
+            if ema_decay is not None:
+                (<Settings>self.settings[i]).options.ema_decay = ema_decay
         return 0
 
     cdef list scheduled(self):
@@ -1913,10 +2069,11 @@ cdef class Table:
                 else:
                     self.schedules[settings] = plan
 
-    def load(self, list steps, int64_t step_count, list changes, list values, list decays):
+    def load(self, list steps, list averaged, int64_t step_count, list changes, list values, list decays):
         """Within a turn, set counts of steps made, hyperparameters, arrays and `decays` to values known to fit them.
 
-        No Python code runs on the way, so that nothing can interrupt it.
+        `averaged` is what `begun` and `averaged_up_to` gave for each parameter, of arrays copies that nobody else has.  No
+        Python code runs on the way, so that nothing can interrupt it.
         """
         cdef Py_ssize_t i
         cdef int h
@@ -1925,6 +2082,8 @@ cdef class Table:
         self.adopt(changes)
         for i in range(self.count):
             self.tensors[i].step = <int64_t>steps[i] + 1
+            begun, up_to = averaged[i]
+            self.set_averaged(i, begun, up_to)
             self.tensors[i].decays = NULL
             settings = self.settings[i]
             here = self.records + i * FASTOPT_MAX_HYPER

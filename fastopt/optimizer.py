@@ -67,7 +67,7 @@ class StepOptions(TypedDict, total=False):
     clip_value: float | None
     max_skips: int | None
     zero_grads: bool
-    ema_decay: float | None
+    ema_decay: Number | None
     swa: tuple[int, int] | None
     lookahead: tuple[int, float] | None
     catch_up: bool
@@ -107,7 +107,7 @@ AVERAGES = {"ema": "ema_decay", "swa": "swa", "slow": "lookahead"}
 def check_averages(label: str, ema_decay: Any, swa: Any, lookahead: Any) -> None:
     """Raise TypeError or ValueError unless these options are valid."""
     if ema_decay is not None:
-        check_number(f"{label}: ema_decay", "ema_decay", ema_decay)
+        decay_at(label, ema_decay, 0)
     for name, pair, words in (("swa", swa, "(start, every)"), ("lookahead", lookahead, "(every, rate)")):
         if pair is not None and (not isinstance(pair, (tuple, list)) or len(pair) != 2):
             raise TypeError(f"{label}: {name} must be a pair {words} or None, got {brief(pair)}")
@@ -117,6 +117,13 @@ def check_averages(label: str, ema_decay: Any, swa: Any, lookahead: Any) -> None
     if lookahead is not None:
         check_count(f"{label}: lookahead[0]", lookahead[0])
         check_number(f"{label}: lookahead[1]", "lookahead_rate", lookahead[1])
+
+
+def decay_at(label: str, ema_decay: Any, step_count: int) -> float:
+    """Return the decay of the average in the step after so many, or raise TypeError or ValueError."""
+    if is_schedule(ema_decay):
+        return check_number(f"{label} after {step_count} steps: ema_decay", "ema_decay", ema_decay(step_count))
+    return check_number(f"{label}: ema_decay", "ema_decay", ema_decay)
 
 
 def check_count(label: str, value: Any) -> None:
@@ -182,8 +189,9 @@ class Stepping:
             Gradients in the structure of the parameters (for groups: a sequence with one entry per group), each with
             its parameter's shape, any strides, never written unless zeroing is asked for; or a `RowGrad`.  They may be
             float16, float32 or float64, which is converted, rounded once; for a parameter without axes, numbers.  A
-            gradient of None leaves its parameter, its state and its count of steps alone.  Without argument: what
-            `accumulate` has gathered, else the arrays given to `bind`.
+            gradient of None leaves its parameter, its state and its count of steps alone; `ema` and `swa` take the
+            parameter in as it is, once it has made a step.  Without argument: what `accumulate` has gathered, else the
+            arrays given to `bind`.
         **changes
             grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
             `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
@@ -230,8 +238,10 @@ class Stepping:
         Notes
         -----
         A parameter that has missed steps counts as one that comes later in a round: schedules give it the value of the
-        others' last step, so begin a round with one that has missed none.  NaN with ``nonfinite="skip"`` leaves out
-        this parameter alone, and `max_skips` counts the skips of each parameter.
+        others' last step, so begin a round with one that has missed none.  What `ema` and `swa` have missed of a
+        parameter that was left out, they take in when it is stepped again, or at once with a gradient of None: in
+        closed form, to rounding, with the ``ema_decay`` of that step.  NaN with ``nonfinite="skip"`` leaves out this
+        parameter alone, and `max_skips` counts the skips of each parameter.
         """
         label = f"{type(self).__name__}.step_one"
         if "accumulated" in changes:
@@ -280,7 +290,9 @@ class Stepping:
             self._accumulator.discard()
 
     def _new_accumulator(self) -> _core.Table:
-        table = _core.Table(f"{type(self).__name__}.accumulate", [], [], [], [], [], [], (), [], self._grouped, [], [])
+        table = _core.Table(
+            f"{type(self).__name__}.accumulate", [], [], [], [], [], [], (), None, [], self._grouped, [], []
+        )
         self._gather(table, self._names, self._arrays, self._structure, self._grouped)
         table.gather_for(self._table)
         return table
@@ -488,17 +500,18 @@ class Optimizer(Stepping):
     zero_grads : bool, default False
         Set the gradients to zero once they have been used, also by a skipped step; they must be writable and not
         overlap.  The values of a `RowGrad` stay.
-    ema_decay : float, optional
+    ema_decay : float or schedule, optional
         Keep an exponential moving average of the parameters, updated in the same pass, in [0, 1):
-        ema = ema + (1 - ema_decay) * (p - ema), from the parameters as they are now; see `ema`.
+        ema = ema + (1 - ema_decay) * (p - ema), from p as it is before its first step; see `ema`.  A schedule, such as
+        `fastopt.schedules.ema_warmup`, is asked for its value on each step; as an option of the step it is not saved.
     swa : pair of int, optional
-        Keep the mean of the parameters as they are after steps start, start + every, start + 2 * every, ... for
-        ``swa=(start, every)`` (stochastic weight averaging, Izmailov et al. 2018, https://arxiv.org/abs/1803.05407);
-        see `swa`.
+        Keep the mean of the parameters as they are after steps start, start + every, start + 2 * every, ... of the
+        optimizer for ``swa=(start, every)`` (stochastic weight averaging, Izmailov et al. 2018,
+        https://arxiv.org/abs/1803.05407); see `swa`.
     lookahead : pair of int and float, optional
-        ``lookahead=(every, rate)``: after every so many steps slow = slow + rate * (p - slow) and p = slow (Lookahead,
-        Zhang et al. 2019, https://arxiv.org/abs/1907.08610, where every = 5 and rate = 0.5 are common), from the
-        parameters as they are now.  Not for rules that keep an average of their own.
+        ``lookahead=(every, rate)``: after every so many steps of a parameter slow = slow + rate * (p - slow) and
+        p = slow (Lookahead, Zhang et al. 2019, https://arxiv.org/abs/1907.08610, where every = 5 and rate = 0.5 are
+        common), from p as it is before its first step.  Not for rules that keep an average of their own.
     catch_up : bool, default False
         For gradients that are `RowGrad`: a row that a step meets first makes up for the steps since it was last met, as
         if each had been made with a gradient of zero, to rounding.  For `SGD`, `Adagrad`, `RMSprop` and `Adadelta`,
@@ -560,7 +573,7 @@ class Optimizer(Stepping):
         clip_value: float | None = None,
         max_skips: int | None = None,
         zero_grads: bool = False,
-        ema_decay: float | None = None,
+        ema_decay: Number | None = None,
         swa: tuple[int, int] | None = None,
         lookahead: tuple[int, float] | None = None,
         catch_up: bool = False,
@@ -601,7 +614,10 @@ class Optimizer(Stepping):
         if not isinstance(catch_up := unwrapped(catch_up), (bool, np.bool_)):
             raise TypeError(f"{label}: catch_up must be True or False, got {brief(catch_up)}")
         if catch_up and any(option is not None for option in (ema_decay, swa, lookahead)):
-            raise ValueError(f"{label}: catch_up must be False with averages of the parameters, got True")
+            raise ValueError(
+                f"{label}: catch_up must be False with averages of the parameters, which would miss how a row moves on"
+                f" between its steps, got True"
+            )
         if lookahead is not None and self._averages:
             raise ValueError(
                 f"{label}: lookahead must be None for a rule that keeps an average of its own, which would not follow,"
@@ -627,7 +643,9 @@ class Optimizer(Stepping):
         """
         start, every = options["swa"] or (0, 0)
         steps, rate = options["lookahead"] or (0, 0)
-        in_c = {**_NO_OPTIONS, "ema_decay": options["ema_decay"] or 0.0, "swa_start": start, "swa_every": every}
+        decay = options["ema_decay"]
+        scheduled = decay if is_schedule(decay) else None
+        in_c = {**_NO_OPTIONS, "ema_decay": 0.0 if scheduled else decay or 0.0, "swa_start": start, "swa_every": every}
         self._in_c = in_c | {"lookahead_every": steps, "lookahead_rate": rate}
         self._options = options
         self._defaults = defaults  # of groups that are added
@@ -643,7 +661,8 @@ class Optimizer(Stepping):
         self.state: dict[Name, dict[str, Array]] = Fixed()
         label = type(self).__name__
         averages = self._averages_kept()
-        self._table = _core.Table(f"{label}.step", [], [], [], [], [], [], averages, [], grouped, [], [])
+        follow = (lambda step_count: decay_at(label, scheduled, step_count)) if scheduled else None
+        self._table = _core.Table(f"{label}.step", [], [], [], [], [], [], averages, follow, [], grouped, [], [])
         wheres = [f"{label}: params" + (f'[{i}]["params"]' if grouped else "") for i in range(len(given))]
         self._append(label, grouped, wheres, given, rules, step_count, containers)
         if not self._arrays:
@@ -714,8 +733,6 @@ class Optimizer(Stepping):
                 letters["seen"] = np.zeros(len(array), np.int64)
             for letter, value in values.items():
                 letters[letter][...] = value
-            for average in {"ema", "slow"} & set(averages):
-                letters[average][...] = array
             by_name[name] = Fixed(letters)
         seen = [by_name[name].get("seen") for name in all_names]
         self._table.append(
@@ -910,30 +927,47 @@ class Optimizer(Stepping):
                         f" estimate, but {describe(left[0])} is missing"
                     )
                 initial = self._initial_state(scaled(label, at(group, step_count)))
-                for name, array in zip(of_group, group["params"], strict=True):
+                for name in of_group:
                     if name in chosen:
-                        for letter, buffer in self.state[name].items():
-                            values.append((buffer, array if letter in ("ema", "slow") else initial.get(letter, 0)))
+                        values += [(buffer, initial.get(letter, 0)) for letter, buffer in self.state[name].items()]
             if self._table.catches_up:
                 self._table.catch_up_in_turn()  # what rows have missed is of steps that were made
             steps = [0 if name in chosen else t for name, t in zip(self._names, self._table.steps(), strict=True)]
-            self._table.load(steps, step_count, [], values, self._table.decays())
+            averaged = [
+                (self._table.begun(i), self._table.averaged_up_to(i)) if made else (0, 0)
+                for i, made in enumerate(steps)
+            ]
+            self._table.load(steps, averaged, step_count, [], values, self._table.decays())
 
     @property
     def ema(self) -> dict[Name, Array]:
-        """The exponential moving average of each parameter, by name, with `ema_decay`."""
+        """The exponential moving average of each parameter, by name, with `ema_decay`.
+
+        A parameter that was never stepped has itself as its average, and so has a row that no `RowGrad` has named.
+        Arrays are those of the state where these are up to date, else copies.
+        """
         return self._average("ema")
 
     @property
     def swa(self) -> dict[Name, Array]:
-        """The mean of each parameter over the steps that `swa` asks for, by name; zeros before the first."""
+        """The mean of each parameter over the steps that `swa` asks for, by name, as `ema`; an error before the first.
+
+        A parameter counts from its own first step on with what it was, whether these were steps of it or not.
+        """
         return self._average("swa")
 
     def _average(self, name: str) -> dict[Name, Array]:
+        label = type(self).__name__
         if name not in self._averages:
             if self._options[AVERAGES[name]] is None:
-                raise ValueError(f"{type(self).__name__}: {name} is there with the option {AVERAGES[name]}, got None")
-            return {parameter: arrays[name] for parameter, arrays in self.state.items()}
+                raise ValueError(f"{label}: {name} is there with the option {AVERAGES[name]}, got None")
+            with self._table:
+                start, _ = self._options["swa"] or (0, 0)
+                if name == "swa" and self.step_count < start:
+                    raise ValueError(f"{label}: swa must have begun, after step {start}, got {self.step_count} steps")
+                decay = decay_at(label, self._options["ema_decay"] or 0.0, max(self.step_count - 1, 0))
+                states = enumerate(self.state.items())
+                return {key: self._table.average(i, name, arrays[name], decay) for i, (key, arrays) in states}
         found: dict[Name, Array] = {}
         steps = iter(self._table.steps())
         for group, names in zip(self.groups, self._members, strict=True):
@@ -959,8 +993,8 @@ class Optimizer(Stepping):
         Parameters
         ----------
         average : str
-            "ema" with `ema_decay`, "swa" with `swa` once it has taken a value of every parameter, or what the rule
-            itself keeps: "x" of the schedule-free rules, "ax" of `ASGD`.
+            "ema" with `ema_decay`, "swa" with `swa` once its first step has been made, or what the rule itself keeps:
+            "x" of the schedule-free rules, "ax" of `ASGD`.
 
         Raises
         ------
@@ -982,13 +1016,6 @@ class Optimizer(Stepping):
             self._table.check_own(label)
             self._table.check_containers(label)
             arrays = [array for group in self.groups for array in group["params"]]
-            if average == "swa":
-                start, _ = self._options["swa"]
-                few = [name for name, steps in zip(names, self._table.steps(), strict=True) if steps < start]
-                if few:
-                    raise ValueError(
-                        f"{label}: swa must have begun, after step {start}, but not for {describe(few[0])}"
-                    )
             averages = self._average(average)
             before = [array.copy() for array in arrays]
             for name, array in zip(names, arrays, strict=True):
@@ -1033,11 +1060,11 @@ class Optimizer(Stepping):
                 {**saved(group), "params": list(names)} for group, names in zip(self.groups, self._members, strict=True)
             ]
             state = {
-                name: {"step": steps}
+                name: counts
                 | {key: float(value) if key in carry else value.copy() for key, value in self.state[name].items()}
                 | ({"decays": decays} if decays else {})
-                for name, steps, carry, decays in zip(
-                    self._names, self._table.steps(), self._carry_names(), self._changed_decays(), strict=True
+                for name, counts, carry, decays in zip(
+                    self._names, self._counts(), self._carry_names(), self._changed_decays(), strict=True
                 )
             }
             step_count = self.step_count
@@ -1133,6 +1160,7 @@ class Optimizer(Stepping):
         values: list[tuple[Array, Any]] = []
         steps: list[int] = []
         decays: list[Any] = []
+        averaged: list[tuple[int, int | Array]] = []
         hyper_of = {name: entry for entry in given["groups"] for name in entry["params"]}
         rows = zip(
             self._names,
@@ -1143,7 +1171,7 @@ class Optimizer(Stepping):
             self._table.decays(),
             strict=True,
         )
-        for name, (group, array), carry, corrected, step, of_decays in rows:
+        for i, (name, (group, array), carry, corrected, step, of_decays) in enumerate(rows):
             where = f"state of {describe(name)}"
             problem = None
             if name in entries:
@@ -1158,9 +1186,14 @@ class Optimizer(Stepping):
                 mismatched += [name] if name in entries else []
                 steps.append(step)
                 decays.append(of_decays)
+                averaged.append((self._table.begun(i), self._table.averaged_up_to(i)))
                 continue
             entry = dict(entries[name])
             steps.append(_count(f"{label}: step in the {where}", entry["step"]))
+            length = len(self._arrays[i]) if self._table.takes_rows(i) else None
+            text, up_to = f"{label}: averaged in the {where}", entry.get("averaged", 0)
+            begun = _count(f"{label}: begun in the {where}", entry.get("begun", 0))
+            averaged.append((begun, _averaged(text, up_to, step_count, length)))
             text, changed = f"{label}: decays in the {where}", entry.get("decays", {})
             corrected = corrected if steps[-1] else ()
             hyper = {**group, **hyper_of[name]}
@@ -1188,10 +1221,25 @@ class Optimizer(Stepping):
                     self._table.check_own(label)
                 if len(steps) != len(self._names):
                     raise RuntimeError(f"{label}: no parameters must be added while a load begins, but some have been")
-                self._table.load(steps, step_count, changes, values, decays)
+                self._table.load(steps, averaged, step_count, changes, values, decays)
             return loaded
 
         return load
+
+    def _counts(self) -> list[dict[str, Any]]:
+        """Return the steps that each parameter has made, and from and up to which step of all its averages are."""
+        steps = self._table.steps()
+        if not self._is_averaged:
+            return [{"step": made} for made in steps]
+        return [
+            {"step": made, "begun": self._table.begun(i), "averaged": self._table.averaged_up_to(i)}
+            for i, made in enumerate(steps)
+        ]
+
+    @property
+    def _is_averaged(self) -> bool:
+        """Whether there are averages that move with every step, also without a gradient."""
+        return self._options["ema_decay"] is not None or self._options["swa"] is not None
 
     def _matched_groups(self, label: str, groups: Any, strict: bool) -> list[Mapping[str, Any] | None]:
         """Return the saved group for each group, None where none can be told; or raise."""
@@ -1216,7 +1264,8 @@ class Optimizer(Stepping):
         """Return why the state of a parameter cannot be its state here, or None; raise where it is not one at all."""
         if not isinstance(entry, Mapping):
             raise TypeError(f"{label}: {where} must be a mapping, got {type(entry).__name__}")
-        if problem := entries_problem(where, entry, ["step", *self.state[name]], optional=["decays"]):
+        counts = ["step", "begun", "averaged"] if self._is_averaged else ["step"]
+        if problem := entries_problem(where, entry, [*counts, *self.state[name]], optional=["decays"]):
             return problem
         for key, array in self.state[name].items():
             value = entry[key]
@@ -1349,6 +1398,24 @@ def entries_problem(
     lists = {"missing": missing, "unknown": unknown}
     problems = " and ".join(f"{word} {', '.join(map(repr, found))}" for word, found in lists.items() if found)
     return f"{what} must have exactly the entries {list(names)!r:.200}, got {problems:.200}"
+
+
+def _averaged(label: str, value: Any, step_count: int, rows: int | None) -> int | Array:
+    """Return the last step that averages have taken in, or an array of it for each of some rows, or raise."""
+    # A parameter without a gradient that comes first in a round of step_one() is ahead of the count.
+    least, most = -1, step_count + 1
+    if type(value) is np.ndarray and rows is not None:
+        if value.shape != (rows,) or value.dtype != np.int64:
+            raise ValueError(
+                f"{label} must be an integer, or one int64 for each of the {rows} rows, got shape {value.shape} and"
+                f" dtype {value.dtype}"
+            )
+        if rows and not least <= value.min() <= value.max() <= most:
+            raise ValueError(f"{label} must be in [{least}, {most}], got {value.min()} to {value.max()}")
+        return value.copy()
+    if not is_integer(value := unwrapped(value)) or not least <= value <= most:
+        raise ValueError(f"{label} must be an integer in [{least}, {most}], got {brief(value)}")
+    return int(value)
 
 
 def _count(label: str, value: Any) -> int:

@@ -43,6 +43,7 @@ __all__ = [
     "constant",
     "cosine",
     "cosine_restarts",
+    "ema_warmup",
     "exponential",
     "inverse_sqrt",
     "join",
@@ -652,6 +653,42 @@ class one_cycle(_Schedule):
 
     def _horizon(self) -> int | None:
         return self.total_steps - 1
+
+
+@dataclass(frozen=True, repr=False)
+class ema_warmup(_Schedule):
+    """The decay of an average that follows the parameters closely at first.
+
+    ::
+
+        s(t) = min(decay, (1 + t) / (10 + t))
+
+    Parameters
+    ----------
+    decay : float
+        The decay in the end, in [0, 1).
+
+    Notes
+    -----
+    For the option ``ema_decay`` of an optimizer.  An average with a decay of 0.9999 forgets where it began only after
+    some ten thousand steps; with this one a run of any length has an average of about its last tenth.
+
+    References
+    ----------
+    TensorFlow's ``tf.train.ExponentialMovingAverage`` with ``num_updates``, which the EMA of diffusers has too.
+    """
+
+    decay: float
+
+    def __post_init__(self) -> None:
+        self._numbers("decay", requirement="in [0, 1)", low=0.0, high=math.nextafter(1.0, 0.0))
+
+    def _at(self, t: int) -> float:
+        return min(self.decay, (1 + t) / (10 + t))
+
+    def _horizon(self) -> int | None:
+        a, b = self.decay.as_integer_ratio()
+        return max(0, -((b - 10 * a) // (b - a)))
 
 
 @dataclass(frozen=True, repr=False)

@@ -309,6 +309,34 @@ static void test_clipping(void)
     CHECK(p[1][1] == -8);
 }
 
+/* Averages begin on step 1 as p is then, whatever is in them, and move without a gradient where a round is told. */
+static void test_averages(void)
+{
+    const double lr[] = {1};
+    const fastopt_options options = {.ema_decay = 0.5, .swa_start = 2, .swa_every = 1};
+    double x[1] = {8}, grad[1] = {4}, ema[1] = {NAN}, swa[1] = {NAN};
+    fastopt_tensor t = make("sgd", FASTOPT_FLOAT64, 1, x, grad, lr);
+    t.options = &options;
+    t.ema = ema;
+    t.swa = swa;
+    t.round = 1;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK);
+    CHECK(x[0] == 4 && ema[0] == 6 && t.averaged == 1); /* 8 + 0.5 (4 - 8) */
+    t.g = NULL;
+    t.step = 2;
+    t.round = 3;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK);
+    CHECK(ema[0] == 6);
+    CHECK(fastopt_average(&t, 1, 1) == FASTOPT_OK);
+    CHECK(x[0] == 4 && ema[0] == 4.5 && swa[0] == 4 && t.averaged == 3); /* 4 + 0.5^2 (6 - 4) */
+    t.round = 4;
+    t.p = NULL;
+    CHECK(fastopt_average(&t, 1, 1) == FASTOPT_BAD_TENSOR && ema[0] == 4.5);
+    t.p = x;
+    t.round = 0;
+    CHECK(fastopt_average(&t, 1, 1) == FASTOPT_OK && ema[0] == 4.5);
+}
+
 /* Every error comes before the first write, wherever in the list it is. */
 static void test_errors(void)
 {
@@ -366,6 +394,7 @@ int main(void)
     test_decays();
     test_two_calls();
     test_clipping();
+    test_averages();
     test_errors();
     test_queries();
     return failures;

@@ -403,6 +403,7 @@ class Parameter:
         self.dtype = rng.choice(DTYPES)
         self.values = numbers(rng, a_shape(rng, self.dtype), self.dtype)
         self.oracle: Oracle
+        self.averages: reference.Averages
         self.move(rng, self.values)
         self.first = self.array
 
@@ -504,9 +505,8 @@ class Life:
             return False
         for p in self.parameters:
             p.oracle = Oracle(Case("", self.cls, rule_of(self.cls, meant[p.group]), scaled(meant[p.group])), p.array)
-            for option, average in (("ema_decay", "ema"), ("swa", "swa"), ("lookahead", "slow")):
-                if option in self.options:
-                    p.oracle.state[average] = np.zeros_like(p.oracle.p) if average == "swa" else p.oracle.p.copy()
+            options = {key: self.options[key] for key in ("ema_decay", "swa", "lookahead") if key in self.options}
+            p.averages = reference.Averages(p.oracle.p, **options)
         self.check()
         return True
 
@@ -536,7 +536,7 @@ class Life:
                 raise WrongResultError(f"parameter {p.name!r}: {p.array}, expected {p.oracle.p}")
             if not p.stored.gaps_are_whole():
                 raise WrongResultError(f"parameter {p.name!r}: memory between its elements was written")
-            for letter, expected in p.oracle.state.items():
+            for letter, expected in [*p.oracle.state.items(), *p.averages.buffers.items()]:
                 actual = self.opt.state[p.name][letter]
                 if isinstance(expected, float) and expected == actual == 0:
                     continue  # of either sign
@@ -584,25 +584,12 @@ class Life:
             order.sort(key=lambda axis: -abs(p.first.strides[axis]))
         return np.array(np.asarray(g).transpose(order), p.dtype, order="C")
 
-    def average(self, p: Parameter) -> None:
-        """What happens to a parameter's averages after its step."""
-
-        def mix(name: str, rate: float) -> None:
-            average, values = (x.view(reference.Flushed) for x in (p.oracle.state[name], p.oracle.p))
-            average[...] = average + p.dtype(rate) * (values - average)
-
-        every, rate = self.options.get("lookahead", (0, 0))
-        if every and p.oracle.t % every == 0:
-            mix("slow", rate)
-            p.oracle.p[...] = p.oracle.state["slow"]
-        if "ema_decay" in self.options:
-            mix("ema", 1 - float(self.options["ema_decay"]))
-        start, every = self.options.get("swa", (0, 0))
-        if every and p.oracle.t >= start and (p.oracle.t - start) % every == 0:
-            mix("swa", 1 / ((p.oracle.t - start) // every + 1))
-
-    def advance(self, grads: Sequence[Any], **around: float) -> None:
+    def advance(self, grads: Sequence[Any], one: bool, **around: float) -> None:
         """Make the oracles' step with the gradients that are given."""
+        stepped = [p for p, g in zip(self.parameters, grads, strict=True) if g is not None]
+        now = max(stepped[0].oracle.t, self.step_count - 1) + 1 if one else self.step_count + 1
+        for p in stepped:
+            p.averages.before(p.oracle.p, p.oracle.t + 1, now)
         for group in range(len(self.kinds)):
             mine = [(p, np.array(g, p.dtype)) for p, g in zip(self.parameters, grads, strict=True) if g is not None]
             mine = [(p, g) for p, g in mine if p.group == group]
@@ -620,8 +607,11 @@ class Life:
             else:
                 for p, g in mine:
                     p.oracle.step(g, **around)
-            for p, _ in mine:
-                self.average(p)
+        for p in stepped:
+            p.averages.after(p.oracle.p, p.oracle.t, now)
+        for p in [] if one else self.parameters:
+            if p not in stepped:
+                p.averages.rest(p.oracle.p, p.oracle.t, now)
 
     def adapt(self, made: bool) -> None:
         """What a step does to the scale of the loss."""
@@ -658,7 +648,7 @@ class Life:
             clip = float(changes["clip_norm"]) / (self.norm + 1e-6)
             if clip < 1 or (clip != clip and changes["clip_norm"] < inf):
                 factor *= clip
-        self.advance(grads, scale=factor, clip_value=float(changes.get("clip_value", 0)))
+        self.advance(grads, one, scale=factor, clip_value=float(changes.get("clip_value", 0)))
         stepped = [p.oracle.t for p, g in zip(self.parameters, grads, strict=True) if g is not None]
         self.step_count = max(self.step_count, *stepped) if one else self.step_count + 1
         if adapts:
@@ -746,7 +736,7 @@ class Life:
         saved = self.opt.state_dict()
         if self.rng.random() < 0.3:
             saved = pickle.loads(pickle.dumps(saved))
-        oracles = [(copy.deepcopy(p.oracle.state), p.oracle.t, p.oracle.decays) for p in self.parameters]
+        oracles = [(*copy.deepcopy((p.oracle.state, p.averages)), p.oracle.t, p.oracle.decays) for p in self.parameters]
         before, settings = self.step_count, list(self.settings)
         for _ in range(self.rng.randrange(3)):
             self.step()
@@ -755,8 +745,8 @@ class Life:
         outcome, _ = attempt(self.opt.load_state_dict, saved)
         expect(outcome, "right")
         self.step_count = before
-        for p, (state, t, decays) in zip(self.parameters, oracles, strict=True):
-            p.oracle.state, p.oracle.t, p.oracle.decays = state, t, decays
+        for p, (state, averages, t, decays) in zip(self.parameters, oracles, strict=True):
+            p.oracle.state, p.averages, p.oracle.t, p.oracle.decays = state, averages, t, decays
         for group, values in enumerate(settings):
             self.accept(group, values)
         return outcome
@@ -1060,6 +1050,9 @@ class Life:
                 entry = dict(saved["state"][p.name])
                 p.oracle.t = int(entry.pop("step"))
                 p.oracle.decays = {name: reference.Decay(value) for name, value in p.oracle.case.hyper().items()}
+                if p.averages.ema_decay is not None or p.averages.swa is not None:
+                    p.averages.averaged, p.averages.begun = entry.pop("averaged"), int(entry.pop("begun"))
+                    self.over |= type(p.averages.averaged) is Array  # as rows have it
                 for name, decay in entry.pop("decays", {}).items():
                     if set(decay) != {"value", "since", "product", "age"}:
                         raise ValueError(f"decays of {p.name!r}")
@@ -1071,6 +1064,7 @@ class Life:
                     entry[letter] = as_float(entry[letter])
                 if any(type(entry[letter]) is not Array for letter in entry if letter not in carries):
                     raise ValueError(f"arrays of {p.name!r}")
+                p.averages.buffers = {name: entry.pop(name).copy() for name in p.averages.buffers}
                 p.oracle.state = {k: v if k in carries else v.copy() for k, v in entry.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise WrongResultError(f"load_state_dict took what it should refuse: {error}") from error

@@ -886,6 +886,79 @@ def catch_up(rule: str, p: np.ndarray, state: dict[str, Any], skipped: int, hype
         CATCH_UP[rule](p.view(Flushed), {key: array.view(Flushed) for key, array in state.items()}, skipped, **hyper)
 
 
+# ---- Averages of a parameter ----
+
+
+def mixed(average: np.ndarray, p: np.ndarray, rate: float) -> np.ndarray:
+    """The average when it has moved towards p; all the way it is a copy."""
+    T = p.dtype.type
+    if T(rate) == 1:
+        return p.copy()
+    average, p = average.view(Flushed), p.view(Flushed)
+    return np.asarray(average + T(rate) * (p - average))
+
+
+class Averages:
+    """ema, swa and slow of one parameter, whose arrays it is given, as csrc/stages.h keeps them.
+
+    A round is a step of the optimizer, t one of the parameter; both are counted from 1.
+    """
+
+    def __init__(
+        self,
+        p: np.ndarray,
+        ema_decay: float | None = None,
+        swa: tuple[int, int] | None = None,
+        lookahead: tuple[int, float] | None = None,
+    ) -> None:
+        self.ema_decay, self.swa, self.lookahead = ema_decay, swa, lookahead
+        names = [
+            name for name, option in {"ema": ema_decay, "swa": swa, "slow": lookahead}.items() if option is not None
+        ]
+        self.buffers = {name: np.zeros_like(p) for name in names}
+        self.averaged = self.begun = 0
+
+    def samples(self, round: int) -> int:
+        start, every = self.swa or (sys.maxsize, 1)
+        return 0 if round < start else (round - start) // every + 1
+
+    def mix(self, name: str, p: np.ndarray, rate: float) -> None:
+        with np.errstate(all="ignore"):
+            self.buffers[name] = mixed(self.buffers[name], p, rate)
+
+    def take_in(self, p: np.ndarray, first: int, last: int) -> None:
+        """Move for the rounds after one up to another, in all of which the parameter was the same."""
+        if first < 0:
+            self.buffers |= {name: p.copy() for name in self.buffers if name != "slow"}
+            return
+        if "ema" in self.buffers and first < last:
+            self.mix("ema", p, 1 - rough_power(float(self.ema_decay), last - first))
+        if "swa" in self.buffers and (more := self.samples(last) - self.samples(first)) > 0:
+            self.mix("swa", p, min(1.0, more / max(1, self.samples(last) - self.samples(self.begun))))
+
+    def before(self, p: np.ndarray, t: int, round: int) -> None:
+        """What comes before the step: they begin, or make up for the rounds that the parameter has missed."""
+        if t == 1:
+            self.begun = round - 1
+            self.buffers = {name: p.copy() for name in self.buffers}
+        else:
+            self.take_in(p, self.averaged, round - 1)
+
+    def after(self, p: np.ndarray, t: int, round: int) -> None:
+        """What comes after it; Lookahead moves the parameter."""
+        if "slow" in self.buffers and t % self.lookahead[0] == 0:
+            self.mix("slow", p, self.lookahead[1])
+            p[...] = self.buffers["slow"]
+        self.take_in(p, round - 1, round)
+        self.averaged = round
+
+    def rest(self, p: np.ndarray, made: int, round: int) -> None:
+        """A round in which the parameter, which has made some steps, has no gradient."""
+        if made:
+            self.take_in(p, self.averaged, round)
+            self.averaged = round
+
+
 def blocks(x: np.ndarray) -> Iterator[list[slice]]:
     """The blocks of 1024 elements of each piece of 16384."""
     for piece in range(0, x.size, 16384):

@@ -709,3 +709,34 @@ def test_parameters_that_are_added():
     ours[1].add_param_group({"params": {"w": np.ones(1)}})
     with pytest.raises(ValueError, match="params must have a name each, got 'w' twice"):
         opt.step(grads)
+
+
+def test_averages_at_rest_and_of_rows():
+    """As those of the optimizers stepped apart, to the bit, also of what is saved."""
+
+    def make():
+        params = {"a": np.ones((3, 2)), "b": np.ones(4)}, {"table": np.ones((9, 2)), "never": np.zeros(2)}
+        options = {"ema_decay": 0.8, "swa": (2, 3)}
+        return [fastopt.SGD(params[0], lr=0.1, lookahead=(2, 0.5), **options), fastopt.Adam(params[1], **options)]
+
+    rng = np.random.default_rng(5)
+    apart, together = make(), fastopt.Combined(make())
+    together.optimizers[1].step({"table": np.ones((9, 2)), "never": None})
+    apart[1].step({"table": np.ones((9, 2)), "never": None})
+    for t in range(12):
+        of_sgd = {"a": rng.standard_normal((3, 2)), "b": None if t % 3 else rng.standard_normal(4)}
+        rows = fastopt.RowGrad(rng.integers(0, 7, 2), rng.standard_normal((2, 2)))
+        of_adam = {"table": None if t == 5 else rng.standard_normal((9, 2)) if t == 8 else rows, "never": None}
+        if t == 10:
+            for name, g in {**of_sgd, **of_adam}.items():
+                together.step_one(name, g)
+                apart[name not in of_sgd].step_one(name, g)
+        else:
+            together.step({**of_sgd, **of_adam})
+            for opt, grads in zip(apart, (of_sgd, of_adam), strict=True):
+                opt.step(grads)
+        assert repr(together.state_dict()["optimizers"]) == repr([opt.state_dict() for opt in apart])
+        for average in ("ema", "swa") if t else ("ema",):
+            wanted = {name: value for opt in apart for name, value in getattr(opt, average).items()}
+            for name, value in getattr(together, average).items():
+                assert_same_bits(value, wanted[name])

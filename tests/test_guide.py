@@ -42,6 +42,6 @@ def test_what_the_guide_says(page):
     assert page["grown"]._table.steps() == [0, 1]
     assert page["grown"].lr[0] == 0.1 > page["grown"].lr[1]
     assert (page["ema"] < 1).all()
-    assert (page["ema"] > page["mean"]).all()
+    assert (page["ema"] < page["mean"]).all()  # it follows closely
     assert page["layers"].step_count == 1
     assert (page["lazy"].state[0]["seen"] == 20).all()

@@ -285,6 +285,13 @@ def test_of_optax_reduce_on_plateau(i, optax):
 # ---- By their papers ----
 
 
+def test_ema_warmup():
+    """By hand, as TensorFlow's ExponentialMovingAverage has it with num_updates."""
+    assert values(s.ema_warmup(0.4), 7) == [1 / 10, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 0.4, 0.4]
+    assert s.ema_warmup(0.9999)(90) == 0.91
+    assert s.ema_warmup(0.9999)(10**9) == 0.9999
+
+
 def test_inverse_sqrt():
     """That of the transformers: d^-0.5 * min(n^-0.5, n * warmup^-1.5), n counted from 1."""
     d, n = 512, 40
@@ -366,6 +373,7 @@ SIMPLE = st.one_of(
     st.builds(s.cosine_restarts, NUMBERS, COUNTS, st.integers(1, 5), NUMBERS),
     st.builds(s.one_cycle, NUMBERS, COUNTS, st.floats(0, 0.5), st.sampled_from(["cos", "linear"]), POSITIVE, POSITIVE),
     st.builds(s.one_cycle, NUMBERS, COUNTS, st.floats(0, 0.5), three_phase=st.just(True)),
+    st.builds(s.ema_warmup, st.floats(0, 1, exclude_max=True)),
     st.builds(s.inverse_sqrt, NUMBERS, COUNTS),
     st.builds(s.warmup_stable_decay, NUMBERS, COUNTS, COUNTS, COUNTS, NUMBERS, NUMBERS),
     st.builds(s.reduce_on_plateau, POSITIVE),
@@ -437,6 +445,8 @@ def test_horizons():
         s.exponential(1.0, 0.5): None,
         s.step(1.0, 5): None,
         s.cosine_restarts(1.0, 10): None,
+        s.ema_warmup(0.5): 8,
+        s.ema_warmup(0.05): 0,
         s.inverse_sqrt(1.0): None,
         s.reduce_on_plateau(1.0): None,
         s.warmup(abs, 5): None,
@@ -499,6 +509,8 @@ BAD = [
     (lambda: s.one_cycle(0.1, 10, 0.6, three_phase=True), ValueError, r"in \[0, 0.5\] with three_phase, got 0.6"),
     (lambda: s.one_cycle(0.1, 10, anneal_strategy="c"), ValueError, "must be one of cos, linear, got 'c'"),
     (lambda: s.one_cycle(0.1, 10, div_factor=0.0), ValueError, "one_cycle: div_factor must be finite and > 0, got 0.0"),
+    (lambda: s.ema_warmup(1.0), ValueError, r"ema_warmup: decay must be in \[0, 1\), got 1.0"),
+    (lambda: s.ema_warmup("0.9"), TypeError, "ema_warmup: decay must be a number, got '0.9'"),
     (lambda: s.inverse_sqrt(0.1, 0), ValueError, "inverse_sqrt: timescale must be an integer >= 1, got 0"),
     (lambda: s.warmup_stable_decay(0.1, 1, 1, -1), ValueError, "decay_steps must be an integer >= 0, got -1"),
     (lambda: s.warmup_stable_decay(0.1, 1, 1, 1, decay=3), ValueError, "one of linear, cosine, 1-sqrt, got 3"),

@@ -24,6 +24,7 @@ from cases import (
 )
 
 import fastopt
+from fastopt import schedules
 
 SHAPES = [(3,), (40, 50), (), (70001,), (0,), (7, 3)]
 CLIP = [{"clip_norm": 0.5}, {"clip_norm": 1e9}, {"clip_value": 0.01}, {"grad_scale": 1024.0}]
@@ -196,37 +197,302 @@ def test_gradients_that_cannot_be_zeroed(what):
 # ---- Averages ----
 
 
-def mixed(average, p, rate):
-    return average + p.dtype.type(rate) * (p - average)
-
-
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", RULES, ids=ids)
 def test_averages(case, dtype, threads, isa):
     params, grads = some(dtype)
     plain = [p.copy() for p in params]
-    ema, swa, slow = [p.copy() for p in params], [np.zeros_like(p) for p in params], [p.copy() for p in params]
-    lookahead = {} if case.cls in AVERAGING else {"lookahead": (4, 0.25)}
-    opt = case.make(params, num_threads=threads, ema_decay=0.9, swa=(2, 3), **lookahead)
+    options = {"ema_decay": 0.9, "swa": (2, 3)} | ({} if case.cls in AVERAGING else {"lookahead": (4, 0.25)})
+    opt = case.make(params, num_threads=threads, **options)
     other = case.make(plain)
-    samples = 0
+    averages = [reference.Averages(p, **options) for p in params]
     for t, gs in zip(range(1, 10), grads, strict=False):
+        for p, of in zip(plain, averages, strict=True):
+            of.before(p, t, t)
         opt.step(gs)
         other.step(gs)
-        samples += t in (2, 5, 8)
-        for i, p in enumerate(plain):
-            if lookahead and t % 4 == 0:
-                slow[i] = mixed(slow[i], p, 0.25)
-                p[...] = slow[i]
-            ema[i] = mixed(ema[i], p, 1 - 0.9)
-            if t in (2, 5, 8):
-                swa[i] = mixed(swa[i], p, 1 / samples)
+        for i, (p, of) in enumerate(zip(plain, averages, strict=True)):
+            of.after(p, t, t)
             assert_same_bits(params[i], p)
-            assert_same_bits(opt.ema[i], ema[i], "ema")
-            assert_same_bits(opt.swa[i], swa[i], "swa")
-            if lookahead:
-                assert_same_bits(opt.state[i]["slow"], slow[i], "slow")
+            for name, average in of.buffers.items():
+                assert_same_bits(opt.state[i][name], average, name)
+    for i, of in enumerate(averages):
+        assert_same_bits(opt.ema[i], of.buffers["ema"])
+        assert_same_bits(opt.swa[i], of.buffers["swa"])
+
+
+def test_averages_start_at_the_first_step():
+    """From the parameters as they are then, before their decay, whatever they were when the optimizer was made."""
+    options = {"ema_decay": 0.75, "weight_decay": 0.5, "weight_decay_form": "independent"}
+    p = np.zeros(2)
+    opt = fastopt.SGD(p, **options)
+    p[...] = 8
+    opt.step(np.zeros(2))
+    assert p.tolist() == [4, 4]
+    assert opt.ema[0].tolist() == [7, 7]  # 8 + (1 - 0.75) * (4 - 8)
+    p, frozen = np.zeros(2), np.zeros(3)
+    opt = fastopt.SGD([p, frozen], ema_decay=0.99, swa=(1, 1), lookahead=(1, 0.5))
+    p[...], frozen[...] = 7, 3
+    opt.step([np.zeros(2), None])
+    assert p.tolist() == [7, 7]
+    for average in ("ema", "swa"):
+        assert getattr(opt, average)[0].tolist() == [7, 7]
+        with opt.swapped(average):
+            assert (p.tolist(), frozen.tolist()) == ([7, 7], [3, 3, 3])
+
+
+def test_averages_of_a_parameter_without_a_gradient():
+    """By hand: they move towards it as it is, and swa counts the steps of all."""
+    p, q = np.zeros(1), np.zeros(1)
+    opt = fastopt.SGD([p, q], lr=1.0, ema_decay=0.5, swa=(2, 2))
+    expected = [-0.5, -0.75, 0.125, 0.5625, 0.78125]
+    for t, ema in enumerate(expected, 1):
+        opt.step([np.ones(1) if t == 1 else None, np.ones(1)])
+        assert opt.ema[0] == ema
+        if t == 2:
+            p[...] = 1
+    assert opt.swa[0] == 0  # the mean of -1 after step 2 and of 1 after step 4
+    assert opt.swa[1] == -3
+    assert opt.state_dict()["state"][0]["step"] == 1
+
+
+def test_a_parameter_that_was_never_stepped_is_its_average():
+    p, q = np.zeros(2), np.zeros(3)
+    opt = fastopt.SGD({"p": p, "q": q}, lr=1.0, ema_decay=0.5, swa=(2, 1))
+    for t in range(1, 6):
+        q[...] = t
+        opt.step({"p": np.ones(2), "q": None})
+        for average in ("ema", "swa") if t > 1 else ("ema",):
+            with opt.swapped(average):
+                assert q.tolist() == [t, t, t]
+            own = getattr(opt, average)["q"]
+            own[...] = 9
+            assert q.tolist() == [t, t, t]
+    opt.step({"p": np.ones(2), "q": np.ones(3)})
+    assert opt.ema["q"].tolist() == [4.5, 4.5, 4.5]  # (5 + 4) / 2
+    assert opt.swa["q"].tolist() == [4, 4, 4]  # from its own first step on
+
+
+def test_averages_before_the_first_step():
+    p = np.ones(3)
+    opt = fastopt.SGD(p, ema_decay=0.5, swa=(3, 1))
+    for t in range(3):
+        with pytest.raises(ValueError, match=f"SGD: swa must have begun, after step 3, got {t} steps"):
+            _ = opt.swa
+        opt.step(np.ones(3))
+    np.testing.assert_array_equal(opt.swa[0], p)
+
+
+LAYOUTS = {
+    "plain": lambda p: p.copy(),
+    "transposed": lambda p: p.T.copy().T,
+    "reversed": lambda p: p[::-1, ::-1].copy()[::-1, ::-1],
+    "sliced": lambda p: np.repeat(p, 2, axis=1)[:, ::2],
+    "bytes": lambda p: aligned_to_bytes(p),
+}
+
+
+def aligned_to_bytes(p):
+    view = np.empty(p.nbytes + 1, np.uint8)[1:].view(p.dtype).reshape(p.shape)
+    view[...] = p
+    return view
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("make", [fastopt.SGD, fastopt.LAMB, fastopt.Adafactor])
+def test_averages_at_rest_in_any_layout(make, layout, dtype, threads, isa):
+    """The bits of NumPy's, with gradients now and then, and parameters changed in place between."""
+    rng = np.random.default_rng(3)
+    shapes = [(310, 170), (0, 3), (5, 1)]
+    params = [LAYOUTS[layout](rng.standard_normal(shape).astype(dtype)) for shape in shapes]
+    options = {"ema_decay": 0.9, "swa": (3, 2), "lookahead": (2, 0.5)}
+    opt = make(params, lr=0.1, num_threads=threads, **options)
+    averages, made = [reference.Averages(p.copy(), **options) for p in params], [0] * len(params)
+    plain = make(alone := [p.copy() for p in params], lr=0.1)
+    for t in range(1, 9):
+        grads = [None if rng.random() < 0.5 else rng.standard_normal(shape).astype(dtype) for shape in shapes]
+        for p, other in zip(params, alone, strict=True):
+            p += dtype(0.25)
+            other[...] = p
+        for i, (average, g) in enumerate(zip(averages, grads, strict=True)):
+            if g is not None:
+                made[i] += 1
+                average.before(alone[i], made[i], t)
+        plain.step(grads)
+        opt.step(grads)
+        for i, (average, g) in enumerate(zip(averages, grads, strict=True)):
+            if g is None:
+                average.rest(alone[i], made[i], t)
+            else:
+                average.after(alone[i], made[i], t)
+            assert_same_bits(np.ascontiguousarray(params[i]), alone[i])
+            for name, buffer in average.buffers.items():
+                assert_same_bits(np.ascontiguousarray(opt.state[i][name]), buffer, f"{t}, {i}: {name}")
+
+
+def test_a_read_only_parameter_at_rest():
+    """It is only read; one whose memory has changed is refused, as for a gradient."""
+    p, q = np.zeros(2), np.zeros(2)
+    opt = fastopt.SGD([p, q], lr=1.0, ema_decay=0.5)
+    opt.step([np.ones(2), np.ones(2)])
+    q.flags.writeable = False
+    opt.step([np.ones(2), None])
+    assert opt.ema[1].tolist() == [-0.75, -0.75]
+    q.shape = (1, 2)
+    with pytest.raises(ValueError, match=r"SGD.step: parameter 1 must stay the"):
+        opt.step([np.ones(2), None])
+    assert opt.step_count == 2
+
+
+def test_skipped_steps_leave_averages_alone():
+    params = [np.zeros(2), np.zeros(2)]
+    opt = fastopt.SGD(params, lr=1.0, nonfinite="skip", ema_decay=0.5, swa=(1, 1))
+    opt.step([np.full(2, math.nan), None])
+    params[0][...] = params[1][...] = 4
+    opt.step([np.zeros(2), np.zeros(2)])
+    before = repr(opt.state_dict())
+    params[1][...] = 8
+    opt.step([np.full(2, math.inf), None])
+    assert repr(opt.state_dict()) == before
+    opt.step([np.zeros(2), None])
+    assert [ema.tolist() for ema in opt.ema.values()] == [[4, 4], [6, 6]]
+    assert [swa.tolist() for swa in opt.swa.values()] == [[4, 4], [6, 6]]
+
+
+def test_averages_with_micro_batches():
+    """A parameter without a gradient in all of them is at rest."""
+    params = {"a": np.zeros(2), "b": np.zeros(2)}
+    opt = fastopt.SGD(params, lr=1.0, ema_decay=0.5)
+    opt.step({"a": np.ones(2), "b": np.ones(2)})
+    for _ in range(2):
+        opt.accumulate({"a": np.ones(2), "b": None})
+    assert opt.ema["b"].tolist() == [-0.5, -0.5]
+    opt.step()
+    assert (opt.ema["a"].tolist(), opt.ema["b"].tolist()) == ([-1.25, -1.25], [-0.75, -0.75])
+
+
+def test_averages_one_parameter_at_a_time():
+    """A round is one step of all: with None to the bit, and where a parameter is left out to rounding."""
+    rng = np.random.default_rng(4)
+    make = lambda: fastopt.SGD({"a": np.ones(5), "b": np.ones(5)}, lr=0.1, ema_decay=0.9, swa=(2, 3))  # noqa: E731
+    whole, single, sparing = make(), make(), make()
+    for t in range(12):
+        a, b = rng.standard_normal(5), None if t in (1, 2, 3, 6, 7) else rng.standard_normal(5)
+        whole.step({"a": a, "b": b})
+        for opt in (single, sparing):
+            opt.step_one("a", a)
+            if b is not None or opt is single:
+                opt.step_one("b", b)
+        for average in ("ema", "swa") if t else ("ema",):
+            for name, values in getattr(whole, average).items():
+                assert_same_bits(getattr(single, average)[name], values)
+                np.testing.assert_allclose(getattr(sparing, average)[name], values, rtol=1e-14)
+    single.step_one("a", np.ones(5))
+    assert single.swa["b"] is not single.state["b"]["swa"]  # a round behind
+    saved = single.state_dict()
+    single.load_state_dict(saved)
+    assert repr(single.state_dict()) == repr(saved)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+def test_rates_of_one_are_copies(dtype, isa):
+    """Where p + 1 * (q - p) would not be q; subnormals are copied as they are."""
+    p, plain, rest = np.full(40, 1e30, dtype), np.full(40, 1e30, dtype), np.full(40, 1e30, dtype)
+    opt = fastopt.SGD([p, rest], lr=1.0, ema_decay=0.0, swa=(3, 1), lookahead=(1, 1.0))
+    other = fastopt.SGD(plain, lr=1.0)
+    for t, g in zip(range(1, 5), (1e30, 1.0, -3e-10, 2.0), strict=True):
+        opt.step([np.full(40, g, dtype), np.zeros(40, dtype) if t == 1 else None])
+        other.step(np.full(40, g, dtype))
+        assert_same_bits(p, plain)
+        assert_same_bits(opt.ema[0], plain)
+        assert_same_bits(opt.state[0]["slow"], plain)
+        assert_same_bits(opt.ema[1], rest)
+        if t == 3:
+            assert_same_bits(opt.swa[0], plain)
+            assert_same_bits(opt.swa[1], rest)
+        rest[...] = np.finfo(dtype).smallest_subnormal if t == 2 else 5
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+def test_a_schedule_of_the_decay(dtype):
+    decay = schedules.ema_warmup(0.35)
+    params = [np.full(3, 2, dtype), np.ones((2, 2), dtype)]
+    averages = [reference.Averages(p, 0.0) for p in params]
+    opt = fastopt.Adafactor(params, lr=schedules.linear(0.1, 0.0, 5), ema_decay=decay)
+    singly = copy.deepcopy(opt)
+    for t in range(1, 10):
+        grads = [np.full(3, t, dtype), None if t == 4 else np.full((2, 2), -t, dtype)]
+        made = [t, t - (t > 3)]
+        for average, p, g, count in zip(averages, params, grads, made, strict=True):
+            average.ema_decay = decay(t - 1)
+            if g is not None:
+                average.before(p, count, t)
+        opt.step(grads)
+        for i, g in enumerate(grads):
+            singly.step_one(i, g)
+        for i, (average, p, g) in enumerate(zip(averages, params, grads, strict=True)):
+            if g is None:
+                average.rest(p, made[i], t)
+            else:
+                average.after(p, made[i], t)
+            assert_same_bits(opt.ema[i], average.buffers["ema"])
+            assert_same_bits(singly.ema[i], average.buffers["ema"])
+        if t == 5:
+            params, opt = pickle.loads(pickle.dumps((params, opt)))
+
+
+def test_a_schedule_of_the_decay_that_fails():
+    p = np.ones(3)
+    for bad, message in ((1.0, r"in \[0, 1\), got 1.0"), ("x", "a number, got 'x'")):
+        opt = fastopt.Adam(p, ema_decay=lambda t, bad=bad: 0.5 if t < 2 else bad)
+        for _ in range(2):
+            opt.step(np.ones(3))
+        before = p.copy(), repr(opt.state_dict())
+        with pytest.raises((TypeError, ValueError), match=f"Adam after 2 steps: ema_decay must be {message}"):
+            opt.step(np.ones(3))
+        assert_same_bits(p, before[0])
+        assert repr(opt.state_dict()) == before[1]
+        with pytest.raises((TypeError, ValueError), match=f"Adam after 0 steps: ema_decay must be {message}"):
+            fastopt.Adam(p, ema_decay=lambda t, bad=bad: bad)
+
+
+def test_averages_are_saved_with_how_far_they_are(files):
+    """A parameter at rest, one never stepped and rows of their own: a run that is loaded goes on to the same bits."""
+
+    def make(params):
+        return fastopt.Adam(params, lr=0.1, ema_decay=0.9, swa=(2, 2))
+
+    rng = np.random.default_rng(11)
+    params = {"rest": np.ones(3), "never": np.full(2, 5.0), "table": np.ones((30, 4)), "late": np.ones((6, 2))}
+    opt = make(params)
+
+    def step(*optimizers):
+        rows = fastopt.RowGrad(rng.integers(0, 25, 4), rng.standard_normal((4, 4)))
+        late = fastopt.RowGrad(rng.integers(0, 6, 2), rng.standard_normal((2, 2)))
+        rest = rng.standard_normal(3) if optimizers[0].step_count in (0, 9) else None
+        for each in optimizers:
+            each.step({"rest": rest, "never": None, "table": rows, "late": late if each.step_count > 7 else None})
+
+    for _ in range(6):
+        step(opt)
+    fastopt.save(files / "state", opt)
+    others = copy.deepcopy(params)
+    loaded = make(others)
+    fastopt.load(files / "state", loaded)
+    assert repr(loaded.state_dict()) == repr(opt.state_dict())
+    copies, copied = pickle.loads(pickle.dumps((params, opt)))
+    for _ in range(6):
+        step(opt, loaded, copied)
+        for average in ("ema", "swa"):
+            for name, values in getattr(opt, average).items():
+                assert_same_bits(getattr(loaded, average)[name], values)
+                assert_same_bits(getattr(copied, average)[name], values)
+    for name, p in params.items():
+        assert_same_bits(others[name], p)
+        assert_same_bits(copies[name], p)
 
 
 def test_swa_is_the_mean():
@@ -498,6 +764,113 @@ def test_bad_rows(rows, shape, message):
     assert opt.step_count == 0
 
 
+@pytest.mark.parametrize("case", [case for case in BY_ROW if case.cls != "SM3"], ids=ids)
+def test_averages_of_rows(case):
+    """As those of the whole table after every step, to rounding; now and then with a whole gradient, or none."""
+    rng = np.random.default_rng(12)
+    table = rng.standard_normal((30, 4))
+    opt = case.make({"table": table}, ema_decay=0.8, swa=(3, 2))
+    ema, samples = table.copy(), []
+    for t in range(1, 40):
+        g = fastopt.RowGrad(rng.integers(0, 20, 3), rng.standard_normal((3, 4)))
+        whole = rng.standard_normal((30, 4))
+        opt.step({"table": None if t in (7, 8, 21) else whole if t in (9, 25) else g})
+        ema += (1 - 0.8) * (table - ema)
+        samples += [table.copy()] if t >= 3 and (t - 3) % 2 == 0 else []
+        np.testing.assert_allclose(opt.ema["table"], ema, rtol=1e-13, atol=1e-13)
+        if samples:
+            np.testing.assert_allclose(opt.swa["table"], np.mean(samples, axis=0), rtol=1e-13, atol=1e-13)
+    p = table.copy()
+    with opt.swapped("ema"):
+        np.testing.assert_allclose(table, ema, rtol=1e-13, atol=1e-13)
+        with pytest.raises(ValueError, match="must wait until the parameters are back"):
+            _ = opt.ema
+    assert_same_bits(table, p)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+def test_bits_of_averages_of_rows(dtype, threads, isa):
+    """Long rows, cut by blocks and by threads: each has the bits of the oracle's closed form."""
+    case = next(case for case in PLAIN if case.name == "adagrad")
+    rng = np.random.default_rng(13)
+    table = rng.standard_normal((23, 2500)).astype(dtype)
+    averages = [reference.Averages(row, 0.9, (2, 3)) for row in table]
+    opt = case.make(table, num_threads=threads, ema_decay=0.9, swa=(2, 3), weight_decay=0.1)
+    plain = case.make(alone := table.copy(), weight_decay=0.1)
+    met = np.zeros(len(table), int)
+    for t in range(1, 10):
+        rows, values = rng.permutation(23)[:9], rng.standard_normal((9, 2500)).astype(dtype)
+        g = rng.standard_normal(table.shape).astype(dtype) if t in (4, 9) else fastopt.RowGrad(rows, values)
+        rows = range(23) if t in (4, 9) else rows
+        for row in rows:
+            met[row] += 1
+            averages[row].before(alone[row], met[row], t)
+            averages[row].begun = 0  # swa counts from the first step of the table on
+        opt.step(g)
+        plain.step(g)
+        for row in rows:
+            averages[row].after(alone[row], met[row], t)
+        for name in ("ema", "swa"):
+            wanted = np.stack([average.buffers[name] for average in averages])
+            assert_same_bits(opt.state[0][name], wanted, f"{t}: {name}")
+        wanted = [copy.deepcopy(average) for average in averages]
+        for average, row, times in zip(wanted, alone, met, strict=True):
+            average.before(row, 2 if times else 1, t + 1)
+        assert_same_bits(opt.ema[0], np.stack([average.buffers["ema"] for average in wanted]))
+        if t > 1:
+            assert_same_bits(opt.swa[0], np.stack([average.buffers["swa"] for average in wanted]))
+    assert_same_bits(table, alone)
+
+
+def test_averages_that_take_no_rows():
+    good = fastopt.RowGrad([1], np.ones((1, 4)))
+    for options, why in (
+        ({"lookahead": (2, 0.5)}, "lookahead moves all of it"),
+        ({"ema_decay": schedules.ema_warmup(0.9)}, "what the average of other rows misses has no closed form with a"),
+    ):
+        table = np.ones((10, 4))
+        opt = fastopt.Adam(table, **options)
+        with pytest.raises(ValueError, match=f"gradient of parameter 0 must be an array, since {why}"):
+            opt.step(good)
+        assert (table == 1).all()
+        opt.step(np.ones((10, 4)))
+
+
+def test_a_state_of_averages_that_does_not_fit():
+    opt = fastopt.Adam([np.ones((5, 2)), np.ones((2, 5)).T], ema_decay=0.5)
+    opt.step([fastopt.RowGrad([1], np.ones((1, 2))), np.ones((5, 2))])
+    good = opt.state_dict()
+    assert good["state"][0]["averaged"].tolist() == [-1, 1, -1, -1, -1]
+    assert good["state"][1]["averaged"] == 1
+    rows = np.array([-1, 1, 0, 0, 0])
+    for i, value, message in (
+        (
+            0,
+            rows.astype(np.int32),
+            r"must be an integer, or one int64 for each of the 5 rows, got shape \(5,\) and dtype",
+        ),
+        (0, rows[:4], r"must be an integer, or one int64 for each of the 5 rows, got shape \(4,\) and dtype int64"),
+        (0, rows + 2, r"must be in \[-1, 2\], got 1 to 3"),
+        (0, rows - 1, r"must be in \[-1, 2\], got -2 to 0"),
+        (0, True, r"must be an integer in \[-1, 2\], got True"),
+        (1, 3, r"must be an integer in \[-1, 2\], got 3"),
+        (1, 1.0, r"must be an integer in \[-1, 2\], got 1.0"),
+        (1, rows, r"must be an integer in \[-1, 2\], got array"),
+    ):
+        bad = copy.deepcopy(good)
+        bad["state"][i]["averaged"] = value
+        with pytest.raises(
+            ValueError, match=rf"Adam.load_state_dict: averaged in the state of parameter {i} {message}"
+        ):
+            opt.load_state_dict(bad)
+        assert repr(opt.state_dict()) == repr(good)
+    given = copy.deepcopy(good)
+    opt.load_state_dict(given)
+    given["state"][0]["averaged"][...] = 7
+    assert repr(opt.state_dict()) == repr(good)
+
+
 def test_rows_that_do_not_fit():
     good = fastopt.RowGrad([1], np.ones((1, 4), np.float32))
     for array in (np.ones((4, 10), np.float32).T, np.ones((10, 8), np.float32)[:, ::2]):
@@ -505,8 +878,6 @@ def test_rows_that_do_not_fit():
             fastopt.Adam(array).step(good)
     with pytest.raises(TypeError, match="dtype"):
         fastopt.Adam(np.ones((10, 4))).step(good)
-    with pytest.raises(ValueError, match="averages of the parameters need all of it"):
-        fastopt.Adam(np.ones((10, 4), np.float32), ema_decay=0.5).step(good)
     for make in (fastopt.LAMB, fastopt.ASGD, fastopt.Rprop, fastopt.ScheduleFreeSGD, fastopt.ScheduleFreeAdamW):
         with pytest.raises(ValueError, match="this rule needs all of it"):
             make(np.ones((10, 4), np.float32)).step(good)
@@ -644,7 +1015,7 @@ def test_everything_at_once(dtype, way):
     opt = fastopt.Adam(groups, lr=0.05, weight_decay=0.1, **options)
     case = next(case for case in PLAIN if case.name == "adam")
     oracles = {"w": Oracle(case, w.T), "b": Oracle(case, b)}
-    averages = {n: {"ema": o.p.copy(), "swa": np.zeros_like(o.p), "slow": o.p.copy()} for n, o in oracles.items()}
+    averages = {n: reference.Averages(o.p, 0.9, (1, 1), (2, 0.5)) for n, o in oracles.items()}
     buffers = {"w": np.zeros((9, 5), dtype).T, "b": np.zeros(5, dtype)}
     if way == "bind":
         opt.bind(buffers)
@@ -674,12 +1045,9 @@ def test_everything_at_once(dtype, way):
             clip = 0.7 / (norm + 1e-6)
             for name, oracle in oracles.items():
                 own = {"lr": 0.1 / t, "weight_decay": 0.0} if name == "b" else {"lr": 0.05, "weight_decay": 0.1}
+                averages[name].before(oracle.p, t, t)
                 oracle.step(copies[name], scale=factor * clip if clip < 1 else factor, clip_value=0.2, **own)
-                of = averages[name]
-                if t % 2 == 0:
-                    of["slow"] = mixed(of["slow"], oracle.p, 0.5)
-                    oracle.p[...] = of["slow"]
-                of["ema"], of["swa"] = mixed(of["ema"], oracle.p, 1 - 0.9), mixed(of["swa"], oracle.p, 1 / t)
+                averages[name].after(oracle.p, t, t)
             good += 1
             if good == 3:
                 value, good = 2 * value, 0
@@ -687,7 +1055,7 @@ def test_everything_at_once(dtype, way):
         assert (scale.value, opt.step_count, opt.skipped_steps) == (value, t, skipped)
         for name, p in {"w": w.T, "b": b}.items():
             assert_same_bits(p, oracles[name].p, name)
-            for letter, buffer in {**oracles[name].buffers, **averages[name]}.items():
+            for letter, buffer in {**oracles[name].buffers, **averages[name].buffers}.items():
                 mine = opt.state[name][letter]
                 assert_same_bits(np.ascontiguousarray(mine.T if name == "w" else mine), buffer, f"{name}: {letter}")
 
