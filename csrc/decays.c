@@ -21,11 +21,12 @@ static unsigned corrected(const fastopt_rule *rule)
     return (unsigned)(known >> 1);
 }
 
-double fastopt_age_deficit(const double *h, const fastopt_decay *decays, int i, int64_t t)
+double fastopt_age_deficit(const fastopt_inputs *in, const double *beta)
 {
-    const fastopt_decay constant = {h[i], 0, 1, 0}, *decay = decays ? &decays[i] : &constant;
-    const int64_t n = t - decay->since;
-    const double power = fastopt_power(h[i], n), product = decay->product * power, limit = h[i] / (1 - h[i]);
+    const fastopt_decay constant = {*beta, 0, 1, 0};
+    const fastopt_decay *decay = in->decays ? &in->decays[beta - (const double *)in->hyper] : &constant;
+    const int64_t n = in->t - decay->since;
+    const double power = fastopt_power(*beta, n), product = decay->product * power, limit = *beta / (1 - *beta);
     return ((double)n * product + power * ((1 - decay->product) * limit - decay->age)) / (1 - product);
 }
 

@@ -7,15 +7,27 @@
 #include "exact.h"
 #include "fastopt.h"
 
-/* The product of hyperparameter i over steps 1 to t. */
-static inline double fastopt_product(const double *h, const fastopt_decay *decays, int i, int64_t t)
+/* What the scalars of a step are computed from. */
+typedef struct {
+    const void *hyper; /* the struct of the rule's hyperparameters */
+    const fastopt_decay *decays;
+    int64_t t;   /* the step, counted from 1 */
+    void *carry; /* the struct of the doubles that the rule carries */
+    ptrdiff_t n; /* elements of the tensor */
+} fastopt_inputs;
+
+/* The product of a hyperparameter, a field of in->hyper, over steps 1 to t. */
+static inline double fastopt_product(const fastopt_inputs *in, const double *beta)
 {
-    return decays ? decays[i].product * fastopt_power(h[i], t - decays[i].since) : fastopt_power(h[i], t);
+    if (!in->decays)
+        return fastopt_power(*beta, in->t);
+    const fastopt_decay *decay = &in->decays[beta - (const double *)in->hyper];
+    return decay->product * fastopt_power(*beta, in->t - decay->since);
 }
 
 /* By how many steps the mean age of the gradients in a running mean is, after step t, below its limit, which is
- * h[i] / (1 - h[i]).  With one decay on all steps: t h[i]^t / (1 - h[i]^t). */
-double fastopt_age_deficit(const double *h, const fastopt_decay *decays, int i, int64_t t);
+ * beta / (1 - beta).  With one decay on all steps: t beta^t / (1 - beta^t). */
+double fastopt_age_deficit(const fastopt_inputs *in, const double *beta);
 
 /* Notes in tensor->decays the values of the step about to be made. */
 void fastopt_note_decays(fastopt_tensor *tensor);

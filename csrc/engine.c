@@ -434,11 +434,11 @@ static void recall_factors(job *job)
         job->pass.own_scales |= job->tensors[i].engine.scale != job->pass.scale;
 }
 
-/* Readies the rule of a tensor for its next pass: like a pass, with subnormals flushed. */
-static void turn(const job *job, fastopt_tensor *t, int made, const fastopt_sum *sums)
+/* Prepares the next pass of a tensor's rule: like a pass, with subnormals flushed. */
+static void prepare_pass(const job *job, fastopt_tensor *t, int made, const fastopt_sum *sums)
 {
     const uint64_t mode = flush_begin();
-    job->kernels->of[t->dtype].turn(t, made, sums);
+    job->kernels->of[t->dtype].prepare(t, made, sums);
     flush_end(mode);
 }
 
@@ -460,7 +460,7 @@ static void combine(job *job)
                     add_pieces(job, j, MAX_SUMS, sums);
         }
         if (of_matrices(t))
-            turn(job, t, job->made + 1, sums);
+            prepare_pass(job, t, job->made + 1, sums);
         else if (t->rule->gathers != FASTOPT_MATRICES)
             kernels->combine(t, sums);
     }
@@ -475,7 +475,7 @@ static void gather(job *job)
         if (t->g && t->rule->passes > passes)
             passes = t->rule->passes;
         if (of_matrices(t))
-            turn(job, &job->tensors[i], 0, NULL);
+            prepare_pass(job, &job->tensors[i], 0, NULL);
     }
     for (job->made = 0; job->made < passes; job->made++) {
         locate(job, GATHERED_PIECES);

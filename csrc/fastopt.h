@@ -78,8 +78,11 @@ typedef struct {
     const char *hyper[FASTOPT_MAX_HYPER + 1]; /* the learning rate comes first */
     const char *carry[FASTOPT_MAX_CARRY + 1]; /* doubles kept from step to step, set by the rule itself on step 1 */
     fastopt_gathering gathers;
-    int passes;                               /* that gather; of MATRICES all of them */
-    fastopt_extent extent[FASTOPT_MAX_STATE]; /* of each state buffer */
+    int passes;                                  /* that gather; of MATRICES all of them */
+    fastopt_extent extent[FASTOPT_MAX_STATE];    /* of each state buffer */
+    int starts;                                  /* whether the first step sets state of all elements */
+    int catches_up;                              /* whether it has a closed form for steps whose gradient was 0, */
+    const char *catch_up[FASTOPT_MAX_HYPER + 1]; /* and the hyperparameters that this form reads */
 } fastopt_rule;
 
 /* The elements of the rule's s-th state buffer for a parameter of this shape. */

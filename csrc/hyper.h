@@ -1,4 +1,5 @@
-/* The rows of hyper.def and rules.def by number. */
+/* The rows of hyper.def and rules.def by number, and a struct of the hyperparameters and of the carried doubles of each
+ * rule, by the names in its row. */
 #ifndef FASTOPT_HYPER_H
 #define FASTOPT_HYPER_H
 
@@ -17,6 +18,22 @@ enum {
 #undef RULE
     RULES
 };
+
+#define H(x) double x;
+#define D(x) double x;
+#define C(x) double x;
+#define RULE(name, state, hyper, carry, ...)                                                                           \
+    typedef struct {                                                                                                   \
+        hyper                                                                                                          \
+    } name##_hyper;                                                                                                    \
+    typedef struct {                                                                                                   \
+        carry double end; /* no struct is empty */                                                                     \
+    } name##_carry;
+#include "rules.def"
+#undef RULE
+#undef H
+#undef D
+#undef C
 
 extern const fastopt_hyper fastopt_hypers[HYPERS];
 

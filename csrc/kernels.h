@@ -85,7 +85,7 @@ typedef struct {
  * catch_up  makes up for the steps that rows have missed
  * average   has averages take in the parameter as it is
  * tile      makes a pass of a rule of matrices over a tile
- * turn      readies such a rule for its next pass, from what the passes made so far have told
+ * prepare   prepares the next pass of such a rule from the results of the passes so far
  * norm      adds the squares of the gradient to a sum
  * finite    whether the gradient is
  * traffic   moves the bytes of a step without the rule */
@@ -98,7 +98,7 @@ typedef struct {
     void (*catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
     void (*average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
     void (*tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile, fastopt_sum *sums);
-    void (*turn)(fastopt_tensor *tensor, int made, const fastopt_sum *sums);
+    void (*prepare)(fastopt_tensor *tensor, int made, const fastopt_sum *sums);
     void (*norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end, fastopt_sum *sum);
     int (*finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
     void (*traffic)(void *p, const void *g, void *const *state, int n_state, ptrdiff_t begin, ptrdiff_t end);

@@ -26,34 +26,27 @@ static inline T FN(rest)(double beta)
     return 1 - FN(keep)(beta);
 }
 
-/* The weight of all gradients so far in such a mean, whose beta is hyperparameter i: 1 - the product of the betas, but
- * for the rounding of keep.  It is at least that of the last. */
-static inline double FN(weight)(const double *h, const fastopt_decay *decays, int i, int64_t t)
+/* The weight of all gradients so far in such a mean, whose beta is a hyperparameter: 1 - the product of the betas,
+ * but for the rounding of keep.  It is at least that of the last. */
+static inline double FN(weight)(const fastopt_inputs *in, const double *hyper)
 {
-    const double beta = h[i], keep = (double)FN(keep)(beta), product = fastopt_product(h, decays, i, t);
+    const double beta = *hyper, keep = (double)FN(keep)(beta), product = fastopt_product(in, hyper);
     if (keep == beta || product == 0)
         return 1 - product;
-    const double x = (double)t * ((keep - beta) / beta); /* keep^t = beta^t (keep / beta)^t, and that is e^x */
+    const double x = (double)in->t * ((keep - beta) / beta); /* keep^t = beta^t (keep / beta)^t, and that is e^x */
     const double weight = 1 - product * (1 + x * (1 + x * (0.5 + x * (1.0 / 6 + x * (1.0 / 24)))));
     return weight > 1 - keep ? weight : 1 - keep;
 }
 
+/* The scalars of a mean of squares. */
 typedef struct {
     T beta, rest;
     T largest; /* as a variable: compilers make two instructions of the minimum with a constant */
 } FN(squares);
 
-/* The scalars of a mean of squares: three of k. */
-static inline void FN(set_squares)(double beta, T *k)
+static inline FN(squares) FN(squares_of)(double beta)
 {
-    k[0] = (T)beta;
-    k[1] = (T)(1 - beta);
-    k[2] = LARGEST;
-}
-
-static inline FN(squares) FN(squares_at)(const T *k)
-{
-    return (FN(squares)){k[0], k[1], k[2]};
+    return (FN(squares)){(T)beta, (T)(1 - beta), LARGEST};
 }
 
 /* A mean of squares takes one more of them. */

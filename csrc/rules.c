@@ -1,24 +1,32 @@
 /* rules.def and hyper.def as data. */
 #include "hyper.h"
-#include "platform.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-#define NAMES(...)   {__VA_ARGS__}
-#define EXTENTS(...) {__VA_ARGS__}
-#define NONE         {0}
+/* A hyperparameter that a property names must be one of the rule's. */
+#define NAME(rule, x) (sizeof(((rule##_hyper *)0)->x) ? #x : NULL)
 
+#define S(x) #x,
+#define H(x) #x,
+#define D(x) #x,
+#define C(x) #x,
 static const fastopt_rule rules[RULES] = {
-#define RULE(name, state, hyper, carry) {#name, RULE_##name, state, hyper, carry, FASTOPT_ONE_PASS, 0, NONE},
-#define GATHER_RULE(name, state, hyper, carry, scope)                                                                  \
-    {#name, RULE_##name, state, hyper, carry, FASTOPT_##scope, 1, NONE},
-#define MATRIX_RULE(name, state, extents, hyper, carry, passes)                                                        \
-    {#name, RULE_##name, state, hyper, carry, FASTOPT_MATRICES, passes, extents},
+#define RULE(rule, state_, hyper_, carry_, scalars, ...)                                                               \
+    {.name = #rule,                                                                                                    \
+     .index = RULE_##rule,                                                                                             \
+     .state = {state_ NULL},                                                                                           \
+     .hyper = {hyper_ NULL},                                                                                           \
+     .carry = {carry_ NULL},                                                                                           \
+     __VA_ARGS__},
 #include "rules.def"
 #undef RULE
 };
+#undef S
+#undef H
+#undef D
+#undef C
 
 const fastopt_hyper fastopt_hypers[HYPERS] = {
 #define HYPER(name, low, high, closed, range) {#name, low, high, closed, range},
@@ -33,35 +41,26 @@ const fastopt_rule *fastopt_rule_at(int index)
 
 const char *const *fastopt_rule_catch_up(const fastopt_rule *rule)
 {
-    static const struct {
-        int can;
-        const char *hyper[FASTOPT_MAX_HYPER];
-    } catch_up[RULES] = {
-#define CATCH_UP(name, hyper) [RULE_##name] = {1, hyper},
-#include "rules.def"
-#undef CATCH_UP
-    };
-    return catch_up[rule->index].can ? catch_up[rule->index].hyper : NULL;
+    return rule->catches_up ? rule->catch_up : NULL;
 }
 
 const char *const *fastopt_rule_corrected(const fastopt_rule *rule)
 {
+#define H(x)
+#define D(x)                          #x,
+#define RULE(name, state, hyper, ...) {hyper NULL},
     static const char *const names[RULES][FASTOPT_MAX_HYPER + 1] = {
-#define CORRECTED(name, hyper) [RULE_##name] = hyper,
 #include "rules.def"
-#undef CORRECTED
     };
+#undef RULE
+#undef H
+#undef D
     return names[rule->index];
 }
 
 int fastopt_rule_takes_rows(const fastopt_rule *rule)
 {
-    static const int starts[RULES] = {
-#define STARTS(name) [RULE_##name] = 1,
-#include "rules.def"
-#undef STARTS
-    };
-    return rule->gathers == FASTOPT_ONE_PASS && !starts[rule->index];
+    return rule->gathers == FASTOPT_ONE_PASS && !rule->starts;
 }
 
 const fastopt_rule *fastopt_find_rule(const char *name)
@@ -94,14 +93,16 @@ const fastopt_hyper *fastopt_find_hyper(const char *name)
 
 const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i)
 {
-    static const void *volatile found[RULES][FASTOPT_MAX_HYPER];
-    const void *volatile *known = &found[rule->index][i];
-    const fastopt_hyper *hyper = load_pointer(known);
-    if (!hyper) {
-        hyper = fastopt_find_hyper(rule->hyper[i]);
-        store_pointer(known, hyper);
-    }
-    return hyper;
+#define H(x)                          HYPER_##x,
+#define D(x)                          HYPER_##x,
+#define RULE(name, state, hyper, ...) {hyper},
+    static const unsigned char rows[RULES][FASTOPT_MAX_HYPER] = {
+#include "rules.def"
+    };
+#undef RULE
+#undef H
+#undef D
+    return &fastopt_hypers[rows[rule->index][i]];
 }
 
 int fastopt_in_range(const fastopt_hyper *hyper, double value)

@@ -80,7 +80,7 @@ static FN(rates) FN(rates_of)(const fastopt_tensor *tensor, int64_t from, int64_
 }
 
 /* What the averages need to know of a step. */
-static void FN(stages_of_averages)(const fastopt_tensor *tensor, FN(stages) * stages)
+static void FN(stages_of_averages)(const fastopt_tensor *tensor, FN(stages) *stages)
 {
     const int64_t round = tensor->round ? tensor->round : tensor->step;
     const int begins = tensor->step == 1;
@@ -131,7 +131,7 @@ NOINLINE static void FN(scale_again)(T *out, T factor, ptrdiff_t n)
 
 /* What the rule sees: clip(scale * g) + weight_decay * p.  Without decay p is not read: 0 * p is not 0 for an infinite
  * p. */
-static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) * stages, ptrdiff_t n)
+static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) *stages, ptrdiff_t n)
 {
     const T scale = stages->scale, clip = stages->clip, weight_decay = stages->weight_decay;
     const int clips = clip != (T)INFINITY, again = stages->scale_rest != 1;
@@ -153,7 +153,7 @@ static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) * stage
 }
 
 /* Decoupled decay, before the rule. */
-static void FN(stage_p)(T *p, const FN(stages) * stages, ptrdiff_t n)
+static void FN(stage_p)(T *p, const FN(stages) *stages, ptrdiff_t n)
 {
     const T shrink = stages->shrink;
     for (ptrdiff_t i = 0; i < n; i++)
@@ -180,7 +180,7 @@ static void FN(take_in)(const fastopt_tensor *tensor, FN(rates) rates, const T *
 }
 
 /* Averages of the parameter as it is before the step, elements of one row where rows have rounds of their own. */
-static void FN(stage_missed)(const T *p, const fastopt_tensor *tensor, const FN(stages) * stages, ptrdiff_t at,
+static void FN(stage_missed)(const T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t at,
                              ptrdiff_t n)
 {
     FN(rates) missed = stages->missed;
@@ -192,7 +192,7 @@ static void FN(stage_missed)(const T *p, const fastopt_tensor *tensor, const FN(
 }
 
 /* Averages of the new parameter: Lookahead moves it, so it comes first. */
-static void FN(stage_averages)(T *p, const fastopt_tensor *tensor, const FN(stages) * stages, ptrdiff_t at, ptrdiff_t n)
+static void FN(stage_averages)(T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t at, ptrdiff_t n)
 {
     if (stages->lookahead >= 0) {
         T *slow = (T *)tensor->slow + at;

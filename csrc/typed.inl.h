@@ -4,55 +4,92 @@
 #include "stages.h"
 #include "traffic.h"
 
-/* A pass of a rule of matrices over a span. */
-typedef void (*FN(pass_of))(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                            ptrdiff_t n, const fastopt_edges *edges);
+/* The state and the scalars of each rule, by the names in its row. */
+#define S(x)       T *x;
+#define K(x)       T x;
+#define SQUARES(x) FN(squares) x;
+#define PART(x)    FN(x##_k) x;
+#define RULE(name, state, hyper, carry, scalars, ...)                                                                  \
+    typedef struct {                                                                                                   \
+        state char end; /* no struct is empty */                                                                       \
+    } FN(name##_state);                                                                                                \
+    typedef struct {                                                                                                   \
+        scalars                                                                                                        \
+    } FN(name##_k);                                                                                                    \
+    _Static_assert(sizeof(FN(name##_k)) <= FASTOPT_MAX_SCALARS * sizeof(T), #name " has too many scalars");
+#include "rules.def"
+#undef RULE
+#undef S
+#undef K
+#undef SQUARES
+#undef PART
+
+/* For rules that share the functions of another one, whose hyperparameters theirs must be, or begin with. */
+#define SAME_HYPER(rule, other) _Static_assert(sizeof(rule##_hyper) == sizeof(other##_hyper), #rule " and " #other)
+#define BEGINS_WITH(rule, other, last)                                                                                 \
+    _Static_assert(offsetof(rule##_hyper, last) == offsetof(other##_hyper, last), #rule " and " #other)
+
+typedef void FN(update_of)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n);
+typedef void FN(pass)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
+                      const fastopt_edges *edges);
+
+/* What a rule does.  `buffers` points to the struct of its state, `scalars` to that of its scalars, `hyper` to that of
+ * its hyperparameters.
+ *
+ * scalars   computes the scalars of a step
+ * update    the loop of the step; of a rule that gathers, its second pass
+ * gather    the first pass of a rule that gathers: adds to its sums
+ * combine   completes the scalars of such a rule from its sums
+ * passes    the passes of a rule of matrices over a span, one after the other
+ * prepare   prepares the next pass of such a rule from the results of the passes so far
+ * catch_up  makes up for steps whose gradient was 0; NULL where nothing moves in them */
+typedef struct {
+    void (*scalars)(const fastopt_inputs *in, void *scalars);
+    FN(update_of) *update;
+    void (*gather)(const T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
+                   fastopt_sum *sums);
+    void (*combine)(const fastopt_inputs *in, const fastopt_sum *sums, void *scalars);
+    FN(pass) *const *passes;
+    void (*prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums,
+                    void *scalars);
+    void (*catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped, ptrdiff_t n);
+} FN(rule_ops);
 
 #define RULE_FILES
 #include "rules.def"
 #undef RULE_FILES
 
-typedef void (*FN(scalars_of))(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k);
-typedef void (*FN(loop_of))(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                            ptrdiff_t n);
-typedef void (*FN(gather_of))(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                              ptrdiff_t n, fastopt_sum *sums);
-typedef void (*FN(catch_up_of))(T *restrict p, T *const *restrict state, const double *h, int64_t skipped, ptrdiff_t n);
-typedef void (*FN(combine_of))(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
-                               ptrdiff_t n, double *carry, T *k);
-typedef void (*FN(turn_of))(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums, T *k);
-
-static void FN(scalars)(fastopt_tensor *tensor)
+static const FN(rule_ops) *FN(ops_of)(const fastopt_tensor *tensor)
 {
-#define RULE(name, ...) FN(name##_scalars),
-    static const FN(scalars_of) scalars[] = {
+#define RULE(name, ...) &FN(name##_ops),
+    static const FN(rule_ops) *const ops[RULES] = {
 #include "rules.def"
     };
 #undef RULE
-    scalars[tensor->rule->index](tensor->hyper, tensor->decays, tensor->step, tensor->carry, tensor->engine.K_STORE);
+    return ops[tensor->rule->index];
+}
+
+static fastopt_inputs FN(inputs_of)(const fastopt_tensor *tensor)
+{
+    return (fastopt_inputs){tensor->hyper, tensor->decays, tensor->step, tensor->carry, tensor->n};
+}
+
+static void FN(scalars)(fastopt_tensor *tensor)
+{
+    const fastopt_inputs in = FN(inputs_of)(tensor);
+    FN(ops_of)(tensor)->scalars(&in, tensor->engine.K_STORE);
 }
 
 static void FN(combine)(fastopt_tensor *tensor, const fastopt_sum *sums)
 {
-#define RULE(name, ...)        NULL,
-#define GATHER_RULE(name, ...) FN(name##_combine),
-    static const FN(combine_of) combine[] = {
-#include "rules.def"
-    };
-#undef RULE
-    combine[tensor->rule->index](tensor->hyper, tensor->decays, tensor->step, sums, tensor->n, tensor->carry,
-                                 tensor->engine.K_STORE);
+    const fastopt_inputs in = FN(inputs_of)(tensor);
+    if (FN(ops_of)(tensor)->combine)
+        FN(ops_of)(tensor)->combine(&in, sums, tensor->engine.K_STORE);
 }
 
-static void FN(turn)(fastopt_tensor *tensor, int made, const fastopt_sum *sums)
+static void FN(prepare)(fastopt_tensor *tensor, int made, const fastopt_sum *sums)
 {
-#define RULE(name, ...)        NULL,
-#define MATRIX_RULE(name, ...) FN(name##_turn),
-    static const FN(turn_of) turn[] = {
-#include "rules.def"
-    };
-#undef RULE
-    turn[tensor->rule->index](tensor, tensor->engine.matrices, made, sums, tensor->engine.K_STORE);
+    FN(ops_of)(tensor)->prepare(tensor, tensor->engine.matrices, made, sums, tensor->engine.K_STORE);
 }
 
 /* Elements at to at + n of a tensor, the way a rule sees them: in its own memory where that can be, in the scratch
@@ -68,18 +105,13 @@ typedef struct {
 /* Elements at to at + n, of one row, make up for the steps that it has missed. */
 static void FN(make_up)(const fastopt_tensor *tensor, ptrdiff_t at, ptrdiff_t n)
 {
-#define CATCH_UP(name, ...) [RULE_##name] = FN(name##_catch_up),
-    static const FN(catch_up_of) catch_up[RULES] = {
-#include "rules.def"
-    };
-#undef CATCH_UP
     const int64_t skipped = tensor->step - 1 - tensor->seen[at / tensor->row_length];
-    if (skipped <= 0)
+    if (skipped <= 0 || !FN(ops_of)(tensor)->catch_up)
         return;
     T *state[FASTOPT_MAX_STATE];
     for (int s = 0; tensor->rule->state[s]; s++)
         state[s] = (T *)tensor->state[s] + at;
-    catch_up[tensor->rule->index]((T *)tensor->p + at, state, tensor->hyper, skipped, n);
+    FN(ops_of)(tensor)->catch_up((T *)tensor->p + at, state, tensor->hyper, skipped, n);
 }
 
 static void FN(catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
@@ -136,7 +168,7 @@ static void FN(prefetch)(const fastopt_tensor *tensor, ptrdiff_t row)
         fetch((const char *)tensor->state[s] + at, fetched);
 }
 
-static void FN(load)(FN(block) * block, const fastopt_tensor *tensor, const FN(stages) * stages, ptrdiff_t at,
+static void FN(load)(FN(block) *block, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t at,
                      ptrdiff_t n)
 {
     block->at = at;
@@ -181,7 +213,7 @@ static void FN(zero_g)(const fastopt_tensor *tensor, ptrdiff_t at, ptrdiff_t n, 
 }
 
 /* What comes after the rule. */
-static inline void FN(finish)(FN(block) * block, const fastopt_tensor *tensor, const FN(stages) * stages)
+static inline void FN(finish)(FN(block) *block, const fastopt_tensor *tensor, const FN(stages) *stages)
 {
     if (stages->after)
         FN(stage_averages)(block->p, tensor, stages, block->at, block->n);
@@ -192,7 +224,7 @@ static inline void FN(finish)(FN(block) * block, const fastopt_tensor *tensor, c
 }
 
 /* A pass that leaves p as it is sees it as the last pass will, which writes it. */
-static void FN(stage_p_apart)(FN(block) * block, const FN(stages) * stages)
+static void FN(stage_p_apart)(FN(block) *block, const FN(stages) *stages)
 {
     memcpy(block->p_scratch, block->p, (size_t)block->n * sizeof(T));
     block->p = block->p_scratch;
@@ -200,7 +232,7 @@ static void FN(stage_p_apart)(FN(block) * block, const FN(stages) * stages)
 }
 
 /* Rows with nothing around the rule, each in the memory of the caller. */
-static void FN(update_rows)(const fastopt_tensor *tensor, FN(loop_of) loop, ptrdiff_t begin, ptrdiff_t end)
+static void FN(update_rows)(const fastopt_tensor *tensor, FN(update_of) *loop, ptrdiff_t begin, ptrdiff_t end)
 {
     const ptrdiff_t length = tensor->row_length;
     ptrdiff_t row = begin / length, column = begin % length;
@@ -217,13 +249,7 @@ static void FN(update_rows)(const fastopt_tensor *tensor, FN(loop_of) loop, ptrd
 
 static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end)
 {
-#define RULE(name, ...)        FN(name),
-#define MATRIX_RULE(name, ...) NULL,
-    static const FN(loop_of) loops[] = {
-#include "rules.def"
-    };
-#undef RULE
-    const FN(loop_of) loop = loops[tensor->rule->index];
+    FN(update_of) *const loop = FN(ops_of)(tensor)->update;
     const T *k = tensor->engine.k;
     FN(block) block;
     if (FN(no_stages)(tensor, pass)) {
@@ -272,19 +298,13 @@ static void FN(average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t
 static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end,
                        fastopt_sum *sums)
 {
-#define RULE(name, ...)        NULL,
-#define GATHER_RULE(name, ...) FN(name##_gather),
-    static const FN(gather_of) loops[] = {
-#include "rules.def"
-    };
-#undef RULE
     const FN(stages) stages = FN(stages_of)(tensor, pass);
     FN(block) block;
     for (ptrdiff_t at = begin; at < end; at += block.n) {
         FN(load)(&block, tensor, &stages, at, end - at < BLOCK ? end - at : BLOCK);
         if (stages.on_p)
             FN(stage_p_apart)(&block, &stages);
-        loops[tensor->rule->index](block.p, block.g, block.state, tensor->engine.k, block.n, sums);
+        FN(ops_of)(tensor)->gather(block.p, block.g, block.state, tensor->engine.k, block.n, sums);
     }
 }
 
@@ -316,13 +336,7 @@ static int FN(finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t e
 static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile,
                      fastopt_sum *sums)
 {
-#define RULE(name, ...)        NULL,
-#define MATRIX_RULE(name, ...) FN(name##_passes),
-    static const FN(pass_of) *const passes[] = {
-#include "rules.def"
-    };
-#undef RULE
-    const FN(pass_of) make = passes[tensor->rule->index][made];
+    FN(pass) *const make = FN(ops_of)(tensor)->passes[made];
     const fastopt_matrices *m = tensor->engine.matrices;
     const int last = made == tensor->rule->passes - 1;
     const FN(stages) stages = FN(stages_of)(tensor, pass);

@@ -5,18 +5,23 @@
  * s = beta2 s + (1 - beta2) (g - m)^2 + eps
  * p -= lr m_hat / (sqrt(s_hat) + eps),  m_hat = m / (1 - beta1^t),  s_hat = s / (1 - beta2^t) */
 
-static void FN(adabelief_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+SAME_HYPER(adabelief, adam);
+
+static void FN(adabelief_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    FN(adam_scalars)(h, decays, t, carry, k);
-    k[7] = (T)h[3];
+    const adabelief_hyper *h = in->hyper;
+    FN(adabelief_k) *k = scalars;
+    FN(adam_scalars)(in, &k->adam);
+    k->eps = (T)h->eps;
 }
 
-static void FN(adabelief)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                          ptrdiff_t n)
+static void FN(adabelief)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m = state[0], *restrict s = state[1];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], eps_t = k[3], eps = k[7];
-    const FN(squares) squares = FN(squares_at)(k + 4);
+    const FN(adabelief_state) *state = buffers;
+    const FN(adabelief_k) *k = scalars;
+    T *restrict m = state->m, *restrict s = state->s;
+    const T lr_t = k->adam.lr_t, beta1 = k->adam.beta1, rest1 = k->adam.rest1, eps_t = k->adam.eps_t, eps = k->eps;
+    const FN(squares) squares = k->adam.squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         const T surprise = g[i] - m[i];
@@ -24,3 +29,8 @@ static void FN(adabelief)(T *restrict p, const T *restrict g, T *const *restrict
         p[i] -= lr_t * m[i] / (SQRT(s[i]) + eps_t);
     }
 }
+
+static const FN(rule_ops) FN(adabelief_ops) = {
+    .scalars = FN(adabelief_scalars),
+    .update = FN(adabelief),
+};

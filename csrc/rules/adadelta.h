@@ -7,21 +7,24 @@
  *
  * Where g is 0, E and D decay and p stays. */
 
-static void FN(adadelta_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(adadelta_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)carry;
-    k[0] = (T)h[0];
-    k[1] = (T)h[2];
-    k[2] = (T)(h[2] + FN(lost_mean)(h[1], t));
-    k[3] = FN(keep)(h[1]);
-    k[4] = FN(rest)(h[1]);
+    const adadelta_hyper *h = in->hyper;
+    FN(adadelta_k) *k = scalars;
+    k->lr = (T)h->lr;
+    k->eps = (T)h->eps;
+    k->eps_below = (T)(h->eps + FN(lost_mean)(h->rho, in->t));
+    k->rho = FN(keep)(h->rho);
+    k->rest = FN(rest)(h->rho);
 }
 
-static void FN(adadelta)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(adadelta)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict E = state[0], *restrict D = state[1];
-    const T lr = k[0], eps = k[1], eps_below = k[2];
-    const T rho = k[3], rest = k[4];
+    const FN(adadelta_state) *state = buffers;
+    const FN(adadelta_k) *k = scalars;
+    T *restrict E = state->E, *restrict D = state->D;
+    const T lr = k->lr, eps = k->eps, eps_below = k->eps_below;
+    const T rho = k->rho, rest = k->rest;
     for (ptrdiff_t i = 0; i < n; i++) {
         E[i] = rho * E[i] + rest * (g[i] * g[i]);
         const T d = SQRT((D[i] + eps) / (E[i] + eps_below)) * g[i];
@@ -30,10 +33,17 @@ static void FN(adadelta)(T *restrict p, const T *restrict g, T *const *restrict 
     }
 }
 
-static void FN(adadelta_catch_up)(T *restrict p, T *const *restrict state, const double *h, int64_t skipped,
-                                  ptrdiff_t n)
+static void FN(adadelta_catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped, ptrdiff_t n)
 {
+    const adadelta_hyper *h = hyper;
+    const FN(adadelta_state) *state = buffers;
     (void)p;
-    FN(decay)(state[0], h[1], skipped, n);
-    FN(decay)(state[1], h[1], skipped, n);
+    FN(decay)(state->E, h->rho, skipped, n);
+    FN(decay)(state->D, h->rho, skipped, n);
 }
+
+static const FN(rule_ops) FN(adadelta_ops) = {
+    .scalars = FN(adadelta_scalars),
+    .update = FN(adadelta),
+    .catch_up = FN(adadelta_catch_up),
+};

@@ -10,22 +10,20 @@
  * p = (1 - lr weight_decay) p
  * p -= max(eps2, rms(p)) min(lr, 1 / sqrt(t)) / max(1, rms(u) / d) u,  with rms(p) from before the decay */
 
-enum { FN(ADAFACTOR_EPS), FN(ADAFACTOR_SHRINK), FN(ADAFACTOR_RATE), FN(ADAFACTOR_SQUARES) };
-
 /* 1 - beta */
-static inline double FN(adafactor_rest)(const double *h, int64_t t)
+static inline double FN(adafactor_rest)(const adafactor_hyper *h, int64_t t)
 {
-    return fastopt_exp(h[1] * fastopt_log((double)t));
+    return fastopt_exp(h->beta2_decay * fastopt_log((double)t));
 }
 
-static inline double FN(adafactor_eps)(const double *h)
+static inline double FN(adafactor_eps)(const adafactor_hyper *h)
 {
-    return h[2] <= DBL_MAX ? h[2] : EPSILON;
+    return h->eps1 <= DBL_MAX ? h->eps1 : EPSILON;
 }
 
 /* eps1, or the least root beside which the squares that count as 0 do not show.  Those of a matrix may be of one row or
  * column, `length` times as large as the mean. */
-static inline T FN(adafactor_least)(const double *h, int64_t t, ptrdiff_t length)
+static inline T FN(adafactor_least)(const adafactor_hyper *h, int64_t t, ptrdiff_t length)
 {
     const double eps = FN(adafactor_eps)(h);
     const double least = 0x1p8 * sqrt((double)length * FN(lost_mean)(1 - FN(adafactor_rest)(h, t), t));
@@ -44,24 +42,25 @@ static inline double FN(rms)(const fastopt_sum *sum, ptrdiff_t n)
 }
 
 /* From the size of p: the rate before the size of u divides it. */
-static inline double FN(adafactor_alpha)(const double *h, int64_t t, double size)
+static inline double FN(adafactor_alpha)(const adafactor_hyper *h, int64_t t, double size)
 {
-    const double slowing = 1 / sqrt((double)t), rho = h[0] < slowing ? h[0] : slowing;
-    return MAX(size, h[3]) * rho;
+    const double slowing = 1 / sqrt((double)t), rho = h->lr < slowing ? h->lr : slowing;
+    return MAX(size, h->eps2) * rho;
 }
 
-static inline T FN(adafactor_rate)(const double *h, double alpha, double size)
+static inline T FN(adafactor_rate)(const adafactor_hyper *h, double alpha, double size)
 {
-    const double excess = size / h[4];
+    const double excess = size / h->d;
     return (T)(alpha / MAX(excess, 1));
 }
 
-static void FN(adafactor_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(adafactor_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)carry;
-    k[FN(ADAFACTOR_EPS)] = FN(adafactor_least)(h, t, 1);
-    k[FN(ADAFACTOR_SHRINK)] = (T)(1 - h[0] * h[5]);
-    FN(set_squares)(1 - FN(adafactor_rest)(h, t), k + FN(ADAFACTOR_SQUARES));
+    const adafactor_hyper *h = in->hyper;
+    FN(adafactor_k) *k = scalars;
+    k->eps = FN(adafactor_least)(h, in->t, 1);
+    k->shrink = (T)(1 - h->lr * h->decay);
+    k->squares = FN(squares_of)(1 - FN(adafactor_rest)(h, in->t));
 }
 
 /* ---- Matrices ---- */
@@ -76,13 +75,14 @@ static inline T FN(adafactor_mix)(T mean, double squares, ptrdiff_t count, doubl
 }
 
 /* First pass: squares by row and by column, and the size of p. */
-static void FN(adafactor_squares)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(adafactor_squares)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                                   ptrdiff_t n, const fastopt_edges *edges)
 {
-    (void)k;
+    (void)scalars;
+    const FN(adafactor_state) *state = buffers;
     const fastopt_matrices *m = edges->tensor->engine.matrices;
     const double rest = m->kept[FN(ADAFACTOR_OF_SQUARES)];
-    T *restrict R = state[0], *restrict C = state[1];
+    T *restrict R = state->R, *restrict C = state->C;
     double *restrict of_columns = edges->of_columns;
     for (ptrdiff_t i = 0; i < n; i++)
         of_columns[i] += (double)g[i] * (double)g[i];
@@ -96,35 +96,38 @@ static void FN(adafactor_squares)(T *restrict p, const T *restrict g, T *const *
 }
 
 /* R / max(mean of R, eps1) */
-static inline T FN(adafactor_share)(T *const *state, const fastopt_edges *edges)
+static inline T FN(adafactor_share)(const FN(adafactor_state) *state, const fastopt_edges *edges)
 {
-    return (T)((double)*state[0] / *edges->of_matrix);
+    return (T)((double)*state->R / *edges->of_matrix);
 }
 
 /* Second pass: the size of u. */
-static void FN(adafactor_size)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(adafactor_size)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                                ptrdiff_t n, const fastopt_edges *edges)
 {
     (void)p;
-    const T *restrict C = state[1];
-    const T R = FN(adafactor_share)(state, edges), eps = k[FN(ADAFACTOR_EPS)];
+    const FN(adafactor_state) *state = buffers;
+    const FN(adafactor_k) *k = scalars;
+    const T *restrict C = state->C;
+    const T R = FN(adafactor_share)(state, edges), eps = k->eps;
     T u[SPAN];
     for (ptrdiff_t i = 0; i < n; i++)
         u[i] = g[i] / FN(adafactor_root)(R * C[i], eps);
     FN(add_squares)(&edges->sums[0], u, n);
 }
 
-static void FN(adafactor)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                          ptrdiff_t n, const fastopt_edges *edges)
+static void FN(adafactor)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
+                          const fastopt_edges *edges)
 {
-    const T *restrict C = state[1];
-    const T R = FN(adafactor_share)(state, edges), eps = k[FN(ADAFACTOR_EPS)], shrink = k[FN(ADAFACTOR_SHRINK)],
-            rate = k[FN(ADAFACTOR_RATE)];
+    const FN(adafactor_state) *state = buffers;
+    const FN(adafactor_k) *k = scalars;
+    const T *restrict C = state->C;
+    const T R = FN(adafactor_share)(state, edges), eps = k->eps, shrink = k->shrink, rate = k->rate;
     for (ptrdiff_t i = 0; i < n; i++)
         p[i] = shrink * p[i] - rate * (g[i] / FN(adafactor_root)(R * C[i], eps));
 }
 
-static const FN(pass_of) FN(adafactor_passes)[] = {FN(adafactor_squares), FN(adafactor_size), FN(adafactor)};
+static FN(pass) *const FN(adafactor_passes)[] = {FN(adafactor_squares), FN(adafactor_size), FN(adafactor)};
 
 /* Mixes squares that were summed in `parts` parts into n running means. */
 static void FN(adafactor_mix_parts)(T *means, ptrdiff_t n, const double *squares, ptrdiff_t parts, ptrdiff_t count,
@@ -138,18 +141,20 @@ static void FN(adafactor_mix_parts)(T *means, ptrdiff_t n, const double *squares
     }
 }
 
-static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums,
-                               T *k)
+static void FN(adafactor_prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums,
+                                  void *scalars)
 {
-    const double *h = tensor->hyper;
+    const adafactor_hyper *h = (const void *)tensor->hyper;
+    const FN(adafactor_state) *state = (const void *)tensor->state;
+    FN(adafactor_k) *k = scalars;
     const ptrdiff_t strips = m->strips / m->matrices; /* where they are of a part of a matrix */
     if (made == 0) {
-        k[FN(ADAFACTOR_EPS)] = FN(adafactor_least)(h, tensor->step, m->rows > m->columns ? m->rows : m->columns);
+        k->eps = FN(adafactor_least)(h, tensor->step, m->rows > m->columns ? m->rows : m->columns);
         m->kept[FN(ADAFACTOR_OF_SQUARES)] = FN(adafactor_rest)(h, tensor->step);
     } else if (made == 1) {
         const double rest = m->kept[FN(ADAFACTOR_OF_SQUARES)], eps = MAX(FN(adafactor_eps)(h), DBL_MIN);
         for (ptrdiff_t i = 0; i < m->matrices; i++) {
-            T *R = (T *)tensor->state[0] + i * m->rows, *C = (T *)tensor->state[1] + i * m->columns;
+            T *R = state->R + i * m->rows, *C = state->C + i * m->columns;
             if (m->of_rows)
                 FN(adafactor_mix_parts)(R, m->rows, m->of_rows + i * m->column_tiles * m->rows, m->column_tiles,
                                         m->columns, rest);
@@ -163,23 +168,28 @@ static void FN(adafactor_turn)(const fastopt_tensor *tensor, fastopt_matrices *m
         }
         m->kept[FN(ADAFACTOR_ALPHA)] = FN(adafactor_alpha)(h, tensor->step, FN(rms)(&sums[0], tensor->n));
     } else if (made == 2) {
-        k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(&sums[0], tensor->n));
+        k->rate = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(&sums[0], tensor->n));
     }
 }
 
+static const FN(rule_ops) FN(adafactor_ops) = {
+    .scalars = FN(adafactor_scalars),
+    .passes = FN(adafactor_passes),
+    .prepare = FN(adafactor_prepare),
+};
+
 /* ---- Vectors ---- */
 
-static void FN(adafactor_vector_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
-{
-    FN(adafactor_scalars)(h, decays, t, carry, k);
-}
+SAME_HYPER(adafactor_vector, adafactor);
 
-static void FN(adafactor_vector_gather)(const T *restrict p, const T *restrict g, T *const *restrict state,
-                                        const T *restrict k, ptrdiff_t n, fastopt_sum *sums)
+static void FN(adafactor_vector_gather)(const T *restrict p, const T *restrict g, const void *buffers,
+                                        const void *scalars, ptrdiff_t n, fastopt_sum *sums)
 {
-    T *restrict v = state[0];
-    const T eps = k[FN(ADAFACTOR_EPS)];
-    const FN(squares) squares = FN(squares_at)(k + FN(ADAFACTOR_SQUARES));
+    const FN(adafactor_vector_state) *state = buffers;
+    const FN(adafactor_k) *k = scalars;
+    T *restrict v = state->v;
+    const T eps = k->eps;
+    const FN(squares) squares = k->squares;
     T u[BLOCK];
     for (ptrdiff_t i = 0; i < n; i++) {
         v[i] = FN(take)(v[i], g[i] * g[i], squares);
@@ -189,19 +199,28 @@ static void FN(adafactor_vector_gather)(const T *restrict p, const T *restrict g
     FN(add_squares)(&sums[1], u, n);
 }
 
-static void FN(adafactor_vector_combine)(const double *h, const fastopt_decay *decays, int64_t t,
-                                         const fastopt_sum *sums, ptrdiff_t n, double *carry, T *k)
+static void FN(adafactor_vector_combine)(const fastopt_inputs *in, const fastopt_sum *sums, void *scalars)
 {
-    (void)decays, (void)carry;
-    const double alpha = FN(adafactor_alpha)(h, t, FN(rms)(&sums[0], n));
-    k[FN(ADAFACTOR_RATE)] = FN(adafactor_rate)(h, alpha, FN(rms)(&sums[1], n));
+    const adafactor_hyper *h = in->hyper;
+    FN(adafactor_k) *k = scalars;
+    const double alpha = FN(adafactor_alpha)(h, in->t, FN(rms)(&sums[0], in->n));
+    k->rate = FN(adafactor_rate)(h, alpha, FN(rms)(&sums[1], in->n));
 }
 
-static void FN(adafactor_vector)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(adafactor_vector)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                                  ptrdiff_t n)
 {
-    const T *restrict v = state[0];
-    const T eps = k[FN(ADAFACTOR_EPS)], shrink = k[FN(ADAFACTOR_SHRINK)], rate = k[FN(ADAFACTOR_RATE)];
+    const FN(adafactor_vector_state) *state = buffers;
+    const FN(adafactor_k) *k = scalars;
+    const T *restrict v = state->v;
+    const T eps = k->eps, shrink = k->shrink, rate = k->rate;
     for (ptrdiff_t i = 0; i < n; i++)
         p[i] = shrink * p[i] - rate * (g[i] / FN(adafactor_root)(v[i], eps));
 }
+
+static const FN(rule_ops) FN(adafactor_vector_ops) = {
+    .scalars = FN(adafactor_scalars),
+    .gather = FN(adafactor_vector_gather),
+    .combine = FN(adafactor_vector_combine),
+    .update = FN(adafactor_vector),
+};

@@ -3,24 +3,27 @@
  * G += g^2
  * p -= lr / (1 + (t-1) lr_decay) * g / (sqrt(G) + eps) */
 
-static void FN(adagrad_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(adagrad_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)carry;
-    k[0] = (T)(h[0] / (1 + (double)(t - 1) * h[1]));
-    k[1] = (T)(h[2] + sqrt(FN(lost_sum)(t)));
+    const adagrad_hyper *h = in->hyper;
+    FN(adagrad_k) *k = scalars;
+    k->lr_t = (T)(h->lr / (1 + (double)(in->t - 1) * h->lr_decay));
+    k->eps = (T)(h->eps + sqrt(FN(lost_sum)(in->t)));
 }
 
-static void FN(adagrad)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(adagrad)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict G = state[0];
-    const T lr_t = k[0], eps = k[1];
+    const FN(adagrad_state) *state = buffers;
+    const FN(adagrad_k) *k = scalars;
+    T *restrict G = state->G;
+    const T lr_t = k->lr_t, eps = k->eps;
     for (ptrdiff_t i = 0; i < n; i++) {
         G[i] += g[i] * g[i];
         p[i] -= lr_t * g[i] / (SQRT(G[i]) + eps);
     }
 }
 
-static void FN(adagrad_catch_up)(T *restrict p, T *const *restrict state, const double *h, int64_t skipped, ptrdiff_t n)
-{
-    (void)p, (void)state, (void)h, (void)skipped, (void)n; /* nothing moves where the gradient is 0 */
-}
+static const FN(rule_ops) FN(adagrad_ops) = {
+    .scalars = FN(adagrad_scalars),
+    .update = FN(adagrad),
+};

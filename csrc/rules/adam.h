@@ -8,22 +8,25 @@
  * The root of 1 - beta2^t goes from the loop into the two scalars
  * p -= lr_t m / (sqrt(v) + eps_t),  lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t),  eps_t = eps sqrt(1 - beta2^t) */
 
-static void FN(adam_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(adam_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)carry;
-    const double weight1 = FN(weight)(h, decays, 1, t), root2 = sqrt(1 - fastopt_product(h, decays, 2, t));
-    k[0] = (T)(h[0] * root2 / weight1);
-    k[1] = FN(keep)(h[1]);
-    k[2] = FN(rest)(h[1]);
-    k[3] = (T)(h[3] * root2 + sqrt(FN(lost_mean)(h[2], t)));
-    FN(set_squares)(h[2], k + 4);
+    const adam_hyper *h = in->hyper;
+    FN(adam_k) *k = scalars;
+    const double weight1 = FN(weight)(in, &h->beta1), root2 = sqrt(1 - fastopt_product(in, &h->beta2));
+    k->lr_t = (T)(h->lr * root2 / weight1);
+    k->beta1 = FN(keep)(h->beta1);
+    k->rest1 = FN(rest)(h->beta1);
+    k->eps_t = (T)(h->eps * root2 + sqrt(FN(lost_mean)(h->beta2, in->t)));
+    k->squares = FN(squares_of)(h->beta2);
 }
 
-static void FN(adam)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(adam)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m = state[0], *restrict v = state[1];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], eps_t = k[3];
-    const FN(squares) squares = FN(squares_at)(k + 4);
+    const FN(adam_state) *state = buffers;
+    const FN(adam_k) *k = scalars;
+    T *restrict m = state->m, *restrict v = state->v;
+    const T lr_t = k->lr_t, beta1 = k->beta1, rest1 = k->rest1, eps_t = k->eps_t;
+    const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         v[i] = FN(take)(v[i], g[i] * g[i], squares);
@@ -31,16 +34,20 @@ static void FN(adam)(T *restrict p, const T *restrict g, T *const *restrict stat
     }
 }
 
-static void FN(amsgrad_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
-{
-    FN(adam_scalars)(h, decays, t, carry, k);
-}
+static const FN(rule_ops) FN(adam_ops) = {
+    .scalars = FN(adam_scalars),
+    .update = FN(adam),
+};
 
-static void FN(amsgrad)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+SAME_HYPER(amsgrad, adam);
+
+static void FN(amsgrad)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m = state[0], *restrict v = state[1], *restrict vmax = state[2];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], eps_t = k[3];
-    const FN(squares) squares = FN(squares_at)(k + 4);
+    const FN(amsgrad_state) *state = buffers;
+    const FN(adam_k) *k = scalars;
+    T *restrict m = state->m, *restrict v = state->v, *restrict vmax = state->vmax;
+    const T lr_t = k->lr_t, beta1 = k->beta1, rest1 = k->rest1, eps_t = k->eps_t;
+    const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         v[i] = FN(take)(v[i], g[i] * g[i], squares);
@@ -48,3 +55,8 @@ static void FN(amsgrad)(T *restrict p, const T *restrict g, T *const *restrict s
         p[i] -= lr_t * m[i] / (SQRT(vmax[i]) + eps_t);
     }
 }
+
+static const FN(rule_ops) FN(amsgrad_ops) = {
+    .scalars = FN(adam_scalars),
+    .update = FN(amsgrad),
+};

@@ -4,24 +4,32 @@
  * u = max(beta2 u, |g| + eps)
  * p -= lr / (1 - beta1^t) * m / u,  and 0 where u is 0 */
 
-static void FN(adamax_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(adamax_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)carry;
-    k[0] = (T)(h[0] / FN(weight)(h, decays, 1, t));
-    k[1] = FN(keep)(h[1]);
-    k[2] = FN(rest)(h[1]);
-    k[3] = (T)h[2];
-    k[4] = (T)h[3];
-    k[5] = 0; /* as a variable: compilers drop the subtraction of a constant 0, and with it the flushing of p */
+    const adamax_hyper *h = in->hyper;
+    FN(adamax_k) *k = scalars;
+    k->lr_t = (T)(h->lr / FN(weight)(in, &h->beta1));
+    k->beta1 = FN(keep)(h->beta1);
+    k->rest1 = FN(rest)(h->beta1);
+    k->beta2 = (T)h->beta2;
+    k->eps = (T)h->eps;
+    k->zero = 0; /* as a variable: compilers drop the subtraction of a constant 0, and with it the flushing of p */
 }
 
-static void FN(adamax)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(adamax)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m = state[0], *restrict u = state[1];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], beta2 = k[3], eps = k[4], none = k[5];
+    const FN(adamax_state) *state = buffers;
+    const FN(adamax_k) *k = scalars;
+    T *restrict m = state->m, *restrict u = state->u;
+    const T lr_t = k->lr_t, beta1 = k->beta1, rest1 = k->rest1, beta2 = k->beta2, eps = k->eps, zero = k->zero;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         u[i] = MAX(beta2 * u[i], ABS(g[i]) + eps);
-        p[i] -= u[i] == 0 ? none : lr_t * m[i] / u[i];
+        p[i] -= u[i] == 0 ? zero : lr_t * m[i] / u[i];
     }
 }
+
+static const FN(rule_ops) FN(adamax_ops) = {
+    .scalars = FN(adamax_scalars),
+    .update = FN(adamax),
+};

@@ -8,29 +8,32 @@
  * p -= lr (m_hat + beta2 v_hat) / (sqrt(n_hat) + eps),  m_hat = m / (1 - beta1^t) and so on
  * prev = g */
 
-static void FN(adan_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(adan_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)carry;
-    const double weight1 = FN(weight)(h, decays, 1, t);
-    const double weight2 = FN(weight)(h, decays, 2, t), root3 = sqrt(FN(weight)(h, decays, 3, t));
-    k[0] = (T)(h[0] * root3 / weight1);
-    k[1] = (T)(h[0] * root3 * h[2] / weight2);
-    k[2] = FN(keep)(h[1]);
-    k[3] = FN(rest)(h[1]);
-    k[4] = FN(keep)(h[2]);
-    k[5] = FN(rest)(h[2]);
-    k[6] = (T)(h[4] * root3 + sqrt(FN(lost_mean)(h[3], t)));
-    k[7] = FN(keep)(h[3]);
-    k[8] = FN(rest)(h[3]);
-    k[9] = t == 1;
-    k[10] = 0;
+    const adan_hyper *h = in->hyper;
+    FN(adan_k) *k = scalars;
+    const double weight1 = FN(weight)(in, &h->beta1);
+    const double weight2 = FN(weight)(in, &h->beta2), root3 = sqrt(FN(weight)(in, &h->beta3));
+    k->lr_m = (T)(h->lr * root3 / weight1);
+    k->lr_v = (T)(h->lr * root3 * h->beta2 / weight2);
+    k->beta1 = FN(keep)(h->beta1);
+    k->rest1 = FN(rest)(h->beta1);
+    k->beta2 = FN(keep)(h->beta2);
+    k->rest2 = FN(rest)(h->beta2);
+    k->eps_t = (T)(h->eps * root3 + sqrt(FN(lost_mean)(h->beta3, in->t)));
+    k->beta3 = FN(keep)(h->beta3);
+    k->rest3 = FN(rest)(h->beta3);
+    k->first = in->t == 1;
+    k->zero = 0;
 }
 
-static void FN(adan)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t count)
+static void FN(adan)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t count)
 {
-    T *restrict m = state[0], *restrict v = state[1], *restrict n = state[2], *restrict prev = state[3];
-    const T lr_m = k[0], lr_v = k[1], beta1 = k[2], rest1 = k[3], beta2 = k[4], rest2 = k[5], eps_t = k[6],
-            beta3 = k[7], rest3 = k[8], first = k[9], zero = k[10];
+    const FN(adan_state) *state = buffers;
+    const FN(adan_k) *k = scalars;
+    T *restrict m = state->m, *restrict v = state->v, *restrict n = state->n, *restrict prev = state->prev;
+    const T lr_m = k->lr_m, lr_v = k->lr_v, beta1 = k->beta1, rest1 = k->rest1, beta2 = k->beta2, rest2 = k->rest2,
+            eps_t = k->eps_t, beta3 = k->beta3, rest3 = k->rest3, first = k->first, zero = k->zero;
     if (first != 0)
         for (ptrdiff_t i = 0; i < count; i++)
             prev[i] = g[i] - zero; /* which flushes subnormals, as a copy would not */
@@ -43,3 +46,8 @@ static void FN(adan)(T *restrict p, const T *restrict g, T *const *restrict stat
         prev[i] = g[i] - zero;
     }
 }
+
+static const FN(rule_ops) FN(adan_ops) = {
+    .scalars = FN(adan_scalars),
+    .update = FN(adan),
+};

@@ -14,32 +14,36 @@ static inline double FN(ademamix_log)(double beta)
     return beta > 0 ? fastopt_log(beta) : -INFINITY;
 }
 
-static void FN(ademamix_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(ademamix_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)carry;
-    double alpha = h[5], beta3 = h[3];
-    if ((double)t < h[6]) {
-        const double x = (double)t / h[6];
-        const double warm = fastopt_exp(1 / ((1 - x) / FN(ademamix_log)(h[1]) + x / FN(ademamix_log)(beta3)));
+    const ademamix_hyper *h = in->hyper;
+    FN(ademamix_k) *k = scalars;
+    double alpha = h->mix, beta3 = h->beta3;
+    if ((double)in->t < h->warmup) {
+        const double x = (double)in->t / h->warmup;
+        const double warm = fastopt_exp(1 / ((1 - x) / FN(ademamix_log)(h->beta1) + x / FN(ademamix_log)(beta3)));
         alpha *= x;
         beta3 = warm < beta3 ? warm : beta3;
     }
-    const double weight1 = FN(weight)(h, decays, 1, t), root2 = sqrt(1 - fastopt_product(h, decays, 2, t));
-    k[0] = (T)(h[0] * root2 / weight1);
-    k[1] = (T)(h[0] * root2 * alpha);
-    k[2] = FN(keep)(h[1]);
-    k[3] = FN(rest)(h[1]);
-    k[4] = FN(keep)(beta3);
-    k[5] = FN(rest)(beta3);
-    k[6] = (T)(h[4] * root2 + sqrt(FN(lost_mean)(h[2], t)));
-    FN(set_squares)(h[2], k + 7);
+    const double weight1 = FN(weight)(in, &h->beta1), root2 = sqrt(1 - fastopt_product(in, &h->beta2));
+    k->lr_1 = (T)(h->lr * root2 / weight1);
+    k->lr_2 = (T)(h->lr * root2 * alpha);
+    k->beta1 = FN(keep)(h->beta1);
+    k->rest1 = FN(rest)(h->beta1);
+    k->beta3 = FN(keep)(beta3);
+    k->rest3 = FN(rest)(beta3);
+    k->eps_t = (T)(h->eps * root2 + sqrt(FN(lost_mean)(h->beta2, in->t)));
+    k->squares = FN(squares_of)(h->beta2);
 }
 
-static void FN(ademamix)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(ademamix)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m1 = state[0], *restrict m2 = state[1], *restrict v = state[2];
-    const T lr_1 = k[0], lr_2 = k[1], beta1 = k[2], rest1 = k[3], beta3 = k[4], rest3 = k[5], eps_t = k[6];
-    const FN(squares) squares = FN(squares_at)(k + 7);
+    const FN(ademamix_state) *state = buffers;
+    const FN(ademamix_k) *k = scalars;
+    T *restrict m1 = state->m1, *restrict m2 = state->m2, *restrict v = state->v;
+    const T lr_1 = k->lr_1, lr_2 = k->lr_2, beta1 = k->beta1, rest1 = k->rest1, beta3 = k->beta3, rest3 = k->rest3,
+            eps_t = k->eps_t;
+    const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m1[i] = beta1 * m1[i] + rest1 * g[i];
         m2[i] = beta3 * m2[i] + rest3 * g[i];
@@ -47,3 +51,8 @@ static void FN(ademamix)(T *restrict p, const T *restrict g, T *const *restrict 
         p[i] -= (lr_1 * m1[i] + lr_2 * m2[i]) / (SQRT(v[i]) + eps_t);
     }
 }
+
+static const FN(rule_ops) FN(ademamix_ops) = {
+    .scalars = FN(ademamix_scalars),
+    .update = FN(ademamix),
+};

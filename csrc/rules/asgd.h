@@ -6,23 +6,32 @@
  * ax += mu (p - ax),  mu = 1 / max(1, t - 1 - t0);        while mu is 1, ax is p
  * eta = lr / (1 + lambd lr t)^alpha                       for the next step; lr on the first */
 
-static void FN(asgd_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(asgd_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays;
-    const double lr = h[0], lambd = h[1], alpha = h[2], t0 = h[3], eta = t == 1 ? lr : carry[0];
-    const double averaged = (double)(t - 1) - t0, base = 1 + lambd * lr * (double)t;
-    k[0] = (T)(1 - lambd * eta);
-    k[1] = (T)eta;
-    k[2] = (T)(averaged > 1 ? 1 / averaged : 1);
-    carry[0] = lr * fastopt_exp(-alpha * fastopt_log(base < DBL_MAX ? base : DBL_MAX));
+    const asgd_hyper *h = in->hyper;
+    asgd_carry *carry = in->carry;
+    FN(asgd_k) *k = scalars;
+    const double lr = h->lr, lambd = h->lambd, alpha = h->alpha, t0 = h->t0, eta = in->t == 1 ? lr : carry->eta;
+    const double averaged = (double)(in->t - 1) - t0, base = 1 + lambd * lr * (double)in->t;
+    k->shrink = (T)(1 - lambd * eta);
+    k->eta = (T)eta;
+    k->mu = (T)(averaged > 1 ? 1 / averaged : 1);
+    carry->eta = lr * fastopt_exp(-alpha * fastopt_log(base < DBL_MAX ? base : DBL_MAX));
 }
 
-static void FN(asgd)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(asgd)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict ax = state[0];
-    const T shrink = k[0], eta = k[1], mu = k[2];
+    const FN(asgd_state) *state = buffers;
+    const FN(asgd_k) *k = scalars;
+    T *restrict ax = state->ax;
+    const T shrink = k->shrink, eta = k->eta, mu = k->mu;
     for (ptrdiff_t i = 0; i < n; i++) {
         p[i] = shrink * p[i] - eta * g[i];
         ax[i] = mu == 1 ? p[i] : ax[i] + mu * (p[i] - ax[i]);
     }
 }
+
+static const FN(rule_ops) FN(asgd_ops) = {
+    .scalars = FN(asgd_scalars),
+    .update = FN(asgd),
+};

@@ -6,24 +6,27 @@
  * u = m_hat / (sqrt(v_hat) + eps) + weight_decay p
  * p -= lr |p| / |u| u,                           lr u where either norm is 0 */
 
-static void FN(lamb_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(lamb_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)carry;
-    const double weight1 = FN(weight)(h, decays, 1, t), root2 = sqrt(1 - fastopt_product(h, decays, 2, t));
-    k[0] = FN(keep)(h[1]);
-    k[1] = FN(rest)(h[1]);
-    k[2] = (T)(root2 / weight1);
-    k[3] = (T)(h[3] * root2 + sqrt(FN(lost_mean)(h[2], t)));
-    k[4] = (T)h[4];
-    FN(set_squares)(h[2], k + 5);
+    const lamb_hyper *h = in->hyper;
+    FN(lamb_k) *k = scalars;
+    const double weight1 = FN(weight)(in, &h->beta1), root2 = sqrt(1 - fastopt_product(in, &h->beta2));
+    k->beta1 = FN(keep)(h->beta1);
+    k->rest1 = FN(rest)(h->beta1);
+    k->unbias = (T)(root2 / weight1);
+    k->eps_t = (T)(h->eps * root2 + sqrt(FN(lost_mean)(h->beta2, in->t)));
+    k->decay = (T)h->decay;
+    k->squares = FN(squares_of)(h->beta2);
 }
 
-static void FN(lamb_gather)(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(lamb_gather)(const T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                             ptrdiff_t n, fastopt_sum *sums)
 {
-    T *restrict m = state[0], *restrict v = state[1];
-    const T beta1 = k[0], rest1 = k[1], unbias = k[2], eps_t = k[3], decay = k[4];
-    const FN(squares) squares = FN(squares_at)(k + 5);
+    const FN(lamb_state) *state = buffers;
+    const FN(lamb_k) *k = scalars;
+    T *restrict m = state->m, *restrict v = state->v;
+    const T beta1 = k->beta1, rest1 = k->rest1, unbias = k->unbias, eps_t = k->eps_t, decay = k->decay;
+    const FN(squares) squares = k->squares;
     T u[BLOCK];
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
@@ -34,20 +37,29 @@ static void FN(lamb_gather)(const T *restrict p, const T *restrict g, T *const *
     FN(add_squares)(&sums[1], u, n);
 }
 
-static void FN(lamb_combine)(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
-                             ptrdiff_t n, double *carry, T *k)
+static void FN(lamb_combine)(const fastopt_inputs *in, const fastopt_sum *sums, void *scalars)
 {
-    (void)decays, (void)t, (void)n, (void)carry;
+    const lamb_hyper *h = in->hyper;
+    FN(lamb_k) *k = scalars;
     const double of_p = fastopt_root(&sums[0], 1), of_u = fastopt_root(&sums[1], 1);
     const double ratio = of_p == 0 || of_u == 0 ? 1 : of_p / of_u;
-    k[8] = (T)(h[0] * ratio);
+    k->rate = (T)(h->lr * ratio);
 }
 
-static void FN(lamb)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(lamb)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
+    const FN(lamb_state) *state = buffers;
+    const FN(lamb_k) *k = scalars;
     (void)g;
-    const T *restrict m = state[0], *restrict v = state[1];
-    const T unbias = k[2], eps_t = k[3], decay = k[4], rate = k[8];
+    const T *restrict m = state->m, *restrict v = state->v;
+    const T unbias = k->unbias, eps_t = k->eps_t, decay = k->decay, rate = k->rate;
     for (ptrdiff_t i = 0; i < n; i++)
         p[i] -= rate * (unbias * m[i] / (SQRT(v[i]) + eps_t) + decay * p[i]);
 }
+
+static const FN(rule_ops) FN(lamb_ops) = {
+    .scalars = FN(lamb_scalars),
+    .gather = FN(lamb_gather),
+    .combine = FN(lamb_combine),
+    .update = FN(lamb),
+};

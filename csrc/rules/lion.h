@@ -4,23 +4,31 @@
  * p -= lr sign(c)
  * m = beta2 m + (1 - beta2) g */
 
-static void FN(lion_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(lion_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)t, (void)carry;
-    k[0] = (T)h[0];
-    k[1] = FN(keep)(h[1]);
-    k[2] = FN(rest)(h[1]);
-    k[3] = FN(keep)(h[2]);
-    k[4] = FN(rest)(h[2]);
+    const lion_hyper *h = in->hyper;
+    FN(lion_k) *k = scalars;
+    k->lr = (T)h->lr;
+    k->beta1 = FN(keep)(h->beta1);
+    k->rest1 = FN(rest)(h->beta1);
+    k->beta2 = FN(keep)(h->beta2);
+    k->rest2 = FN(rest)(h->beta2);
 }
 
-static void FN(lion)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(lion)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m = state[0];
-    const T lr = k[0], beta1 = k[1], rest1 = k[2], beta2 = k[3], rest2 = k[4];
+    const FN(lion_state) *state = buffers;
+    const FN(lion_k) *k = scalars;
+    T *restrict m = state->m;
+    const T lr = k->lr, beta1 = k->beta1, rest1 = k->rest1, beta2 = k->beta2, rest2 = k->rest2;
     for (ptrdiff_t i = 0; i < n; i++) {
         const T c = beta1 * m[i] + rest1 * g[i];
         p[i] -= lr * SIGN(c);
         m[i] = beta2 * m[i] + rest2 * g[i];
     }
 }
+
+static const FN(rule_ops) FN(lion_ops) = {
+    .scalars = FN(lion_scalars),
+    .update = FN(lion),
+};

@@ -8,40 +8,45 @@
  *
  * The first pass leaves b as it is, so that nothing has been changed should the caller give up in between. */
 
-static void FN(muon_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(muon_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)t, (void)carry;
-    k[0] = (T)h[0];
-    k[1] = FN(keep)(h[1]);
-    k[2] = FN(rest)(h[1]);
-    k[3] = h[2] != 0 ? k[1] : 1;
-    k[4] = h[2] != 0 ? k[2] : 0;
+    const muon_hyper *h = in->hyper;
+    FN(muon_k) *k = scalars;
+    k->lr = (T)h->lr;
+    k->mu = FN(keep)(h->momentum);
+    k->rest = FN(rest)(h->momentum);
+    k->of_b = h->nesterov != 0 ? k->mu : 1;
+    k->of_g = h->nesterov != 0 ? k->rest : 0;
 }
 
-static void FN(muon_gather)(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(muon_gather)(const T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                             ptrdiff_t n, fastopt_sum *sums)
 {
+    const FN(muon_state) *state = buffers;
+    const FN(muon_k) *k = scalars;
     (void)p, (void)sums;
-    const T *restrict b = state[0];
-    T *restrict u = state[1];
-    const T mu = k[1], rest = k[2], of_b = k[3], of_g = k[4];
+    const T *restrict b = state->b;
+    T *restrict u = state->u;
+    const T mu = k->mu, rest = k->rest, of_b = k->of_b, of_g = k->of_g;
     for (ptrdiff_t i = 0; i < n; i++)
         u[i] = of_b * (mu * b[i] + rest * g[i]) + of_g * g[i];
 }
 
-static void FN(muon_combine)(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
-                             ptrdiff_t n, double *carry, T *k)
+static void FN(muon)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    (void)decays, (void)h, (void)t, (void)sums, (void)n, (void)carry, (void)k;
-}
-
-static void FN(muon)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
-{
-    T *restrict b = state[0];
-    const T *restrict u = state[1];
-    const T lr = k[0], mu = k[1], rest = k[2];
+    const FN(muon_state) *state = buffers;
+    const FN(muon_k) *k = scalars;
+    T *restrict b = state->b;
+    const T *restrict u = state->u;
+    const T lr = k->lr, mu = k->mu, rest = k->rest;
     for (ptrdiff_t i = 0; i < n; i++) {
         b[i] = mu * b[i] + rest * g[i];
         p[i] -= lr * u[i];
     }
 }
+
+static const FN(rule_ops) FN(muon_ops) = {
+    .scalars = FN(muon_scalars),
+    .gather = FN(muon_gather),
+    .update = FN(muon),
+};

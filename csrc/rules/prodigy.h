@@ -9,30 +9,33 @@
  * d = max(d, d_coef r / |s|_1)
  * p -= dlr (m / (sqrt(v) + d eps) + weight_decay p) */
 
-enum { FN(PRODIGY_FIRST) = 11 }; /* scalar: whether p0 is still to be set */
-
-static void FN(prodigy_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(prodigy_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    const double d = t == 1 ? h[5] : carry[0];
-    const double weight1 = FN(weight)(h, decays, 1, t);
-    const double dlr = d * h[0] * sqrt(1 - fastopt_product(h, decays, 2, t)) / weight1;
-    k[0] = FN(keep)(h[1]);
-    k[1] = FN(rest)(h[1]);
-    k[2] = (T)d;
-    k[3] = (T)h[3];
-    k[4] = (T)(d / h[5] * (h[8] != 0 ? d : dlr));
-    k[5] = (T)dlr;
-    k[6] = (T)h[7];
-    FN(set_squares)(h[2], k + 8);
-    k[FN(PRODIGY_FIRST)] = t == 1;
+    const prodigy_hyper *h = in->hyper;
+    prodigy_carry *carry = in->carry;
+    FN(prodigy_k) *k = scalars;
+    const double d = in->t == 1 ? h->d0 : carry->d;
+    const double weight1 = FN(weight)(in, &h->beta1);
+    const double dlr = d * h->lr * sqrt(1 - fastopt_product(in, &h->beta2)) / weight1;
+    k->beta1 = FN(keep)(h->beta1);
+    k->rest1 = FN(rest)(h->beta1);
+    k->d = (T)d;
+    k->beta3 = (T)h->beta3;
+    k->weight = (T)(d / h->d0 * (h->safeguard_warmup != 0 ? d : dlr));
+    k->dlr = (T)dlr;
+    k->decay = (T)h->decay;
+    k->squares = FN(squares_of)(h->beta2);
+    k->first = in->t == 1;
 }
 
-static void FN(prodigy_gather)(const T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(prodigy_gather)(const T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                                ptrdiff_t n, fastopt_sum *sums)
 {
-    T *restrict m = state[0], *restrict v = state[1], *restrict s = state[2], *restrict p0 = state[3];
-    const T beta1 = k[0], rest1 = k[1], d = k[2], beta3 = k[3], weight = k[4], first = k[FN(PRODIGY_FIRST)];
-    const FN(squares) squares = FN(squares_at)(k + 8);
+    const FN(prodigy_state) *state = buffers;
+    const FN(prodigy_k) *k = scalars;
+    T *restrict m = state->m, *restrict v = state->v, *restrict s = state->s, *restrict p0 = state->p0;
+    const T beta1 = k->beta1, rest1 = k->rest1, d = k->d, beta3 = k->beta3, weight = k->weight, first = k->first;
+    const FN(squares) squares = k->squares;
     T moved[BLOCK], size[BLOCK], one[BLOCK];
     if (first != 0)
         for (ptrdiff_t i = 0; i < n; i++)
@@ -50,24 +53,34 @@ static void FN(prodigy_gather)(const T *restrict p, const T *restrict g, T *cons
     sums[1].sum += FN(sum_products)(size, one, n);
 }
 
-static void FN(prodigy_combine)(const double *h, const fastopt_decay *decays, int64_t t, const fastopt_sum *sums,
-                                ptrdiff_t n, double *carry, T *k)
+static void FN(prodigy_combine)(const fastopt_inputs *in, const fastopt_sum *sums, void *scalars)
 {
-    (void)n;
-    const double d = t == 1 ? h[5] : carry[0];
-    const double weight1 = FN(weight)(h, decays, 1, t);
-    const double dlr = d * h[0] * sqrt(1 - fastopt_product(h, decays, 2, t)) / weight1;
-    carry[1] = h[3] * (t == 1 ? 0 : carry[1]) + d / h[5] * dlr * sums[0].sum;
-    const double estimate = sums[1].sum == 0 ? 0 : h[6] * carry[1] / sums[1].sum;
-    carry[0] = MAX(estimate, d);
-    k[7] = (T)(carry[0] * h[4] + sqrt(FN(lost_mean)(h[2], t)));
+    const prodigy_hyper *h = in->hyper;
+    prodigy_carry *carry = in->carry;
+    FN(prodigy_k) *k = scalars;
+    const double d = in->t == 1 ? h->d0 : carry->d;
+    const double weight1 = FN(weight)(in, &h->beta1);
+    const double dlr = d * h->lr * sqrt(1 - fastopt_product(in, &h->beta2)) / weight1;
+    carry->r = h->beta3 * (in->t == 1 ? 0 : carry->r) + d / h->d0 * dlr * sums[0].sum;
+    const double estimate = sums[1].sum == 0 ? 0 : h->d_coef * carry->r / sums[1].sum;
+    carry->d = MAX(estimate, d);
+    k->eps = (T)(carry->d * h->eps + sqrt(FN(lost_mean)(h->beta2, in->t)));
 }
 
-static void FN(prodigy)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(prodigy)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
+    const FN(prodigy_state) *state = buffers;
+    const FN(prodigy_k) *k = scalars;
     (void)g;
-    const T *restrict m = state[0], *restrict v = state[1];
-    const T minus_dlr = -k[5], decay = k[6], eps = k[7];
+    const T *restrict m = state->m, *restrict v = state->v;
+    const T minus_dlr = -k->dlr, decay = k->decay, eps = k->eps;
     for (ptrdiff_t i = 0; i < n; i++)
         p[i] += minus_dlr * (m[i] / (SQRT(v[i]) + eps) + decay * p[i]);
 }
+
+static const FN(rule_ops) FN(prodigy_ops) = {
+    .scalars = FN(prodigy_scalars),
+    .gather = FN(prodigy_gather),
+    .combine = FN(prodigy_combine),
+    .update = FN(prodigy),
+};

@@ -12,31 +12,39 @@
  * paper rectifies above 4, where the variance exists; torch and the paper's code above 5, where its estimate can be
  * trusted. */
 
-static void FN(radam_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(radam_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)carry;
-    const double product2 = fastopt_product(h, decays, 2, t), rho_inf = 2 / (1 - h[2]) - 1;
-    const double window = rho_inf - 2 * fastopt_age_deficit(h, decays, 2, t), rho = window < rho_inf ? window : rho_inf;
+    const radam_hyper *h = in->hyper;
+    FN(radam_k) *k = scalars;
+    const double product2 = fastopt_product(in, &h->beta2), rho_inf = 2 / (1 - h->beta2) - 1;
+    const double window = rho_inf - 2 * fastopt_age_deficit(in, &h->beta2), rho = window < rho_inf ? window : rho_inf;
     const int rectified = rho > 5;
-    double lr_t = h[0] / FN(weight)(h, decays, 1, t);
+    double lr_t = h->lr / FN(weight)(in, &h->beta1);
     if (rectified)
         lr_t *= sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) * sqrt(1 - product2);
-    k[0] = (T)lr_t;
-    k[1] = FN(keep)(h[1]);
-    k[2] = FN(rest)(h[1]);
-    k[3] = (T)(h[3] + sqrt(FN(lost_mean)(h[2], t)));
-    FN(set_squares)(h[2], k + 4);
-    k[7] = (T)rectified;
+    k->lr_t = (T)lr_t;
+    k->beta1 = FN(keep)(h->beta1);
+    k->rest1 = FN(rest)(h->beta1);
+    k->eps = (T)(h->eps + sqrt(FN(lost_mean)(h->beta2, in->t)));
+    k->squares = FN(squares_of)(h->beta2);
+    k->rectified = (T)rectified;
 }
 
-static void FN(radam)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(radam)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m = state[0], *restrict v = state[1];
-    const T minus_lr_t = -k[0], beta1 = k[1], rest1 = k[2], eps = k[3], rectified = k[7];
-    const FN(squares) squares = FN(squares_at)(k + 4);
+    const FN(radam_state) *state = buffers;
+    const FN(radam_k) *k = scalars;
+    T *restrict m = state->m, *restrict v = state->v;
+    const T minus_lr_t = -k->lr_t, beta1 = k->beta1, rest1 = k->rest1, eps = k->eps, rectified = k->rectified;
+    const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         v[i] = FN(take)(v[i], g[i] * g[i], squares);
         p[i] += minus_lr_t * m[i] / (rectified != 0 ? SQRT(v[i]) + eps : 1);
     }
 }
+
+static const FN(rule_ops) FN(radam_ops) = {
+    .scalars = FN(radam_scalars),
+    .update = FN(radam),
+};

@@ -8,51 +8,67 @@
  *
  * p -= lr g / r;  with momentum  b = momentum b + g / r;  p -= lr b */
 
-static void FN(rmsprop_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+BEGINS_WITH(rmsprop_momentum, rmsprop, eps);
+BEGINS_WITH(rmsprop_centered, rmsprop, eps);
+BEGINS_WITH(rmsprop_centered_momentum, rmsprop, eps);
+
+static void FN(rmsprop_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)carry;
-    k[0] = (T)h[0];
-    k[1] = (T)(h[2] + sqrt(FN(lost_mean)(h[1], t)));
-    FN(set_squares)(h[1], k + 2);
+    const rmsprop_hyper *h = in->hyper;
+    FN(rmsprop_k) *k = scalars;
+    k->lr = (T)h->lr;
+    k->eps = (T)(h->eps + sqrt(FN(lost_mean)(h->alpha, in->t)));
+    k->squares = FN(squares_of)(h->alpha);
 }
 
-static void FN(rmsprop_momentum_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(rmsprop_momentum_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    FN(rmsprop_scalars)(h, decays, t, carry, k);
-    k[5] = (T)h[3];
+    const rmsprop_momentum_hyper *h = in->hyper;
+    FN(rmsprop_momentum_k) *k = scalars;
+    FN(rmsprop_scalars)(in, &k->rmsprop);
+    k->mu = (T)h->momentum;
 }
 
-static void FN(rmsprop_centered_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(rmsprop_centered_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    FN(rmsprop_scalars)(h, decays, t, carry, k);
-    k[6] = FN(keep)(h[1]);
-    k[7] = FN(rest)(h[1]);
+    const rmsprop_centered_hyper *h = in->hyper;
+    FN(rmsprop_centered_k) *k = scalars;
+    FN(rmsprop_scalars)(in, &k->rmsprop);
+    k->alpha = FN(keep)(h->alpha);
+    k->rest = FN(rest)(h->alpha);
 }
 
-static void FN(rmsprop_centered_momentum_scalars)(const double *h, const fastopt_decay *decays, int64_t t,
-                                                  double *carry, T *k)
+static void FN(rmsprop_centered_momentum_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    FN(rmsprop_centered_scalars)(h, decays, t, carry, k);
-    k[5] = (T)h[3];
+    const rmsprop_centered_momentum_hyper *h = in->hyper;
+    FN(rmsprop_centered_momentum_k) *k = scalars;
+    FN(rmsprop_scalars)(in, &k->rmsprop);
+    k->alpha = FN(keep)(h->alpha);
+    k->rest = FN(rest)(h->alpha);
+    k->mu = (T)h->momentum;
 }
 
-static void FN(rmsprop)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(rmsprop)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict v = state[0];
-    const T minus_lr = -k[0], eps = k[1];
-    const FN(squares) squares = FN(squares_at)(k + 2);
+    const FN(rmsprop_state) *state = buffers;
+    const FN(rmsprop_k) *k = scalars;
+    T *restrict v = state->v;
+    const T minus_lr = -k->lr, eps = k->eps;
+    const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         v[i] = FN(take)(v[i], g[i] * g[i], squares);
         p[i] += minus_lr * g[i] / (SQRT(v[i]) + eps);
     }
 }
 
-static void FN(rmsprop_centered)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(rmsprop_centered)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                                  ptrdiff_t n)
 {
-    T *restrict s = state[0], *restrict a = state[1];
-    const T minus_lr = -k[0], eps = k[1], alpha = k[6], rest = k[7];
-    const FN(squares) squares = FN(squares_at)(k + 2);
+    const FN(rmsprop_centered_state) *state = buffers;
+    const FN(rmsprop_centered_k) *k = scalars;
+    T *restrict s = state->s, *restrict a = state->a;
+    const T minus_lr = -k->rmsprop.lr, eps = k->rmsprop.eps, alpha = k->alpha, rest = k->rest;
+    const FN(squares) squares = k->rmsprop.squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         const T d = g[i] - a[i];
         s[i] = FN(take)(s[i], alpha * (d * d), squares);
@@ -61,12 +77,14 @@ static void FN(rmsprop_centered)(T *restrict p, const T *restrict g, T *const *r
     }
 }
 
-static void FN(rmsprop_momentum)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(rmsprop_momentum)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                                  ptrdiff_t n)
 {
-    T *restrict v = state[0], *restrict b = state[1];
-    const T minus_lr = -k[0], eps = k[1], mu = k[5];
-    const FN(squares) squares = FN(squares_at)(k + 2);
+    const FN(rmsprop_momentum_state) *state = buffers;
+    const FN(rmsprop_momentum_k) *k = scalars;
+    T *restrict v = state->v, *restrict b = state->b;
+    const T minus_lr = -k->rmsprop.lr, eps = k->rmsprop.eps, mu = k->mu;
+    const FN(squares) squares = k->rmsprop.squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         v[i] = FN(take)(v[i], g[i] * g[i], squares);
         b[i] = mu * b[i] + g[i] / (SQRT(v[i]) + eps);
@@ -74,12 +92,14 @@ static void FN(rmsprop_momentum)(T *restrict p, const T *restrict g, T *const *r
     }
 }
 
-static void FN(rmsprop_centered_momentum)(T *restrict p, const T *restrict g, T *const *restrict state,
-                                          const T *restrict k, ptrdiff_t n)
+static void FN(rmsprop_centered_momentum)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
+                                          ptrdiff_t n)
 {
-    T *restrict s = state[0], *restrict a = state[1], *restrict b = state[2];
-    const T minus_lr = -k[0], eps = k[1], mu = k[5], alpha = k[6], rest = k[7];
-    const FN(squares) squares = FN(squares_at)(k + 2);
+    const FN(rmsprop_centered_momentum_state) *state = buffers;
+    const FN(rmsprop_centered_momentum_k) *k = scalars;
+    T *restrict s = state->s, *restrict a = state->a, *restrict b = state->b;
+    const T minus_lr = -k->rmsprop.lr, eps = k->rmsprop.eps, mu = k->mu, alpha = k->alpha, rest = k->rest;
+    const FN(squares) squares = k->rmsprop.squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         const T d = g[i] - a[i];
         s[i] = FN(take)(s[i], alpha * (d * d), squares);
@@ -89,18 +109,18 @@ static void FN(rmsprop_centered_momentum)(T *restrict p, const T *restrict g, T 
     }
 }
 
-static void FN(rmsprop_catch_up)(T *restrict p, T *const *restrict state, const double *h, int64_t skipped, ptrdiff_t n)
+static void FN(rmsprop_catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped, ptrdiff_t n)
 {
+    const rmsprop_hyper *h = hyper;
+    const FN(rmsprop_state) *state = buffers;
     (void)p;
-    FN(decay)(state[0], h[1], skipped, n);
+    FN(decay)(state->v, h->alpha, skipped, n);
 }
 
-static void FN(rmsprop_centered_catch_up)(T *restrict p, T *const *restrict state, const double *h, int64_t skipped,
-                                          ptrdiff_t n)
+/* A variance s and a mean a decay. */
+static void FN(decay_variance)(T *restrict s, T *restrict a, double alpha, int64_t skipped, ptrdiff_t n)
 {
-    (void)p;
-    T *restrict s = state[0], *restrict a = state[1];
-    const double power = fastopt_rough_power(h[1], skipped);
+    const double power = fastopt_rough_power(alpha, skipped);
     const T left = (T)power, from_a = (T)(power * (1 - power));
     for (ptrdiff_t i = 0; i < n; i++) {
         s[i] = left * s[i] + from_a * (a[i] * a[i]);
@@ -108,16 +128,53 @@ static void FN(rmsprop_centered_catch_up)(T *restrict p, T *const *restrict stat
     }
 }
 
-static void FN(rmsprop_momentum_catch_up)(T *restrict p, T *const *restrict state, const double *h, int64_t skipped,
+static void FN(rmsprop_centered_catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped,
                                           ptrdiff_t n)
 {
-    FN(rmsprop_catch_up)(p, state, h, skipped, n);
-    FN(coast)(p, state[1], h[0], h[3], skipped, n);
+    (void)p;
+    const rmsprop_centered_hyper *h = hyper;
+    const FN(rmsprop_centered_state) *state = buffers;
+    FN(decay_variance)(state->s, state->a, h->alpha, skipped, n);
 }
 
-static void FN(rmsprop_centered_momentum_catch_up)(T *restrict p, T *const *restrict state, const double *h,
+static void FN(rmsprop_momentum_catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped,
+                                          ptrdiff_t n)
+{
+    const rmsprop_momentum_hyper *h = hyper;
+    const FN(rmsprop_momentum_state) *state = buffers;
+    FN(decay)(state->v, h->alpha, skipped, n);
+    FN(coast)(p, state->b, h->lr, h->momentum, skipped, n);
+}
+
+static void FN(rmsprop_centered_momentum_catch_up)(T *restrict p, const void *buffers, const void *hyper,
                                                    int64_t skipped, ptrdiff_t n)
 {
-    FN(rmsprop_centered_catch_up)(p, state, h, skipped, n);
-    FN(coast)(p, state[2], h[0], h[3], skipped, n);
+    const rmsprop_centered_momentum_hyper *h = hyper;
+    const FN(rmsprop_centered_momentum_state) *state = buffers;
+    FN(decay_variance)(state->s, state->a, h->alpha, skipped, n);
+    FN(coast)(p, state->b, h->lr, h->momentum, skipped, n);
 }
+
+static const FN(rule_ops) FN(rmsprop_ops) = {
+    .scalars = FN(rmsprop_scalars),
+    .update = FN(rmsprop),
+    .catch_up = FN(rmsprop_catch_up),
+};
+
+static const FN(rule_ops) FN(rmsprop_centered_ops) = {
+    .scalars = FN(rmsprop_centered_scalars),
+    .update = FN(rmsprop_centered),
+    .catch_up = FN(rmsprop_centered_catch_up),
+};
+
+static const FN(rule_ops) FN(rmsprop_momentum_ops) = {
+    .scalars = FN(rmsprop_momentum_scalars),
+    .update = FN(rmsprop_momentum),
+    .catch_up = FN(rmsprop_momentum_catch_up),
+};
+
+static const FN(rule_ops) FN(rmsprop_centered_momentum_ops) = {
+    .scalars = FN(rmsprop_centered_momentum_scalars),
+    .update = FN(rmsprop_centered_momentum),
+    .catch_up = FN(rmsprop_centered_momentum_catch_up),
+};

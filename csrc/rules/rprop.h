@@ -9,22 +9,32 @@
  * Steps start from the learning rate, which is not read again.  Signs are compared, not multiplied gradients, whose
  * product may be too small for its type. */
 
-static void FN(rprop_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+/* A subnormal that is picked, not computed with, would stay one or not. */
+static inline T FN(flushed)(double x)
 {
-    (void)decays, (void)carry;
-    for (int i = 0; i < 5; i++) {
-        k[i] = (T)h[i];
-        if (k[i] < SMALLEST) /* a subnormal that is picked, not computed with, would stay one or not */
-            k[i] = 0;
-    }
-    k[5] = t == 1;
-    k[6] = 0;
+    return (T)x < SMALLEST ? 0 : (T)x;
 }
 
-static void FN(rprop)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(rprop_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    T *restrict prev = state[0], *restrict step = state[1];
-    const T lr = k[0], eta_minus = k[1], eta_plus = k[2], step_min = k[3], step_max = k[4], first = k[5], zero = k[6];
+    const rprop_hyper *h = in->hyper;
+    FN(rprop_k) *k = scalars;
+    k->lr = FN(flushed)(h->lr);
+    k->eta_minus = FN(flushed)(h->eta_minus);
+    k->eta_plus = FN(flushed)(h->eta_plus);
+    k->step_min = FN(flushed)(h->step_min);
+    k->step_max = FN(flushed)(h->step_max);
+    k->first = in->t == 1;
+    k->zero = 0;
+}
+
+static void FN(rprop)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
+{
+    const FN(rprop_state) *state = buffers;
+    const FN(rprop_k) *k = scalars;
+    T *restrict prev = state->prev, *restrict step = state->step_size;
+    const T lr = k->lr, eta_minus = k->eta_minus, eta_plus = k->eta_plus, step_min = k->step_min,
+            step_max = k->step_max, first = k->first, zero = k->zero;
     if (first != 0)
         for (ptrdiff_t i = 0; i < n; i++)
             step[i] = lr;
@@ -38,3 +48,8 @@ static void FN(rprop)(T *restrict p, const T *restrict g, T *const *restrict sta
         prev[i] = turn < 0 ? 0 : g[i] - zero; /* which flushes subnormals, as a copy would not */
     }
 }
+
+static const FN(rule_ops) FN(rprop_ops) = {
+    .scalars = FN(rprop_scalars),
+    .update = FN(rprop),
+};

@@ -12,33 +12,37 @@
  * x is not kept: with x = (p - (1 - beta) z) / beta the last two lines are
  * p += c (z - p) - lr_t (1 - beta (1 - c)) u, with z as it was. */
 
-/* The first four scalars; `averaging` is warmup_steps, r and weight_lr_power. */
-static void FN(schedulefree_scalars)(double lr, double beta, const double *averaging, int64_t t, double *carry, T *k)
+/* What both share; beta is the momentum of SGD. */
+static void FN(schedulefree_scalars)(const fastopt_inputs *in, double lr, double beta, double warmup_steps, double r,
+                                     double weight_lr_power, FN(schedulefreesgd_k) *k)
 {
-    const double lr_t = (double)t < averaging[0] ? lr * ((double)t / averaging[0]) : lr;
-    const double before = t == 1 ? 0 : carry[1], largest = lr_t > before ? lr_t : before;
-    const double weight = fastopt_pow((double)t, averaging[1]) * fastopt_pow(largest, averaging[2]);
-    const double sum = (t == 1 ? 0 : carry[0]) + weight, c = sum > 0 ? weight / sum : 0;
-    carry[0] = sum;
-    carry[1] = largest;
-    k[0] = (T)lr_t;
-    k[1] = (T)c;
-    k[2] = (T)(lr_t * (1 - beta * (1 - c)));
-    k[3] = t == 1; /* whether z is still to be set */
-    k[4] = 0;
+    schedulefreesgd_carry *carry = in->carry;
+    const double t = (double)in->t, lr_t = t < warmup_steps ? lr * (t / warmup_steps) : lr;
+    const double before = in->t == 1 ? 0 : carry->lr_max, largest = lr_t > before ? lr_t : before;
+    const double weight = fastopt_pow(t, r) * fastopt_pow(largest, weight_lr_power);
+    const double sum = (in->t == 1 ? 0 : carry->weight_sum) + weight, c = sum > 0 ? weight / sum : 0;
+    carry->weight_sum = sum;
+    carry->lr_max = largest;
+    k->lr_t = (T)lr_t;
+    k->c = (T)c;
+    k->rate = (T)(lr_t * (1 - beta * (1 - c)));
+    k->first = in->t == 1; /* whether z is still to be set */
+    k->zero = 0;
 }
 
-static void FN(schedulefreesgd_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(schedulefreesgd_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays;
-    FN(schedulefree_scalars)(h[0], h[1], h + 2, t, carry, k);
+    const schedulefreesgd_hyper *h = in->hyper;
+    FN(schedulefree_scalars)(in, h->lr, h->momentum, h->warmup_steps, h->r, h->weight_lr_power, scalars);
 }
 
-static void FN(schedulefreesgd)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(schedulefreesgd)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                                 ptrdiff_t n)
 {
-    T *restrict z = state[0];
-    const T lr_t = k[0], c = k[1], rate = k[2], first = k[3], zero = k[4];
+    const FN(schedulefreesgd_state) *state = buffers;
+    const FN(schedulefreesgd_k) *k = scalars;
+    T *restrict z = state->z;
+    const T lr_t = k->lr_t, c = k->c, rate = k->rate, first = k->first, zero = k->zero;
     if (first != 0)
         for (ptrdiff_t i = 0; i < n; i++)
             z[i] = p[i] - zero; /* which flushes subnormals, as a copy would not */
@@ -48,23 +52,33 @@ static void FN(schedulefreesgd)(T *restrict p, const T *restrict g, T *const *re
     }
 }
 
-static void FN(schedulefreeadamw_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static const FN(rule_ops) FN(schedulefreesgd_ops) = {
+    .scalars = FN(schedulefreesgd_scalars),
+    .update = FN(schedulefreesgd),
+};
+
+static void FN(schedulefreeadamw_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    FN(schedulefree_scalars)(h[0], h[1], h + 5, t, carry, k);
-    const double root2 = sqrt(1 - fastopt_product(h, decays, 2, t));
-    k[5] = (T)root2;
-    k[6] = (T)(h[3] * root2 + sqrt(FN(lost_mean)(h[2], t)));
-    k[7] = (T)h[4];
-    FN(set_squares)(h[2], k + 8);
+    const schedulefreeadamw_hyper *h = in->hyper;
+    FN(schedulefreeadamw_k) *k = scalars;
+    FN(schedulefree_scalars)(in, h->lr, h->beta1, h->warmup_steps, h->r, h->weight_lr_power, &k->schedulefreesgd);
+    const double root2 = sqrt(1 - fastopt_product(in, &h->beta2));
+    k->root2 = (T)root2;
+    k->eps_t = (T)(h->eps * root2 + sqrt(FN(lost_mean)(h->beta2, in->t)));
+    k->decay = (T)h->decay;
+    k->squares = FN(squares_of)(h->beta2);
 }
 
-static void FN(schedulefreeadamw)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
+static void FN(schedulefreeadamw)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
                                   ptrdiff_t n)
 {
-    T *restrict z = state[0], *restrict v = state[1];
-    const T minus_lr_t = -k[0], c = k[1], rate = k[2], first = k[3], zero = k[4];
-    const T root2 = k[5], eps_t = k[6], decay = k[7];
-    const FN(squares) squares = FN(squares_at)(k + 8);
+    const FN(schedulefreeadamw_state) *state = buffers;
+    const FN(schedulefreeadamw_k) *k = scalars;
+    T *restrict z = state->z, *restrict v = state->v;
+    const T minus_lr_t = -k->schedulefreesgd.lr_t, c = k->schedulefreesgd.c, rate = k->schedulefreesgd.rate,
+            first = k->schedulefreesgd.first, zero = k->schedulefreesgd.zero;
+    const T root2 = k->root2, eps_t = k->eps_t, decay = k->decay;
+    const FN(squares) squares = k->squares;
     if (first != 0)
         for (ptrdiff_t i = 0; i < n; i++)
             z[i] = p[i] - zero;
@@ -75,3 +89,8 @@ static void FN(schedulefreeadamw)(T *restrict p, const T *restrict g, T *const *
         z[i] += minus_lr_t * u;
     }
 }
+
+static const FN(rule_ops) FN(schedulefreeadamw_ops) = {
+    .scalars = FN(schedulefreeadamw_scalars),
+    .update = FN(schedulefreeadamw),
+};

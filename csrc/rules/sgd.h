@@ -10,68 +10,90 @@
  * After k steps whose gradient is 0 the buffer is momentum^k b, and p has moved by -lr (momentum + ... + momentum^k) b,
  * with Nesterov's momentum by momentum times that. */
 
-static void FN(sgd_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(sgd_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)t, (void)carry;
-    k[0] = (T)h[0];
+    const sgd_hyper *h = in->hyper;
+    FN(sgd_k) *k = scalars;
+    k->lr = (T)h->lr;
 }
 
-static void FN(sgd)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(sgd)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    (void)state;
-    const T lr = k[0];
+    (void)buffers;
+    const FN(sgd_k) *k = scalars;
+    const T lr = k->lr;
     for (ptrdiff_t i = 0; i < n; i++)
         p[i] -= lr * g[i];
 }
 
-static void FN(sgd_catch_up)(T *restrict p, T *const *restrict state, const double *h, int64_t skipped, ptrdiff_t n)
+static const FN(rule_ops) FN(sgd_ops) = {
+    .scalars = FN(sgd_scalars),
+    .update = FN(sgd),
+};
+
+static void FN(momentum_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)p, (void)state, (void)h, (void)skipped, (void)n; /* nothing moves where the gradient is 0 */
+    const momentum_hyper *h = in->hyper;
+    FN(momentum_k) *k = scalars;
+    k->lr = (T)h->lr;
+    k->mu = (T)h->momentum;
+    k->undamped = in->t == 1 || h->momentum == 0 ? 1 : (T)(1 - h->dampening);
 }
 
-static void FN(momentum_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(momentum)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    (void)decays, (void)carry;
-    k[0] = (T)h[0];
-    k[1] = (T)h[1];
-    k[2] = t == 1 || h[1] == 0 ? 1 : (T)(1 - h[2]);
-}
-
-static void FN(momentum)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
-{
-    T *restrict b = state[0];
-    const T lr = k[0], mu = k[1], undamped = k[2];
+    const FN(momentum_state) *state = buffers;
+    const FN(momentum_k) *k = scalars;
+    T *restrict b = state->b;
+    const T lr = k->lr, mu = k->mu, undamped = k->undamped;
     for (ptrdiff_t i = 0; i < n; i++) {
         b[i] = mu * b[i] + undamped * g[i];
         p[i] -= lr * b[i];
     }
 }
 
-static void FN(momentum_catch_up)(T *restrict p, T *const *restrict state, const double *h, int64_t skipped,
-                                  ptrdiff_t n)
+static void FN(momentum_catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped, ptrdiff_t n)
 {
-    FN(coast)(p, state[0], h[0], h[1], skipped, n);
+    const momentum_hyper *h = hyper;
+    const FN(momentum_state) *state = buffers;
+    FN(coast)(p, state->b, h->lr, h->momentum, skipped, n);
 }
 
-static void FN(nesterov_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static const FN(rule_ops) FN(momentum_ops) = {
+    .scalars = FN(momentum_scalars),
+    .update = FN(momentum),
+    .catch_up = FN(momentum_catch_up),
+};
+
+static void FN(nesterov_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)t, (void)carry;
-    k[0] = (T)h[0];
-    k[1] = (T)h[1];
+    const nesterov_hyper *h = in->hyper;
+    FN(nesterov_k) *k = scalars;
+    k->lr = (T)h->lr;
+    k->mu = (T)h->momentum;
 }
 
-static void FN(nesterov)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(nesterov)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict b = state[0];
-    const T lr = k[0], mu = k[1];
+    const FN(nesterov_state) *state = buffers;
+    const FN(nesterov_k) *k = scalars;
+    T *restrict b = state->b;
+    const T lr = k->lr, mu = k->mu;
     for (ptrdiff_t i = 0; i < n; i++) {
         b[i] = mu * b[i] + g[i];
         p[i] -= lr * (g[i] + mu * b[i]);
     }
 }
 
-static void FN(nesterov_catch_up)(T *restrict p, T *const *restrict state, const double *h, int64_t skipped,
-                                  ptrdiff_t n)
+static void FN(nesterov_catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped, ptrdiff_t n)
 {
-    FN(coast)(p, state[0], h[0] * h[1], h[1], skipped, n);
+    const nesterov_hyper *h = hyper;
+    const FN(nesterov_state) *state = buffers;
+    FN(coast)(p, state->b, h->lr * h->momentum, h->momentum, skipped, n);
 }
+
+static const FN(rule_ops) FN(nesterov_ops) = {
+    .scalars = FN(nesterov_scalars),
+    .update = FN(nesterov),
+    .catch_up = FN(nesterov_catch_up),
+};

@@ -4,20 +4,28 @@
  * m = beta m + (1 - beta) g
  * p -= lr sign(m) */
 
-static void FN(signum_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(signum_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)t, (void)carry;
-    k[0] = (T)h[0];
-    k[1] = FN(keep)(h[1]);
-    k[2] = FN(rest)(h[1]);
+    const signum_hyper *h = in->hyper;
+    FN(signum_k) *k = scalars;
+    k->lr = (T)h->lr;
+    k->beta = FN(keep)(h->beta);
+    k->rest = FN(rest)(h->beta);
 }
 
-static void FN(signum)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(signum)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m = state[0];
-    const T lr = k[0], beta = k[1], rest = k[2];
+    const FN(signum_state) *state = buffers;
+    const FN(signum_k) *k = scalars;
+    T *restrict m = state->m;
+    const T lr = k->lr, beta = k->beta, rest = k->rest;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta * m[i] + rest * g[i];
         p[i] -= lr * SIGN(m[i]);
     }
 }
+
+static const FN(rule_ops) FN(signum_ops) = {
+    .scalars = FN(signum_scalars),
+    .update = FN(signum),
+};

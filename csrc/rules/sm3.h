@@ -9,24 +9,25 @@
  *
  * A vector has one mu for each element, which is nu. */
 
-static void FN(sm3_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
+static void FN(sm3_scalars)(const fastopt_inputs *in, void *scalars)
 {
-    (void)decays, (void)carry;
-    k[0] = (T)h[0];
-    const int sums = h[2] == 1;
-    k[1] = FN(keep)(h[1]);
-    k[2] = FN(rest)(h[1]);
-    k[3] = sums ? 1 : FN(keep)(h[2]);
-    k[4] = sums ? 1 : FN(rest)(h[2]);
-    k[5] = (T)(h[3] + (sums ? FN(lost_sum)(t) : FN(lost_mean)(h[2], t)));
-    k[6] = (T)INFINITY;
+    const sm3_hyper *h = in->hyper;
+    FN(sm3_k) *k = scalars;
+    k->lr = (T)h->lr;
+    const int sums = h->b2 == 1;
+    k->beta = FN(keep)(h->momentum);
+    k->rest = FN(rest)(h->momentum);
+    k->b2 = sums ? 1 : FN(keep)(h->b2);
+    k->w = sums ? 1 : FN(rest)(h->b2);
+    k->eps = (T)(h->eps + (sums ? FN(lost_sum)(in->t) : FN(lost_mean)(h->b2, in->t)));
+    k->infinity = (T)INFINITY;
 }
 
 /* The entries of mu of a row: one for each axis but the last.  Returns how many. */
 static int FN(sm3_entries)(const fastopt_tensor *tensor, ptrdiff_t row, T **entries)
 {
     const int leading = tensor->ndim - 1;
-    T *mu = tensor->state[1];
+    T *mu = ((const FN(sm3_state) *)(const void *)tensor->state)->mu;
     for (int axis = 0; axis < leading; mu += tensor->shape[axis++])
         entries[axis] = mu;
     for (int axis = leading - 1; axis >= 0; axis--) {
@@ -46,13 +47,15 @@ static T FN(sm3_least)(const fastopt_tensor *tensor, ptrdiff_t row)
     return least;
 }
 
-static void FN(sm3)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n,
+static void FN(sm3)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
                     const fastopt_edges *edges)
 {
-    T *restrict m = state[0];
-    const T *restrict mu = state[1];
+    const FN(sm3_state) *state = buffers;
+    const FN(sm3_k) *k = scalars;
+    T *restrict m = state->m;
+    const T *restrict mu = state->mu;
     double *restrict columns = edges->of_columns;
-    const T lr = k[0], beta = k[1], rest = k[2], b2 = k[3], w = k[4], eps = k[5], infinity = k[6];
+    const T lr = k->lr, beta = k->beta, rest = k->rest, b2 = k->b2, w = k->w, eps = k->eps, infinity = k->infinity;
     const T of_row = FN(sm3_least)(edges->tensor, edges->row);
     T nu[SPAN], lanes[LANES] = {0};
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -74,15 +77,17 @@ static void FN(sm3)(T *restrict p, const T *restrict g, T *const *restrict state
     *edges->of_row = MAX(*edges->of_row, (double)lanes[0]);
 }
 
-static const FN(pass_of) FN(sm3_passes)[] = {FN(sm3)};
+static FN(pass) *const FN(sm3_passes)[] = {FN(sm3)};
 
-static void FN(sm3_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums, T *k)
+static void FN(sm3_prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums,
+                            void *scalars)
 {
-    (void)sums, (void)k;
+    (void)sums, (void)scalars;
     if (made == 0)
         return;
-    const ptrdiff_t all = fastopt_state_size(tensor->rule, 1, tensor->ndim, tensor->shape);
-    T *mu = tensor->state[1], *last = mu + all - m->columns, *entries[FASTOPT_MAX_NDIM];
+    const ptrdiff_t all = m->last_axis + m->columns;
+    T *mu = ((const FN(sm3_state) *)(const void *)tensor->state)->mu, *last = mu + m->last_axis,
+      *entries[FASTOPT_MAX_NDIM];
     memset(mu, 0, (size_t)all * sizeof(T));
     for (ptrdiff_t row = 0; row < m->matrices * m->rows; row++) {
         const double *of_tiles = m->of_rows + row / m->rows * m->column_tiles * m->rows + row % m->rows;
@@ -98,16 +103,20 @@ static void FN(sm3_turn)(const fastopt_tensor *tensor, fastopt_matrices *m, int 
             last[i] = MAX(last[i], (T)m->of_columns[strip * m->columns + i]);
 }
 
-static void FN(sm3_vector_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
-{
-    FN(sm3_scalars)(h, decays, t, carry, k);
-}
+static const FN(rule_ops) FN(sm3_ops) = {
+    .scalars = FN(sm3_scalars),
+    .passes = FN(sm3_passes),
+    .prepare = FN(sm3_prepare),
+};
 
-static void FN(sm3_vector)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k,
-                           ptrdiff_t n)
+SAME_HYPER(sm3_vector, sm3);
+
+static void FN(sm3_vector)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m = state[0], *restrict mu = state[1];
-    const T lr = k[0], beta = k[1], rest = k[2], b2 = k[3], w = k[4], eps = k[5], infinity = k[6];
+    const FN(sm3_vector_state) *state = buffers;
+    const FN(sm3_k) *k = scalars;
+    T *restrict m = state->m, *restrict mu = state->mu;
+    const T lr = k->lr, beta = k->beta, rest = k->rest, b2 = k->b2, w = k->w, eps = k->eps, infinity = k->infinity;
     for (ptrdiff_t i = 0; i < n; i++) {
         mu[i] = b2 * mu[i] + w * (g[i] * g[i]);
         const T u = g[i] / SQRT((mu[i] == 0 ? infinity : mu[i]) + eps);
@@ -115,3 +124,8 @@ static void FN(sm3_vector)(T *restrict p, const T *restrict g, T *const *restric
         p[i] -= lr * m[i];
     }
 }
+
+static const FN(rule_ops) FN(sm3_vector_ops) = {
+    .scalars = FN(sm3_scalars),
+    .update = FN(sm3_vector),
+};

@@ -4,15 +4,14 @@
  * v = v - (1 - beta2) sign(v - g^2) g^2
  * p -= lr m_hat / (sqrt(v_hat) + eps),  m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t) */
 
-static void FN(yogi_scalars)(const double *h, const fastopt_decay *decays, int64_t t, double *carry, T *k)
-{
-    FN(adam_scalars)(h, decays, t, carry, k);
-}
+SAME_HYPER(yogi, adam);
 
-static void FN(yogi)(T *restrict p, const T *restrict g, T *const *restrict state, const T *restrict k, ptrdiff_t n)
+static void FN(yogi)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)
 {
-    T *restrict m = state[0], *restrict v = state[1];
-    const T lr_t = k[0], beta1 = k[1], rest1 = k[2], eps_t = k[3], rest2 = k[5];
+    const FN(yogi_state) *state = buffers;
+    const FN(adam_k) *k = scalars;
+    T *restrict m = state->m, *restrict v = state->v;
+    const T lr_t = k->lr_t, beta1 = k->beta1, rest1 = k->rest1, eps_t = k->eps_t, rest2 = k->squares.rest;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         const T square = g[i] * g[i];
@@ -20,3 +19,8 @@ static void FN(yogi)(T *restrict p, const T *restrict g, T *const *restrict stat
         p[i] -= lr_t * m[i] / (SQRT(v[i]) + eps_t);
     }
 }
+
+static const FN(rule_ops) FN(yogi_ops) = {
+    .scalars = FN(adam_scalars),
+    .update = FN(yogi),
+};
