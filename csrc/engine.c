@@ -151,9 +151,10 @@ static void do_range(job *job, ptrdiff_t begin, ptrdiff_t end)
 }
 
 /* A thread takes its own share, and then what is left of the others'. */
-static void work(void *data, int thread)
+static int work(void *data, int thread)
 {
     job *job = data;
+    int claims = 0;
     const uint64_t mode = flush_begin();
     for (int other = 0; other < job->shares_count; other++) {
         share *share = &job->shares[(thread + other) % job->shares_count];
@@ -162,9 +163,11 @@ static void work(void *data, int thread)
             if (begin >= share->end)
                 break;
             do_range(job, begin, begin + job->claim < share->end ? begin + job->claim : share->end);
+            claims++;
         }
     }
     flush_end(mode);
+    return claims;
 }
 
 static void share_out(job *job, int threads)

@@ -11,9 +11,10 @@ typedef struct {
     volatile ptrdiff_t next;
 } traffic;
 
-static void move_shares(void *data, int thread)
+static int move_shares(void *data, int thread)
 {
     (void)thread;
+    int moved = 0;
     traffic *job = data;
     const fastopt_tensor *t = job->tensor;
     const ptrdiff_t lines = t->n / 64;
@@ -21,7 +22,9 @@ static void move_shares(void *data, int thread)
         const ptrdiff_t begin = lines * i / job->shares * 64;
         const ptrdiff_t end = i == job->shares - 1 ? t->n : lines * (i + 1) / job->shares * 64;
         job->kernels->traffic(t->p, t->g, job->state, job->n_state, begin, end);
+        moved++;
     }
+    return moved;
 }
 
 fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)

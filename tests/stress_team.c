@@ -38,16 +38,18 @@ static void fail(const char *what)
     __atomic_fetch_add(&failures, 1, __ATOMIC_RELAXED);
 }
 
-static void work(void *data, int thread)
+static int work(void *data, int thread)
 {
     job *job = data;
+    int done = 0;
     of_team = thread > 0;
     for (;;) {
         if (job->alive != ALIVE)
             fail("a thread inside a job that has ended");
         const unsigned i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
         if (i >= (unsigned)job->pieces)
-            return;
+            return done;
+        done++;
         job->done[i]++; /* by a plain addition, so that a race would show */
         for (volatile unsigned n = 0; n < i * job->length; n++)
             ;

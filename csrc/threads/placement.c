@@ -5,6 +5,8 @@
 #define _GNU_SOURCE
 #endif
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include "placement.h"
@@ -27,6 +29,24 @@ int fastopt_leave_cpu(int cpu)
     sched_setaffinity(0, sizeof allowed, &allowed);
     return 1;
 }
+
+int fastopt_this_thread(void)
+{
+    return (int)syscall(SYS_gettid);
+}
+
+void fastopt_bring(int thread)
+{
+    cpu_set_t allowed, here;
+    const int cpu = sched_getcpu();
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(thread, sizeof allowed, &allowed) ||
+        !CPU_ISSET(cpu, &allowed))
+        return;
+    CPU_ZERO(&here);
+    CPU_SET(cpu, &here);
+    if (!sched_setaffinity(thread, sizeof here, &here))
+        sched_setaffinity(thread, sizeof allowed, &allowed);
+}
 #else
 int fastopt_cpu(void)
 {
@@ -37,5 +57,15 @@ int fastopt_leave_cpu(int cpu)
 {
     (void)cpu;
     return 0;
+}
+
+int fastopt_this_thread(void)
+{
+    return 0;
+}
+
+void fastopt_bring(int thread)
+{
+    (void)thread;
 }
 #endif

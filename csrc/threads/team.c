@@ -41,10 +41,14 @@ typedef union {
     char line[LINE];
 } lone_word;
 
+/* A thread of the team. */
 typedef union {
-    fastopt_bed bed;
+    struct {
+        fastopt_bed bed;
+        atomic_word inside; /* its number in the system and one, while it is inside a job; else 0 */
+    };
     char line[LINE];
-} lone_bed;
+} member;
 
 static struct {
     lone_word state;
@@ -52,10 +56,10 @@ static struct {
     lone_word next;  /* to be woken by the threads that are awake */
     atomic_word cpu; /* of the caller, plus one; 0: unknown */
     int started;     /* threads, or attempts at starting them */
-    void (*work)(void *job, int thread);
+    int (*work)(void *job, int thread);
     void *job;
-    lone_bed caller;
-    lone_bed beds[FASTOPT_MAX_THREADS];
+    member caller;
+    member members[FASTOPT_MAX_THREADS];
 } team;
 
 /* ---- A thread of the team ---- */
@@ -68,7 +72,7 @@ static int calls(uint32_t state, int thread, uint32_t last)
 /* Waits for a job other than the last one, awake for some time and then asleep. */
 static uint32_t await_job(int thread, uint32_t last, double patience)
 {
-    fastopt_bed *bed = &team.beds[thread].bed;
+    fastopt_bed *bed = &team.members[thread].bed;
     const double end = fastopt_now() + patience;
     uint32_t state;
     do
@@ -115,7 +119,7 @@ static void wake_next(int threads)
         const uint32_t next = word_add(&team.next.word, 1);
         if (next >= (uint32_t)threads)
             break;
-        woken += fastopt_wake(&team.beds[next].bed);
+        woken += fastopt_wake(&team.members[next].bed);
     }
 }
 
@@ -128,6 +132,7 @@ static int has_own_cpu(void)
 
 static void help(int thread)
 {
+    const int number = fastopt_this_thread();
     uint32_t last = 0;
     double patience = BRIEFLY;
     for (;;) {
@@ -138,7 +143,9 @@ static void help(int thread)
         if (has_own_cpu() && enter(thread, &state, last)) {
             if (wanted(state) > 3)
                 wake_next(wanted(state));
+            word_store(&team.members[thread].inside, (uint32_t)number + 1);
             team.work(team.job, thread);
+            word_store(&team.members[thread].inside, 0);
             leave();
         }
         last = state;
@@ -151,7 +158,7 @@ static void help(int thread)
 static void forget_team(void)
 {
     for (int i = 0; i <= team.started && i < FASTOPT_MAX_THREADS; i++)
-        word_exchange(&team.beds[i].bed.asleep, 0);
+        word_exchange(&team.members[i].bed.asleep, 0);
     team.started = 0;
     word_exchange(&team.state.word, 0);
     word_store(&team.busy.word, 0);
@@ -166,16 +173,17 @@ static void start_until(int threads)
     fastopt_make_bed(&team.caller.bed);
     const int first = team.started + 1;
     for (int i = first; i < threads; i++)
-        fastopt_make_bed(&team.beds[i].bed);
+        fastopt_make_bed(&team.members[i].bed);
     team.started = threads - 1;
     fastopt_start_threads(first, threads - first, help);
 }
 
-/* Waits until all threads have left, awake for the time that a piece of work takes and then asleep, so that a thread
- * that waits for a CPU can have this one. */
-static void await_leaving(void)
+/* Waits until all threads have left: awake for so many seconds, which is longer than a piece of work takes.  Whoever is
+ * inside then has lost its CPU to another thread, and may have to wait for it as long as the system gives that one.
+ * It can have this CPU: the caller brings it here and sleeps. */
+static void await_leaving(int threads, double patience)
 {
-    const double end = fastopt_now() + 4 * BRIEFLY;
+    const double end = fastopt_now() + patience;
     uint32_t state;
     do
         for (int i = 0; i < 16; i++) {
@@ -184,6 +192,11 @@ static void await_leaving(void)
             pause_briefly();
         }
     while (fastopt_now() < end);
+    for (int i = 1; i < threads; i++) {
+        const uint32_t inside = word_load(&team.members[i].inside);
+        if (inside)
+            fastopt_bring((int)inside - 1);
+    }
     while ((state = word_load(&team.state.word)) & INSIDE) {
         word_exchange(&team.caller.bed.asleep, 1);
         if (word_replace(&team.state.word, state, state | AWAITED))
@@ -191,7 +204,7 @@ static void await_leaving(void)
     }
 }
 
-void fastopt_run(int threads, void (*work)(void *job, int thread), void *job)
+void fastopt_run(int threads, int (*work)(void *job, int thread), void *job)
 {
     if (threads > FASTOPT_MAX_THREADS)
         threads = FASTOPT_MAX_THREADS;
@@ -208,9 +221,12 @@ void fastopt_run(int threads, void (*work)(void *job, int thread), void *job)
     const uint32_t number = word_load(&team.state.word) / ONE_JOB + 1;
     word_exchange(&team.state.word, number * ONE_JOB + OPEN + (uint32_t)threads * ONE_WANTED);
     for (int i = 1; i < threads && i < 3; i++)
-        fastopt_wake(&team.beds[i].bed);
-    work(job, 0);
-    if (word_and(&team.state.word, ~OPEN) & INSIDE)
-        await_leaving();
+        fastopt_wake(&team.members[i].bed);
+    const double begin = fastopt_now();
+    const int pieces = work(job, 0);
+    if (word_and(&team.state.word, ~OPEN) & INSIDE) {
+        const double piece = (fastopt_now() - begin) / (pieces ? pieces : 1);
+        await_leaving(threads, 4 * (piece > BRIEFLY ? piece : BRIEFLY));
+    }
     word_store(&team.busy.word, 0);
 }
