@@ -24,11 +24,13 @@ enum {
  * depend on the threads. */
 typedef enum { ELEMENTS, ELEMENTS_LEFT, ELEMENTS_AT_REST, PIECES, GATHERED_PIECES } unit;
 
-/* What one thread has to do of a pass.  Others take from it too once their own is done. */
+/* What one thread has to do of a pass, in claims.  It takes them from the beginning on.  Other threads, once they have
+ * none of their own, take them from the end: in steps of one kind always about the same ones, which stay in their
+ * caches. */
 typedef struct {
-    volatile ptrdiff_t next;
-    ptrdiff_t end;
-    char pad[CACHE_LINE - 2 * sizeof(ptrdiff_t)];
+    volatile ptrdiff_t taken, taken_by_others;
+    ptrdiff_t begin, end, claims;
+    char pad[CACHE_LINE - 5 * sizeof(ptrdiff_t)];
 } share;
 
 /* Passes over the tensors that have a gradient. */
@@ -49,7 +51,7 @@ typedef struct job {
     ptrdiff_t units, claim; /* how many there are, and how many a thread claims at a time */
     void (*visit)(struct job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end);
     share *shares;
-    int shares_count;
+    int n_shares;
 } job;
 
 /* Whether a tensor has tiles. */
@@ -150,36 +152,34 @@ static void do_range(job *job, ptrdiff_t begin, ptrdiff_t end)
     }
 }
 
-/* A thread takes its own share, and then what is left of the others'. */
 static int work(void *data, int thread)
 {
     job *job = data;
-    int claims = 0;
+    int done = 0;
     const uint64_t mode = flush_begin();
-    for (int other = 0; other < job->shares_count; other++) {
-        share *share = &job->shares[(thread + other) % job->shares_count];
-        for (;;) {
-            const ptrdiff_t begin = fetch_add(&share->next, job->claim);
-            if (begin >= share->end)
-                break;
-            do_range(job, begin, begin + job->claim < share->end ? begin + job->claim : share->end);
-            claims++;
+    for (int other = 0; other < job->n_shares; other++) {
+        share *share = &job->shares[(thread + other) % job->n_shares];
+        for (ptrdiff_t own = 0; fetch_add(&share->taken, 1) < share->claims; own++, done++) {
+            const ptrdiff_t i = other ? share->claims - 1 - fetch_add(&share->taken_by_others, 1) : own;
+            const ptrdiff_t begin = share->begin + i * job->claim, end = begin + job->claim;
+            do_range(job, begin, end < share->end ? end : share->end);
         }
     }
     flush_end(mode);
-    return claims;
+    return done;
 }
 
 static void share_out(job *job, int threads)
 {
-    share shares[FASTOPT_MAX_THREADS];
+    _Alignas(CACHE_LINE) share shares[FASTOPT_MAX_THREADS];
     const ptrdiff_t cut = job->unit < PIECES ? CACHE_LINE : 1, cuts = job->units / cut;
     for (int i = 0; i < threads; i++) {
-        shares[i].next = i ? shares[i - 1].end : 0;
-        shares[i].end = i == threads - 1 ? job->units : cuts * (i + 1) / threads * cut;
+        const ptrdiff_t begin = i ? shares[i - 1].end : 0;
+        const ptrdiff_t end = i == threads - 1 ? job->units : cuts * (i + 1) / threads * cut;
+        shares[i] = (share){.begin = begin, .end = end, .claims = (end - begin + job->claim - 1) / job->claim};
     }
     job->shares = shares;
-    job->shares_count = threads;
+    job->n_shares = threads;
     fastopt_run(threads, work, job);
 }
 

@@ -51,13 +51,19 @@ typedef union {
 } member;
 
 static struct {
-    lone_word state;
-    lone_word busy;  /* whether a caller has the team */
-    lone_word next;  /* to be woken by the threads that are awake */
-    atomic_word cpu; /* of the caller, plus one; 0: unknown */
-    int started;     /* threads, or attempts at starting them */
-    int (*work)(void *job, int thread);
-    void *job;
+    /* What a thread that is awake needs to begin, in one line of the caches. */
+    union {
+        struct {
+            atomic_word state;
+            atomic_word cpu; /* of the caller, plus one; 0: unknown */
+            int (*work)(void *job, int thread);
+            void *job;
+        };
+        char line[LINE];
+    };
+    lone_word busy; /* whether a caller has the team */
+    lone_word next; /* to be woken by the threads that are awake */
+    int started;    /* threads, or attempts at starting them */
     member caller;
     member members[FASTOPT_MAX_THREADS];
 } team;
@@ -77,7 +83,7 @@ static uint32_t await_job(int thread, uint32_t last, double patience)
     uint32_t state;
     do
         for (int i = 0; i < 16; i++) {
-            state = word_load(&team.state.word);
+            state = word_load(&team.state);
             if (calls(state, thread, last))
                 return state;
             pause_briefly();
@@ -85,7 +91,7 @@ static uint32_t await_job(int thread, uint32_t last, double patience)
     while (fastopt_now() < end);
     for (;;) {
         word_exchange(&bed->asleep, 1);
-        state = word_load(&team.state.word);
+        state = word_load(&team.state);
         if (calls(state, thread, last)) {
             word_exchange(&bed->asleep, 0);
             return state;
@@ -98,16 +104,16 @@ static uint32_t await_job(int thread, uint32_t last, double patience)
 static int enter(int thread, uint32_t *state, uint32_t last)
 {
     while (calls(*state, thread, last)) {
-        if (word_replace(&team.state.word, *state, *state + ONE_INSIDE))
+        if (word_replace(&team.state, *state, *state + ONE_INSIDE))
             return 1;
-        *state = word_load(&team.state.word);
+        *state = word_load(&team.state);
     }
     return 0;
 }
 
 static void leave(void)
 {
-    const uint32_t state = word_add(&team.state.word, -ONE_INSIDE);
+    const uint32_t state = word_add(&team.state, -ONE_INSIDE);
     if ((state & INSIDE) == ONE_INSIDE && (state & AWAITED))
         fastopt_wake(&team.caller.bed);
 }
@@ -160,7 +166,7 @@ static void forget_team(void)
     for (int i = 0; i <= team.started && i < FASTOPT_MAX_THREADS; i++)
         word_exchange(&team.members[i].bed.asleep, 0);
     team.started = 0;
-    word_exchange(&team.state.word, 0);
+    word_exchange(&team.state, 0);
     word_store(&team.busy.word, 0);
 }
 
@@ -187,7 +193,7 @@ static void await_leaving(int threads, double patience)
     uint32_t state;
     do
         for (int i = 0; i < 16; i++) {
-            if (!(word_load(&team.state.word) & INSIDE))
+            if (!(word_load(&team.state) & INSIDE))
                 return;
             pause_briefly();
         }
@@ -197,9 +203,9 @@ static void await_leaving(int threads, double patience)
         if (inside)
             fastopt_bring((int)inside - 1);
     }
-    while ((state = word_load(&team.state.word)) & INSIDE) {
+    while ((state = word_load(&team.state)) & INSIDE) {
         word_exchange(&team.caller.bed.asleep, 1);
-        if (word_replace(&team.state.word, state, state | AWAITED))
+        if (word_replace(&team.state, state, state | AWAITED))
             fastopt_sleep(&team.caller.bed);
     }
 }
@@ -218,13 +224,13 @@ void fastopt_run(int threads, int (*work)(void *job, int thread), void *job)
     team.job = job;
     word_store(&team.cpu, (uint32_t)(fastopt_cpu() + 1));
     word_store(&team.next.word, 3);
-    const uint32_t number = word_load(&team.state.word) / ONE_JOB + 1;
-    word_exchange(&team.state.word, number * ONE_JOB + OPEN + (uint32_t)threads * ONE_WANTED);
+    const uint32_t number = word_load(&team.state) / ONE_JOB + 1;
+    word_exchange(&team.state, number * ONE_JOB + OPEN + (uint32_t)threads * ONE_WANTED);
     for (int i = 1; i < threads && i < 3; i++)
         fastopt_wake(&team.members[i].bed);
     const double begin = fastopt_now();
     const int pieces = work(job, 0);
-    if (word_and(&team.state.word, ~OPEN) & INSIDE) {
+    if (word_and(&team.state, ~OPEN) & INSIDE) {
         const double piece = (fastopt_now() - begin) / (pieces ? pieces : 1);
         await_leaving(threads, 4 * (piece > BRIEFLY ? piece : BRIEFLY));
     }
