@@ -255,8 +255,8 @@ static int valid_options(const fastopt_options *options)
 /* Whether a tensor is more than a parameter and its gradient: averaged, or of rows. */
 static inline int has_more(const fastopt_tensor *t)
 {
-    return (t->ema != NULL) | (t->swa != NULL) | (t->slow != NULL) | (t->seen != NULL) | (t->averaged_rows != NULL) |
-           (t->rows != NULL);
+    return ((uintptr_t)t->ema | (uintptr_t)t->swa | (uintptr_t)t->slow | (uintptr_t)t->seen |
+            (uintptr_t)t->averaged_rows | (uintptr_t)t->rows) != 0;
 }
 
 static int valid_averages(const fastopt_tensor *t)
@@ -562,7 +562,7 @@ static void find_behind(job *job)
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
         t->engine.behind = 0;
-        if (!((t->seen != NULL) | (t->round != 0)) || !t->g)
+        if (!((uint64_t)(uintptr_t)t->seen | (uint64_t)t->round) || !t->g)
             continue;
         remembers = 1;
         int64_t now;

@@ -1099,7 +1099,7 @@ cdef class Table:
         finally:
             self.release()
 
-    cdef int check_unchanged(self, Py_ssize_t i, bint to_write=True) except -1:
+    cdef int check_unchanged(self, Py_ssize_t i, bint to_write) except -1:
         """Raise unless a parameter is the array that it was when the table was laid out."""
         cdef Known *k = &self.known[i]
         cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
@@ -1123,7 +1123,7 @@ cdef class Table:
             if t.step > 1 and (t.ema != NULL or t.swa != NULL):
                 self.take_parameter(i)
             return 0
-        self.check_unchanged(i)
+        self.check_unchanged(i, True)
         if not is_plain_array(gradient):
             if type(gradient) is RowGrad:
                 return self.take_rows(i, <RowGrad>gradient)
@@ -1850,11 +1850,12 @@ cdef class Table:
         for table in self.members:
             table.schedule_step = table.step_count
             found += table.scheduled()
-        averaged = [(table, table.ema_decay()) for table in self.members or (self,) if table.averaged]
+        averaged = [(table, table.ema_decay()) for table in self.members or (self,)] if self.averaged else None
         for table, settings, (hyper, options) in found:
             table.change(<Settings>settings, <dict>hyper, <dict>options)
-        for table, decay in averaged:
-            table.begin_round(decay)
+        if averaged is not None:
+            for table, decay in averaged:
+                table.begin_round(decay)
         return 0
 
     cdef object ema_decay(self):
@@ -1864,7 +1865,7 @@ cdef class Table:
     cdef int begin_round(self, object ema_decay) except -1:
         """Tell averages which step of all parameters is at hand, and a decay that is scheduled."""
         cdef Py_ssize_t i
-        for i in range(self.count):
+        for i in range(self.count if self.averaged else 0):
             self.tensors[i].round = self.schedule_step + 1
             if ema_decay is not None:
                 (<Settings>self.settings[i]).options.ema_decay = ema_decay
@@ -2010,7 +2011,7 @@ cdef class Table:
             self.tensors[i].g = NULL
             self.known[i].g = NULL
             if self.tensors[i].seen != NULL:
-                self.check_unchanged(i)
+                self.check_unchanged(i, True)
                 self.tensors[i].g = self.tensors[i].p
                 self.tensors[i].rows = NULL
                 self.tensors[i].layout = NULL
