@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import fastopt
-from fastopt import numpy_rules
+from fastopt.optimizers import plain
 
 Array = NDArray[np.float32]
 
@@ -39,7 +39,7 @@ def by_fastopt(name: str, options: dict[str, Any], p: Array, g: Array) -> Callab
 
 
 def by_numpy(name: str, options: dict[str, Any], p: Array, g: Array) -> Callable[[], None]:
-    rule = getattr(numpy_rules, name.lower())
+    rule = plain(name)
     state: dict[str, Any] = {}
     t = 0
 

@@ -24,7 +24,7 @@ if _core.isa() is None:
         f" got {_os.environ['FASTOPT_ISA']!r}"
     )
 
-from . import kernels
+from . import kernels, optimizers
 from ._core import RowGrad
 from .checkpoint import check_save, load, save
 from .combined import Combined
@@ -32,38 +32,36 @@ from .config import show_config
 from .loss_scale import LossScale
 from .optimizer import Optimizer
 from .parameters import groups
-from .rules import (
-    ASGD,
-    LAMB,
-    LARS,
-    SGD,
-    SM3,
-    AdaBelief,
-    Adadelta,
-    Adafactor,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    Adan,
-    AdEMAMix,
-    Lion,
-    Muon,
-    NAdam,
-    NovoGrad,
-    Prodigy,
-    RAdam,
-    RMSprop,
-    Rprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
-    Signum,
-    Yogi,
-)
 from .threads import get_num_threads, initial_num_threads, set_num_threads
 
 if _TYPE_CHECKING:
     from . import schedules
+    from .optimizers.adabelief import AdaBelief
+    from .optimizers.adadelta import Adadelta
+    from .optimizers.adafactor import Adafactor
+    from .optimizers.adagrad import Adagrad
+    from .optimizers.adam import Adam
+    from .optimizers.adamax import Adamax
+    from .optimizers.adamw import AdamW
+    from .optimizers.adan import Adan
+    from .optimizers.ademamix import AdEMAMix
+    from .optimizers.asgd import ASGD
+    from .optimizers.lamb import LAMB
+    from .optimizers.lars import LARS
+    from .optimizers.lion import Lion
+    from .optimizers.muon import Muon
+    from .optimizers.nadam import NAdam
+    from .optimizers.novograd import NovoGrad
+    from .optimizers.prodigy import Prodigy
+    from .optimizers.radam import RAdam
+    from .optimizers.rmsprop import RMSprop
+    from .optimizers.rprop import Rprop
+    from .optimizers.schedulefreeadamw import ScheduleFreeAdamW
+    from .optimizers.schedulefreesgd import ScheduleFreeSGD
+    from .optimizers.sgd import SGD
+    from .optimizers.signum import Signum
+    from .optimizers.sm3 import SM3
+    from .optimizers.yogi import Yogi
 
 set_num_threads(initial_num_threads())
 __version__ = _core.build_info()[0]
@@ -103,6 +101,7 @@ __all__ = [
     "groups",
     "kernels",
     "load",
+    "optimizers",
     "save",
     "schedules",
     "set_num_threads",
@@ -111,12 +110,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what only some use when it is first asked for."""
-    if name == "schedules":
-        from importlib import import_module
+    """Import what only some use when it is first asked for: an optimizer, or schedules."""
+    from importlib import import_module
 
+    if name == "schedules":
         return import_module("fastopt.schedules")
-    raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
+    value: object = getattr(import_module(f"fastopt.optimizers.{name.lower()}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

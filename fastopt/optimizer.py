@@ -89,6 +89,18 @@ class Shared(StepOptions, total=False):
     weight_decay: Number
 
 
+def as_torch(label: str, decoupled: bool, shared: Shared) -> Shared:
+    """Return the shared options with torch's ``decoupled_weight_decay`` among them under our name."""
+    if not isinstance(decoupled := unwrapped(decoupled), (bool, np.bool_)):
+        raise TypeError(f"{label}: decoupled_weight_decay must be True or False, got {brief(decoupled)}")
+    form = shared.get("weight_decay_form")
+    if decoupled and form not in (None, "decoupled"):
+        raise ValueError(
+            f"{label}: weight_decay_form must be None or decoupled with decoupled_weight_decay, got {brief(form)}"
+        )
+    return {**shared, "weight_decay_form": "decoupled"} if decoupled else shared
+
+
 _NO_OPTIONS = {
     "weight_decay": 0.0,
     "decoupled_decay": 0.0,
@@ -770,7 +782,9 @@ class Optimizer(Stepping):
     def _rule(cls, hyper: Mapping[str, Any]) -> str:
         """Return the row of rules.def that these hyperparameters select."""
         # A class that a user derives runs the rule of the one it derives from, whatever its own name.
-        ours = (base.__name__.lower() for base in cls.__mro__ if base.__module__ == f"{__package__}.rules")
+        ours = (
+            base.__name__.lower() for base in cls.__mro__ if base.__module__.startswith(f"{__package__}.optimizers.")
+        )
         return next(name for name in ours if name in RULES)
 
     @classmethod

@@ -606,7 +606,8 @@ assert not found
 import fastopt
 from fastopt.checkpoint import load, save
 fastopt.show_config()
-for name, cls in vars(fastopt).copy().items():
+for name in fastopt.__all__:
+    cls = getattr(fastopt, name)
     if isinstance(cls, type) and issubclass(cls, fastopt.Optimizer) and cls is not fastopt.Optimizer:
         opt = cls([np.ones((100, 1000)), np.ones((3, 1))], num_threads=2)
         opt.step([np.ones((100, 1000)), np.ones((3, 1))])

@@ -10,8 +10,8 @@ import reference
 from cases import DTYPES, RULES, Oracle, assert_like, assert_same_bits, gradients, ids, step_together
 
 import fastopt
-from fastopt import numpy_rules
 from fastopt import schedules as s
+from fastopt.optimizers import plain
 
 STEPS = 40
 CORRECTED = [case for case in RULES if case.rule in reference.CORRECTED]
@@ -100,7 +100,7 @@ def test_as_in_plain_numpy(case):
         set_betas(opt, case, t)
         g = rng.standard_normal(7)
         opt.step(g)
-        function = getattr(numpy_rules, case.cls.lower())
+        function = plain(case.cls)
         function(q, g, state, t + 1, **case.kwargs | {"betas": tuple(map(Decaying, betas, products))})
         np.testing.assert_allclose(p, q, rtol=1e-11, atol=1e-12)
 

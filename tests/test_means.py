@@ -9,7 +9,7 @@ from cases import DTYPES, FOR_MATRICES, PLAIN, RULES, ids
 from reference import TOGETHER
 
 import fastopt
-from fastopt import numpy_rules
+from fastopt.optimizers import plain
 
 DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 N = 400
@@ -180,7 +180,7 @@ def test_no_step_is_larger_than_the_exact_one(cls, options, eps):
     for t in range(1, 2 if cls == "LAMB" else 13):
         opt.step(g)
         with np.errstate(all="ignore"):
-            getattr(numpy_rules, ROOTS[cls])(exact, g.astype(np.float64), state, t, eps=eps, lr=0.5, **options)
+            plain(ROOTS[cls])(exact, g.astype(np.float64), state, t, eps=eps, lr=0.5, **options)
         exact = np.where(np.isnan(exact), np.inf, exact)  # 0 / 0 of the paper
         assert np.isfinite(p).all()
         assert (abs(p) <= abs(exact) * (1 + 1e-5)).all()
@@ -194,7 +194,7 @@ def test_not_even_after_many_of_them():
     for t in range(1, 3000):
         before, was = p.copy(), exact.copy()
         opt.step(g)
-        numpy_rules.adagrad(exact, g.astype(np.float64), state, t, lr=1.0, eps=0.0)
+        plain("Adagrad")(exact, g.astype(np.float64), state, t, lr=1.0, eps=0.0)
         p[...], step = 0, p - before if t == 1 else p.copy()
         assert (abs(step) <= abs(exact - was) * (1 + 1e-5)).all()
 
@@ -245,7 +245,7 @@ def test_adafactor_of_small_gradients(shape, dtype):
     for t in range(1, 6):
         opt.step(g.astype(dtype))
         with np.errstate(all="ignore"):
-            numpy_rules.adafactor(exact, g.astype(np.float64), state, t, lr=0.01, eps=(0.0, 1.0), d=1e30)
+            plain("Adafactor")(exact, g.astype(np.float64), state, t, lr=0.01, eps=(0.0, 1.0), d=1e30)
         assert (abs(p) <= abs(exact) * (1 + 1e-4)).all()
     before = p.copy()
     opt = fastopt.Adafactor(p, lr=0.01, eps=(0.0, 1.0))

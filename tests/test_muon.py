@@ -9,7 +9,7 @@ from cases import DTYPES, FOR_MATRICES, assert_same_bits, gradients, ids
 from test_bad_input import refused
 
 import fastopt
-from fastopt import numpy_rules
+from fastopt.optimizers.muon import muon
 
 SHAPES = ((6, 6), (5, 17), (40, 8), (1, 7), (3, 1))
 OPTIONS = {
@@ -38,7 +38,7 @@ def test_paper_form(dtype, options):
     for t, gs in enumerate(grads_of(dtype, 50), 1):
         opt.step(gs)
         for p, g, state in zip(paper, gs, states, strict=True):
-            numpy_rules.muon(p, g.astype(np.float64), state, t, lr=0.05, **options)
+            muon(p, g.astype(np.float64), state, t, lr=0.05, **options)
     for i, p in enumerate(paper):
         scale = abs(p).max()
         np.testing.assert_allclose(params[i], p, rtol=0, atol=scale * (1e-12 if dtype is np.float64 else 1e-4))
@@ -192,7 +192,7 @@ def test_giving_up_between_the_passes(monkeypatch):
         return args[0]
 
     with monkeypatch.context() as patch:
-        patch.setattr("fastopt.rules.orthogonal", interrupted)
+        patch.setattr("fastopt.optimizers.muon.orthogonal", interrupted)
         with pytest.raises(KeyboardInterrupt):
             opt.step(some(np.float32, 4))
     assert repr(opt.state_dict()) == saved
@@ -244,8 +244,8 @@ def test_groups_and_schedules():
     states = [{}, {}]
     for t, gs in enumerate(grads_of(np.float64, 3), 1):
         opt.step([[gs[0]], [gs[1]]])
-        numpy_rules.muon(others[0], gs[0], states[0], t, lr=0.05)
-        numpy_rules.muon(others[1], gs[1], states[1], t, lr=0.1 / t, ns_steps=2)
+        muon(others[0], gs[0], states[0], t, lr=0.05)
+        muon(others[1], gs[1], states[1], t, lr=0.1 / t, ns_steps=2)
     for p, q in zip((w, v), others, strict=True):
         np.testing.assert_allclose(p, q, rtol=0, atol=1e-13)
 

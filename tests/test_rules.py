@@ -23,7 +23,7 @@ from cases import (
 )
 
 import fastopt
-from fastopt import numpy_rules
+from fastopt.optimizers import plain
 
 SIZES = (0, 1, 7, 63, 64, 65, 1023, 1025, 100003)
 CUTS = np.cumsum(SIZES)[:-1]
@@ -119,7 +119,7 @@ def test_paper_form(case):
     start, gs = data(np.float64)
     p, paper, state = start[-1000:].copy(), start[-1000:].copy(), {}
     opt = case.make(p)
-    rule, settings = getattr(numpy_rules, case.cls.lower()), case.settings()
+    rule, settings = plain(case.cls), case.settings()
     settings |= {name: value for name, value in case.kwargs.items() if name == "decoupled_weight_decay"}
     form, shrink, l2 = settings.pop("weight_decay_form"), 1.0, 0.0
     if form != case.form:

@@ -235,10 +235,10 @@ class NumPy(StepInNumPy):
     """The rule as its paper writes it."""
 
     def __init__(self, entry: Entry) -> None:
-        from fastopt import numpy_rules
+        from fastopt.optimizers import plain
 
         super().__init__(entry)
-        self.rule: Callable[..., None] = getattr(numpy_rules, RULES[entry.workload.rule].optimizer.lower())
+        self.rule: Callable[..., None] = plain(RULES[entry.workload.rule].optimizer)
         self.states: list[dict[str, Any]] = [{} for _ in self.params]
 
     def update(self, grads: list[Array]) -> None:

@@ -2,7 +2,7 @@
 
 The network is a multilayer perceptron with backpropagation written by hand; the data are the 1797 handwritten digits
 that come with scikit-learn. Each rule trains two copies of the network from the same start on the same minibatches,
-one with fastopt and one with `fastopt.numpy_rules`, in turns, so that whatever else the machine does slows both alike.
+one with fastopt and one with its plain NumPy form, in turns, so that whatever else the machine does slows both alike.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import fastopt
-from fastopt import numpy_rules
 from fastopt.cli import Parser, check_writable, console, integer, names
 from fastopt.cli.networks import Array, Labels, backprop, forward, network
 from fastopt.cli.pictures import COLOURS, STYLE, label_ends, write_title
+from fastopt.optimizers import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,6 @@ class Rule:
     """A rule under both names, the learning rates that suit the network and the valley."""
 
     optimizer: str
-    update: Callable[..., None]
     lr: float
     valley_lr: float
     options: dict[str, Any] = field(default_factory=dict)
@@ -51,16 +50,16 @@ class Rule:
 
 
 RULES = {
-    "sgd": Rule("SGD", numpy_rules.sgd, 0.1, 0.004),
-    "momentum": Rule("SGD", numpy_rules.sgd, 0.02, 0.001, {"momentum": 0.9}),
-    "nesterov": Rule("SGD", numpy_rules.sgd, 0.03, 0.0016, {"momentum": 0.9, "nesterov": True}),
-    "adagrad": Rule("Adagrad", numpy_rules.adagrad, 0.005, 0.6),
-    "adadelta": Rule("Adadelta", numpy_rules.adadelta, 1.0, 1.0),
-    "rmsprop": Rule("RMSprop", numpy_rules.rmsprop, 2e-4, 0.02, {"alpha": 0.9}),
-    "adam": Rule("Adam", numpy_rules.adam, 1e-3, 0.2),
-    "adamw": Rule("AdamW", numpy_rules.adamw, 7e-4, 0.3, {"weight_decay": 0.01}),
-    "adamax": Rule("Adamax", numpy_rules.adamax, 2e-3, 0.5),
-    "nadam": Rule("NAdam", numpy_rules.nadam, 5e-4, 0.12),
+    "sgd": Rule("SGD", 0.1, 0.004),
+    "momentum": Rule("SGD", 0.02, 0.001, {"momentum": 0.9}),
+    "nesterov": Rule("SGD", 0.03, 0.0016, {"momentum": 0.9, "nesterov": True}),
+    "adagrad": Rule("Adagrad", 0.005, 0.6),
+    "adadelta": Rule("Adadelta", 1.0, 1.0),
+    "rmsprop": Rule("RMSprop", 2e-4, 0.02, {"alpha": 0.9}),
+    "adam": Rule("Adam", 1e-3, 0.2),
+    "adamw": Rule("AdamW", 7e-4, 0.3, {"weight_decay": 0.01}),
+    "adamax": Rule("Adamax", 2e-3, 0.5),
+    "nadam": Rule("NAdam", 5e-4, 0.12),
 }
 
 
@@ -117,7 +116,8 @@ def race(rule: Rule, digits: Digits, options: argparse.Namespace, tick: Callable
     ours = network([PIXELS, *options.hidden, DIGITS], options.dtype, rng)
     theirs = [p.copy() for p in ours]
     optimizer = rule.fastopt(ours, rule.lr, options.threads)
-    states: list[numpy_rules.State] = [{} for _ in theirs]
+    update = plain(rule.optimizer)
+    states: list[dict[str, Any]] = [{} for _ in theirs]
     losses, seconds, numpy_seconds = [], [], []
     for t, (x, y) in enumerate(minibatches(digits, options.epochs, options.batch_size, rng), 1):
         loss, grads, _ = backprop(ours, x, y)
@@ -129,7 +129,7 @@ def race(rule: Rule, digits: Digits, options: argparse.Namespace, tick: Callable
         _, grads, _ = backprop(theirs, x, y)
         start = time.perf_counter()
         for p, g, state in zip(theirs, grads, states, strict=True):
-            rule.update(p, g, state, t, lr=rule.lr, **rule.options)
+            update(p, g, state, t, lr=rule.lr, **rule.options)
         numpy_seconds.append(time.perf_counter() - start)
         tick()
     return Race(

@@ -1,0 +1,108 @@
+"""AdaBelief, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..optimizer import Optimizer, StepOptions
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, shrink, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class AdaBelief(Optimizer):
+    r"""AdaBelief: Adam that divides by how much gradients differ from what was expected.
+
+    ::
+
+        m = beta1 * m + (1 - beta1) * g
+        s = beta2 * s + (1 - beta2) * (g - m)^2 + eps
+        p = p - lr * m_hat / (sqrt(s_hat) + eps)
+        m_hat = m / (1 - beta1^t),  s_hat = s / (1 - beta2^t)
+
+    Large steps where gradients agree, small ones where they do not: in the paper as fast as Adam and as good as SGD on
+    images.  It depends on eps more than Adam does: the authors take 1e-16 where Adam does better than SGD (transformers
+    and GANs), and 1e-8 where SGD does (convolutional networks on images).
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two running means, each in [0, 1).
+    eps : float, default 1e-16
+        Added to s and to its root, >= 0.
+    weight_decay : float, default 0
+        Decoupled decay, >= 0.
+    **shared
+        maximize=False and the options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m`` and ``s``, each of the parameter's shape and dtype.
+
+    As in the paper and in optax, which has a number of its own, eps_root, for the one within the root, and no decay.
+    Decay is decoupled as in the authors' code, which by default also rectifies the first steps, as `RAdam` does.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
+    References
+    ----------
+    Zhuang, Tang, Ding, Tatikonda, Dvornek, Papademetris and Duncan, "AdaBelief optimizer: adapting stepsizes by the
+    belief in observed gradients", 2020, https://arxiv.org/abs/2010.07468.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-16,
+        weight_decay: Number = 0.0,
+        **shared: Unpack[StepOptions],
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, weight_decay=weight_decay, **shared)
+
+
+def adabelief(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-16,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """AdaBelief. Zhuang et al., "Adapting stepsizes by the belief in observed gradients", 2020.
+
+    With decoupled decay::
+
+        p *= 1 - lr * weight_decay
+        m = beta1 m + (1 - beta1) g
+        s = beta2 s + (1 - beta2) (g - m)^2 + eps
+        p -= lr * m / (1 - beta1^t) / (sqrt(s / (1 - beta2^t)) + eps)
+    """
+    beta1, beta2 = betas
+    shrink(p, lr, weight_decay, True)
+    g = gradient(p, g, 0.0, maximize)
+    zeros(state, p, "m", "s")
+    m = state["m"] = beta1 * state["m"] + (1 - beta1) * g
+    s = state["s"] = beta2 * state["s"] + (1 - beta2) * (g - m) ** 2 + eps
+    p -= lr * (m / (1 - beta1**t)) / (np.sqrt(s / (1 - beta2**t)) + eps)

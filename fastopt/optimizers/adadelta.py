@@ -1,0 +1,95 @@
+"""Adadelta, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Adadelta(Optimizer):
+    r"""Adadelta: the step is scaled by the ratio of two running means, so that it needs no learning rate.
+
+    ::
+
+        E = rho * E + (1 - rho) * g^2
+        d = sqrt(D + eps) / sqrt(E + eps) * g
+        D = rho * D + (1 - rho) * d^2
+        p = p - lr * d
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1.0
+        Factor on the step, >= 0.  At 1 this is the paper's rule.
+    rho : float, default 0.9
+        Decay of both running means, in [0, 1).
+    eps : float, default 1e-6
+        Added inside both roots, >= 0; it sets the size of the first steps.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``E`` and ``D``, each of the parameter's shape and dtype.
+
+    As in torch.optim.  Keras defaults to lr=0.001 and rho=0.95.
+
+    References
+    ----------
+    Zeiler, "ADADELTA: an adaptive learning rate method", 2012, https://arxiv.org/abs/1212.5701.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1.0,
+        *,
+        rho: Number = 0.9,
+        eps: Number = 1e-6,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {"lr": lr, "rho": rho, "eps": eps}
+        super().__init__(params, hyper, **shared)
+
+
+def adadelta(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1.0,
+    rho: float = 0.9,
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Adadelta. Zeiler, "ADADELTA: an adaptive learning rate method", 2012.
+
+    ::
+
+        E = rho E + (1 - rho) g^2
+        d = sqrt(D + eps) / sqrt(E + eps) * g
+        D = rho D + (1 - rho) d^2
+        p -= lr d
+    """
+    g = gradient(p, g, weight_decay, maximize)
+    zeros(state, p, "E", "D")
+    E = state["E"] = rho * state["E"] + (1 - rho) * g**2
+    d = np.sqrt(state["D"] + eps) / np.sqrt(E + eps) * g
+    state["D"] = rho * state["D"] + (1 - rho) * d**2
+    p -= lr * d

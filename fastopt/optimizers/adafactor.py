@@ -1,0 +1,148 @@
+"""Adafactor, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Adafactor(Optimizer):
+    r"""Adafactor: the second moment of a matrix from one running mean per row and one per column.
+
+    ::
+
+        beta = 1 - t^beta2_decay
+        R = beta * R + (1 - beta) * (mean of g^2 over each row)
+        C = beta * C + (1 - beta) * (mean of g^2 over each column)
+        v = R * C / max(mean of R, eps[0])          the entry of its row times that of its column
+        v = beta * v + (1 - beta) * g^2             in place of these for arrays with fewer than two axes
+        u = g / max(sqrt(v), eps[0])
+        p = p - rms(p) * min(lr, 1 / sqrt(t)) * u / max(1, rms(u) / d)
+
+    where rms(x) is sqrt(mean of x^2), and that of p is eps[1] at the least.  Arrays with more than two axes are taken
+    as matrices of their last two.
+
+    For large models whose optimizer must take little memory: for a matrix of a rows and b columns a + b numbers in
+    place of the 2 a b of Adam.  Usually slower to converge than Adam, for want of momentum.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-2
+        Largest step relative to the size of the parameter, >= 0.
+    beta2_decay : float, default -0.8
+        Power of t by which the running means slow down, <= 0.
+    eps : pair of float, default (None, 1e-3)
+        What the root of v is at the least, >= 0, where None is the machine epsilon of the parameter's dtype; and what
+        the size of the parameter counts as at the least, >= 0.
+    d : float, default 1.0
+        Size of u above which it is scaled down, >= 1.
+    weight_decay : float, default 0
+        Decay within the rule, >= 0: p * (1 - lr * weight_decay), once the size of p has been taken.
+    **shared
+        The options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``R``, of the parameter's shape without its last axis, and ``C``, without its last but one, or, with fewer
+    than two axes, ``v`` of the parameter's shape; each of its dtype.  Means are taken over whole matrices: cutting an
+    array into several changes the rule.  A step reads the gradient three times and makes no temporary array but sums: a
+    few doubles for each row and column, or more where they are cut, at 1024 columns and 65536 elements.
+
+    As in torch.optim, but rows and columns are summed in double, eps[0] = 0 and gradients that were always 0 give no
+    update where torch gives NaN, and a NaN in p or u makes the sizes, and with them all of p, NaN, where torch goes on
+    without them.  The paper adds eps[0] to g^2 and has 1e-30 there; optax's adafactor differs in its
+    defaults, factors only axes of 128 and more, and clips by block.
+
+    References
+    ----------
+    Shazeer and Stern, "Adafactor: adaptive learning rates with sublinear memory cost", 2018,
+    https://arxiv.org/abs/1804.04235.
+    """
+
+    _own_decay = True
+    _matrices = True
+    _parts: ClassVar = {"eps": ("eps1", "eps2")}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-2,
+        *,
+        beta2_decay: Number = -0.8,
+        eps: tuple[Number | None, Number] = (None, 1e-3),
+        d: Number = 1.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {"lr": lr, "beta2_decay": beta2_decay, "eps": eps, "d": d}
+        super().__init__(params, hyper, **shared)
+
+    @classmethod
+    def _flat(cls, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        flat = super()._flat(hyper)
+        if flat["eps1"] is None:
+            flat["eps1"] = math.inf
+        return flat
+
+
+def _rms(x: Array) -> float:
+    return math.sqrt(float(np.mean(x.astype(np.float64) ** 2))) if x.size else 0.0
+
+
+def adafactor(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-2,
+    beta2_decay: float = -0.8,
+    eps: tuple[float | None, float] = (None, 1e-3),
+    d: float = 1.0,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Adafactor. Shazeer & Stern, "Adafactor: adaptive learning rates with sublinear memory cost", 2018.
+
+    ::
+
+        R = beta * R + (1 - beta) * mean of g^2 over rows          likewise C over columns
+        u = g / sqrt(R * C / mean of R)
+        p -= rms(p) * min(lr, 1 / sqrt(t)) * u / max(1, rms(u) / d)
+    """
+    g = gradient(p, g, 0.0, maximize)
+    eps1 = float(np.finfo(p.dtype).eps) if eps[0] is None else eps[0]
+    rest = t**beta2_decay
+    if p.ndim < 2:
+        zeros(state, p, "v")
+        v = state["v"]
+        v[...] = (1 - rest) * v + rest * g**2
+    elif p.size:
+        if t == 1:
+            state["R"], state["C"] = np.zeros_like(p[..., 0]), np.zeros_like(p[..., 0, :])
+        R, C = state["R"], state["C"]
+        R[...] = (1 - rest) * R + rest * np.mean(g**2, axis=-1)
+        C[...] = (1 - rest) * C + rest * np.mean(g**2, axis=-2)
+        v = (R / np.maximum(np.mean(R, axis=-1, keepdims=True), eps1))[..., None] * C[..., None, :]
+    else:
+        return
+    u = g / np.maximum(np.sqrt(v), max(eps1, float(np.finfo(p.dtype).tiny)))
+    rate = max(eps[1], _rms(p)) * min(lr, 1 / math.sqrt(t)) / max(1.0, _rms(u) / d)
+    p *= 1 - lr * weight_decay
+    p -= rate * u

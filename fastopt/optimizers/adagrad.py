@@ -1,0 +1,99 @@
+"""Adagrad, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Adagrad(Optimizer):
+    r"""Adagrad: each element's step shrinks with the sum of its squared gradients.
+
+    ::
+
+        G = G + g^2
+        p = p - lr / (1 + (t - 1) * lr_decay) * g / (sqrt(G) + eps)
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-2
+        Learning rate, >= 0.
+    lr_decay : float, default 0
+        Decay of the learning rate, >= 0.
+    initial_accumulator_value : float, default 0
+        What G starts from, >= 0; read when the optimizer is made.
+    eps : float, default 1e-10
+        Added to the root, >= 0.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``G``, of the parameter's shape and dtype.
+
+    As in torch.optim.  Keras puts eps inside the root; optax starts G at 0.1 and puts eps inside the root.
+
+    References
+    ----------
+    Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic optimization", 2011.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-2,
+        *,
+        lr_decay: Number = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: Number = 1e-10,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {"lr": lr, "lr_decay": lr_decay, "initial_accumulator_value": initial_accumulator_value, "eps": eps}
+        super().__init__(params, hyper, **shared)
+
+    @classmethod
+    def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
+        return {"G": hyper["initial_accumulator_value"]} if hyper["initial_accumulator_value"] else {}
+
+
+def adagrad(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-2,
+    lr_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: float = 1e-10,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Adagrad. Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning", 2011.
+
+    ::
+
+        G += g^2
+        p -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(G) + eps)
+    """
+    g = gradient(p, g, weight_decay, maximize)
+    if t == 1:
+        state["G"] = np.full_like(p, initial_accumulator_value)
+    G = state["G"] = state["G"] + g**2
+    p -= lr / (1 + (t - 1) * lr_decay) * g / (np.sqrt(G) + eps)

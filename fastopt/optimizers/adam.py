@@ -1,0 +1,125 @@
+"""Adam, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared, as_torch
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, shrink, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Adam(Optimizer):
+    r"""Adam: running means of the gradient and of its square, both corrected for their start at zero.
+
+    ::
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g^2
+        m_hat = m / (1 - beta1^t)
+        v_hat = v / (1 - beta2^t)                   with amsgrad: of vmax = max(vmax, v)
+        p = p - lr * m_hat / (sqrt(v_hat) + eps)
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two running means, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root, >= 0.
+    amsgrad : bool, default False
+        Divide by the largest v so far instead of v.
+    decoupled_weight_decay : bool, default False
+        torch's name for ``weight_decay_form="decoupled"``.
+    **shared
+        weight_decay=0.0 (L2; for decay apart from the gradient see `AdamW`), maximize=False, nonfinite="propagate",
+        num_threads=None; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m`` and ``v``, with amsgrad ``vmax``, each of the parameter's shape and dtype.
+
+    Algorithm 1 of the paper, as in torch.optim and optax.  Keras uses the form with "epsilon hat", where eps is added
+    to sqrt(v) before the correction.
+
+    Where betas change, by a schedule or set in `groups`, beta^t is the product of the betas on the parameter's steps so
+    far: m_hat and v_hat are then means whatever betas do, and a constant gradient gives steps of lr.  torch and optax
+    take the power of the present beta, so that the steps after a change are too long or too short.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: a method for stochastic optimization", 2015, https://arxiv.org/abs/1412.6980.  AMSGrad: Reddi,
+    Kale and Kumar, "On the convergence of Adam and beyond", 2018, https://arxiv.org/abs/1904.09237.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        amsgrad: bool = False,
+        decoupled_weight_decay: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
+        super().__init__(params, hyper, **as_torch(type(self).__name__, decoupled_weight_decay, shared))
+
+    @classmethod
+    def _rule(cls, hyper: Mapping[str, Any]) -> str:
+        return "amsgrad" if hyper["amsgrad"] else "adam"
+
+
+def adam(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    amsgrad: bool = False,
+    decoupled_weight_decay: bool = False,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Adam. Kingma & Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 1.
+
+    ::
+
+        m = beta1 m + (1 - beta1) g
+        v = beta2 v + (1 - beta2) g^2
+        m_hat = m / (1 - beta1^t)
+        v_hat = v / (1 - beta2^t)
+        p -= lr * m_hat / (sqrt(v_hat) + eps)
+
+    AMSGrad, Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018, takes the largest v so far.
+    """
+    beta1, beta2 = betas
+    weight_decay = shrink(p, lr, weight_decay, decoupled_weight_decay)
+    g = gradient(p, g, weight_decay, maximize)
+    zeros(state, p, "m", "v")
+    m = state["m"] = beta1 * state["m"] + (1 - beta1) * g
+    v = state["v"] = beta2 * state["v"] + (1 - beta2) * g**2
+    if amsgrad:
+        zeros(state, p, "vmax")
+        v = state["vmax"] = np.maximum(state["vmax"], v)
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    p -= lr * m_hat / (np.sqrt(v_hat) + eps)

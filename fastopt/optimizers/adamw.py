@@ -1,0 +1,98 @@
+"""AdamW, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..optimizer import StepOptions
+from ..parameters import Number, Params
+from ._plain import Array, State
+from .adam import Adam, adam
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class AdamW(Adam):
+    r"""Adam with decay apart from the gradient.
+
+    ::
+
+        p = p * (1 - lr * weight_decay)
+
+    and then the step of `Adam`, whose gradient has no decay.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two running means, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root, >= 0.
+    amsgrad : bool, default False
+        Divide by the largest v so far instead of v.
+    weight_decay : float, default 1e-2
+        Decoupled decay, >= 0.
+    **shared
+        maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m`` and ``v``, with amsgrad ``vmax``, each of the parameter's shape and dtype.
+
+    As in torch.optim.  In the paper and in optax, decay is scaled by the schedule alone or by the learning rate
+    (optax: lr * weight_decay, default 1e-4).
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, https://arxiv.org/abs/1711.05101.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        amsgrad: bool = False,
+        weight_decay: Number = 1e-2,
+        **shared: Unpack[StepOptions],
+    ) -> None:
+        super().__init__(params, lr, betas=betas, eps=eps, amsgrad=amsgrad, weight_decay=weight_decay, **shared)
+
+
+def adamw(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    amsgrad: bool = False,
+    weight_decay: float = 1e-2,
+    maximize: bool = False,
+) -> None:
+    """AdamW. Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
+
+    ::
+
+        p *= 1 - lr * weight_decay
+        p -= lr * m_hat / (sqrt(v_hat) + eps)        as in Adam
+    """
+    p *= 1 - lr * weight_decay
+    adam(p, g, state, t, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, maximize=maximize)

@@ -1,0 +1,107 @@
+"""ASGD, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..nest import Array
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import State, gradient, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class ASGD(Optimizer):
+    r"""Averaged SGD: gradient descent with slowly shrinking steps, and the mean of the points it visits.
+
+    ::
+
+        p = (1 - lambd * eta) * p - eta * g
+        ax = ax + mu * (p - ax)                     mu = 1 / max(1, t - 1 - t0)
+        eta = lr / (1 + lambd * lr * t)^alpha       for the next step; lr on the first
+
+    For linear models and other (nearly) convex problems: the mean of the last steps, ``ax``, is better than any one of
+    them, without tuning how the learning rate shrinks.  Evaluate and keep ``ax``.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-2
+        Learning rate, >= 0.
+    lambd : float, default 1e-4
+        Decay of the parameter, and of the learning rate, >= 0.
+    alpha : float, default 0.75
+        Power with which eta shrinks, in [0, 1).
+    t0 : float, default 1e6
+        Steps before averaging starts, >= 0; until then ax is p.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None and others; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``ax``, of the parameter's shape and dtype, and ``eta``, a float64.
+
+    As in torch.optim, where too a new learning rate enters eta after the step that follows it.  torch takes any alpha
+    and t0.  ``with opt.swapped("ax"):`` puts ax in the place of the parameters.
+
+    References
+    ----------
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.  Xu, "Towards optimal one pass
+    large scale learning with averaged stochastic gradient descent", 2011, https://arxiv.org/abs/1107.2490.
+    """
+
+    _averages = ("ax",)
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-2,
+        *,
+        lambd: Number = 1e-4,
+        alpha: Number = 0.75,
+        t0: Number = 1e6,
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(params, {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0}, **shared)
+
+    @classmethod
+    def _average_of(cls, p: Array, state: Mapping[str, Array], hyper: Mapping[str, Any]) -> Array:
+        return state["ax"]
+
+
+def asgd(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-2,
+    lambd: float = 1e-4,
+    alpha: float = 0.75,
+    t0: float = 1e6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Averaged SGD. Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+
+    ::
+
+        p -= eta (lambd p + g)
+        ax += (p - ax) / max(1, t - 1 - t0)
+        eta = lr / (1 + lambd lr t)^alpha            for the next step; lr on the first
+    """
+    g = gradient(p, g, weight_decay, maximize)
+    zeros(state, p, "ax")
+    eta = lr if t == 1 else state["eta"]
+    p -= eta * (lambd * p + g)
+    state["ax"] = state["ax"] + (p - state["ax"]) / max(1, t - 1 - t0)
+    state["eta"] = lr / (1 + lambd * lr * t) ** alpha

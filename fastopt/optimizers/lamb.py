@@ -1,0 +1,105 @@
+"""LAMB, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, trust_ratio, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class LAMB(Optimizer):
+    r"""LAMB: Adam whose step is scaled, layer by layer, to the size of the parameter.
+
+    ::
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g^2
+        u = m_hat / (sqrt(v_hat) + eps) + weight_decay * p      m_hat, v_hat as in `Adam`
+        p = p - lr * |p| / |u| * u                              lr * u where either norm is 0
+
+    For very large batches of transformers.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two running means, each in [0, 1).
+    eps : float, default 1e-6
+        Added to the root, >= 0.
+    weight_decay : float, default 0
+        Decay within the rule, >= 0.
+    **shared
+        The options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m`` and ``v``, each of the parameter's shape and dtype.  Norms are taken over each array as a whole: to cut
+    an array into several changes the rule.
+
+    As in optax.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
+    References
+    ----------
+    You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", 2020,
+    https://arxiv.org/abs/1904.00962.
+    """
+
+    _own_decay = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-6,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "eps": eps}
+        super().__init__(params, hyper, **shared)
+
+
+def lamb(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """LAMB. You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", 2020.
+
+    ::
+
+        u = m_hat / (sqrt(v_hat) + eps) + weight_decay * p
+        p -= lr * |p| / |u| * u
+    """
+    g = gradient(p, g, 0.0, maximize)
+    zeros(state, p, "m", "v")
+    m, v = state["m"], state["v"]
+    beta1, beta2 = betas
+    m[...] = beta1 * m + (1 - beta1) * g
+    v[...] = beta2 * v + (1 - beta2) * g**2
+    u = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * p
+    p -= lr * trust_ratio(p, u) * u

@@ -1,0 +1,113 @@
+"""LARS, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, trust_ratio, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class LARS(Optimizer):
+    r"""LARS: momentum whose learning rate is scaled, layer by layer, to the size of the parameter.
+
+    ::
+
+        ratio = trust_coefficient * |p| / (|g| + eps)       1 where either norm is 0
+        b = momentum * b + lr * ratio * g
+        p = p - b                                           nesterov: p - (momentum * b + lr * ratio * g)
+
+    For large batches of images, where one learning rate is too large for some layers and too small for others.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1.0
+        Learning rate, >= 0.
+    momentum : float, default 0.9
+        Share of the buffer that is kept, in [0, 1).
+    trust_coefficient : float, default 1e-3
+        Size of a step relative to the parameter, >= 0.
+    eps : float, default 0
+        Added to the gradient's norm, >= 0.
+    nesterov : bool, default False
+        Look ahead along the buffer.
+    **shared
+        weight_decay=0.0 (L2), and the options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``b``, of the parameter's shape and dtype.  Norms are taken over each array as a whole: cutting an array into
+    several changes the rule.
+
+    As in optax: the norm is that of the gradient with decay, where the paper adds the norm of the decay; the learning
+    rate is inside the buffer.
+
+    References
+    ----------
+    You, Gitman and Ginsburg, "Large batch training of convolutional networks", 2017, https://arxiv.org/abs/1708.03888.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1.0,
+        *,
+        momentum: Number = 0.9,
+        trust_coefficient: Number = 1e-3,
+        eps: Number = 0.0,
+        nesterov: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {
+            "lr": lr,
+            "momentum": momentum,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+            "nesterov": nesterov,
+        }
+        super().__init__(params, hyper, **shared)
+
+    @classmethod
+    def _rule(cls, hyper: Mapping[str, Any]) -> str:
+        return "lars_nesterov" if hyper["nesterov"] else "lars"
+
+
+def lars(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1.0,
+    momentum: float = 0.9,
+    trust_coefficient: float = 1e-3,
+    eps: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """LARS. You, Gitman & Ginsburg, "Large batch training of convolutional networks", 2017.
+
+    ::
+
+        b = momentum * b + lr * trust_coefficient * |p| / (|g| + eps) * g
+        p -= b
+    """
+    g = gradient(p, g, weight_decay, maximize)
+    zeros(state, p, "b")
+    b = state["b"]
+    step = lr * trust_ratio(p, g, trust_coefficient, eps) * g
+    b[...] = momentum * b + step
+    p -= momentum * b + step if nesterov else b

@@ -1,0 +1,95 @@
+"""Lion, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..optimizer import Optimizer, StepOptions
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, shrink, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Lion(Optimizer):
+    r"""Lion: steps of one size along the sign of a mean of gradient and momentum.
+
+    ::
+
+        p = p - lr * sign(beta1 * m + (1 - beta1) * g)
+        m = beta2 * m + (1 - beta2) * g
+
+    With one buffer, half of Adam's state.  Every element moves by lr in each step, so take a learning rate 3 to 10
+    times smaller than Adam's and a decay that much larger.  It was found on large image and language models with large
+    batches; with small ones the noise of signs shows.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-4
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.99)
+        Share of the buffer in the step, and that which is kept, each in [0, 1).
+    weight_decay : float, default 1e-3
+        Decoupled decay, >= 0.
+    **shared
+        maximize=False and the options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m``, of the parameter's shape and dtype.
+
+    As in optax, whose decay is decoupled too.  Where the mean is 0 the element stays, and NaN stays NaN.
+
+    References
+    ----------
+    Chen et al., "Symbolic discovery of optimization algorithms", 2023, https://arxiv.org/abs/2302.06675.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-4,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.99),
+        weight_decay: Number = 1e-3,
+        **shared: Unpack[StepOptions],
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas}, weight_decay=weight_decay, **shared)
+
+
+def lion(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-4,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 1e-3,
+    maximize: bool = False,
+) -> None:
+    """Lion. Chen et al., "Symbolic discovery of optimization algorithms", 2023; with decoupled decay.
+
+    ::
+
+        p -= lr * (sign(beta1 m + (1 - beta1) g) + weight_decay p)
+        m = beta2 m + (1 - beta2) g
+    """
+    beta1, beta2 = betas
+    shrink(p, lr, weight_decay, True)
+    g = gradient(p, g, 0.0, maximize)
+    zeros(state, p, "m")
+    p -= lr * np.sign(beta1 * state["m"] + (1 - beta1) * g)
+    state["m"] = beta2 * state["m"] + (1 - beta2) * g

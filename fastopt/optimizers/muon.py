@@ -1,0 +1,211 @@
+"""Muon, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from reprlib import repr as brief
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakMethod
+
+import numpy as np
+
+from ..nest import Array
+from ..optimizer import Optimizer, StepOptions
+from ..parameters import Number, Params, at
+from ._plain import State, gradient, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Muon(Optimizer):
+    r"""Muon: momentum whose matrix is replaced by about the nearest orthogonal one, for the matrices of hidden layers.
+
+    ::
+
+        b = momentum * b + (1 - momentum) * g
+        u = b                                       nesterov: momentum * b + (1 - momentum) * g
+        X = u / max(|u|, eps)                       transposed where it has more rows than columns
+        ns_steps times, with ns_coefficients A, B, C:
+            X = A * X + (B * X X^T + C * (X X^T)^2) X
+        p = p * (1 - lr * weight_decay) - lr * size * X
+
+    The iteration drives all singular values of X to about 1 (0.7 to 1.2 with the coefficients given) and leaves its
+    singular vectors.  size is sqrt(max(1, rows / columns)), or with ``adjust_lr_fn="match_rms_adamw"``
+    0.2 * sqrt(max(rows, columns)), at which learning rates and decay of `AdamW` can be kept.
+
+    For the hidden layers of transformers and other deep networks, where it needs fewer steps than AdamW.  Embeddings,
+    the last layer, biases and gains belong into an optimizer of their own, such as `AdamW`.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place, with two axes each; see `Optimizer`.
+    lr : float, default 1e-3
+        Learning rate, >= 0.
+    weight_decay : float, default 0.1
+        Decoupled decay, >= 0.
+    momentum : float, default 0.95
+        Share of the buffer that is kept, in [0, 1).
+    nesterov : bool, default True
+        Look ahead along the buffer.
+    ns_coefficients : three floats, default (3.4445, -4.775, 2.0315)
+        The coefficients of the iteration.
+    eps : float, default 1e-7
+        What the norm of u is at the least, >= 0.
+    ns_steps : int, default 5
+        Iterations, at least 1 and below 100.
+    adjust_lr_fn : {None, "original", "match_rms_adamw"}, default None
+        How the step is adjusted to the shape; None is "original".
+    **shared
+        The options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range, and arrays that cannot be updated in place or have not two axes.
+
+    Notes
+    -----
+    State: ``b``, of the parameter's shape and dtype.  Another array of that size is kept for u.
+
+    As in torch.optim, but X is computed in the parameter's dtype, where torch rounds to bfloat16; so results agree with
+    torch's to two digits or so of each step, and are more precise.  The products of matrices are NumPy's, which
+    releases the GIL and has threads of its own: unlike those of all other rules, the bits of a step depend on its BLAS,
+    and NaN and infinity reach all of their matrix.
+
+    References
+    ----------
+    Jordan, Jin, Boza, You, Cesista, Newhouse and Bernstein, "Muon: an optimizer for hidden layers in neural networks",
+    2024, https://kellerjordan.github.io/posts/muon/.  match_rms_adamw: Liu et al., "Muon is scalable for LLM training",
+    2025, https://arxiv.org/abs/2502.16982.
+    """
+
+    _decoupled = True
+    _parts: ClassVar = {"ns_coefficients": ("ns_coefficient",) * 3}
+    _directions: tuple[Array, ...] = ()
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        weight_decay: Number = 0.1,
+        momentum: Number = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[Number, Number, Number] = (3.4445, -4.775, 2.0315),
+        eps: Number = 1e-7,
+        ns_steps: int = 5,
+        adjust_lr_fn: str | None = None,
+        **shared: Unpack[StepOptions],
+    ) -> None:
+        hyper = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "ns_coefficients": ns_coefficients,
+            "eps": eps,
+            "ns_steps": ns_steps,
+            "adjust_lr_fn": adjust_lr_fn,
+        }
+        super().__init__(params, hyper, weight_decay=weight_decay, **shared)
+
+    @classmethod
+    def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:
+        super()._check(label, {key: value for key, value in hyper.items() if key != "adjust_lr_fn"})
+        if hyper["ns_steps"] != int(hyper["ns_steps"]):
+            raise ValueError(f"{label}: ns_steps must be an integer in [1, 100), got {hyper['ns_steps']!r}")
+        how = hyper["adjust_lr_fn"]
+        if how is not None and (not isinstance(how, str) or how not in ("original", "match_rms_adamw")):
+            raise ValueError(f"{label}: adjust_lr_fn must be None, original or match_rms_adamw, got {brief(how)}")
+
+    @classmethod
+    def _check_array(cls, label: str, array: Array) -> None:
+        if array.ndim != 2:
+            raise ValueError(
+                f"{label} must have two axes for this rule, got shape {array.shape}: others belong into an optimizer of"
+                f" their own, such as AdamW"
+            )
+
+    def _append(self, *args: Any, **kwargs: Any) -> None:
+        super()._append(*args, **kwargs)
+        new = list(self.state.values())[len(self._directions) :]
+        self._directions += tuple(dict.pop(arrays, "u") for arrays in new)  # of one step, so no state
+        self._table.call_in_between(WeakMethod(self._orthogonalize))  # the table is not to keep the optimizer alive
+
+    def _orthogonalize(self, used: list[int], step_count: int) -> None:
+        """Replace the directions of these parameters by their orthogonal matrices, scaled to their shapes."""
+        hyper = [values for group in self.groups for values in [at(group, step_count)] * len(group["params"])]
+        for i in used:
+            u, of_u = self._directions[i], hyper[i]
+            rows, columns = u.shape
+            size = math.sqrt(max(1, rows / columns)) if u.size else 1.0
+            if of_u["adjust_lr_fn"] == "match_rms_adamw":
+                size = 0.2 * math.sqrt(max(rows, columns))
+            X = orthogonal(u, of_u["ns_coefficients"], int(of_u["ns_steps"]), of_u["eps"])
+            np.multiply(X, u.dtype.type(size), out=u)
+
+
+def of_norm_one(u: Array, eps: float) -> Array:
+    """Return u / max(|u|, eps), also where squares of u overflow or underflow in its dtype."""
+    numbers = np.finfo(u.dtype)
+    least = max(u.dtype.type(eps), numbers.tiny)
+    norm = np.linalg.norm(u)
+    if not math.sqrt(u.size * float(numbers.tiny) / float(numbers.eps)) <= norm <= numbers.max:
+        exponent = np.frexp(np.max(np.abs(u), initial=0))[1]
+        u, least = np.ldexp(u, -exponent), np.ldexp(least, -exponent)
+        norm = np.linalg.norm(u)
+    scaled: Array = u / np.maximum(norm, least)
+    return scaled
+
+
+def orthogonal(u: Array, coefficients: tuple[float, float, float], steps: int, eps: float) -> Array:
+    """Return about the nearest orthogonal matrix, by Newton-Schulz iterations in the matrix's dtype."""
+    with np.errstate(all="ignore"):
+        X: Array = of_norm_one(u.T if u.shape[0] > u.shape[1] else u, eps)
+        A, B, C = map(u.dtype.type, coefficients)
+        for _ in range(steps):
+            S = X @ X.T
+            X = A * X + (B * S + C * (S @ S)) @ X
+    return X.T if u.shape[0] > u.shape[1] else X
+
+
+def muon(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+    eps: float = 1e-7,
+    ns_steps: int = 5,
+    adjust_lr_fn: str | None = None,
+    weight_decay: float = 0.1,
+    maximize: bool = False,
+) -> None:
+    """Muon, for a matrix. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+
+    ::
+
+        b = momentum * b + (1 - momentum) * g
+        X = u / |u|,  then ns_steps times X = A X + (B X X^T + C (X X^T)^2) X
+        p -= lr * (weight_decay * p + sqrt(max(1, rows / columns)) * X)
+    """
+    g = gradient(p, g, 0.0, maximize)
+    zeros(state, p, "b")
+    rows, columns = p.shape
+    b, (A, B, C) = state["b"], ns_coefficients
+    b[...] = momentum * b + (1 - momentum) * g
+    X = momentum * b + (1 - momentum) * g if nesterov else b
+    X = X / max(float(np.linalg.norm(X)), eps)
+    for _ in range(ns_steps):
+        S = X @ X.T if rows <= columns else X.T @ X
+        S = B * S + C * S @ S
+        X = A * X + (S @ X if rows <= columns else X @ S)
+    p *= 1 - lr * weight_decay
+    matched = 0.2 * math.sqrt(max(rows, columns))
+    p -= lr * (matched if adjust_lr_fn == "match_rms_adamw" else math.sqrt(max(1.0, rows / columns))) * X

@@ -1,0 +1,131 @@
+"""NAdam, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared, as_torch
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, shrink, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class NAdam(Optimizer):
+    r"""NAdam: Adam with Nesterov's momentum.
+
+    ::
+
+        mu_t = beta1 * (1 - 0.5 * 0.96^(t * momentum_decay))
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g^2
+        m_bar = mu_(t+1) * m / (1 - mu_1 * ... * mu_(t+1)) + (1 - mu_t) * g / (1 - mu_1 * ... * mu_t)
+        v_hat = v / (1 - beta2^t)
+        p = p - lr * m_bar / (sqrt(v_hat) + eps)
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 2e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two running means, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root, >= 0.
+    momentum_decay : float or None, default 4e-3
+        How fast mu_t grows to beta1, >= 0.  None is the lecture's constant momentum, mu_t = beta1::
+
+            m_bar = beta1 * m / (1 - beta1^(t+1)) + (1 - beta1) * g / (1 - beta1^t)
+
+    decoupled_weight_decay : bool, default False
+        torch's name for ``weight_decay_form="decoupled"``.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m`` and ``v``, each of the parameter's shape and dtype, and ``mu_product`` = mu_1 * ... * mu_t, a float64.
+
+    As in torch.optim, which keeps mu_product in its default dtype, so that its float64 runs differ from ours by about
+    1e-10.  optax's nadam is the constant momentum.
+
+    Where betas change, mu_product is that of the momenta so far, as in torch, and the product of beta2 takes the place
+    of beta2^t, as in `Adam`, not in torch.
+
+    References
+    ----------
+    Dozat, "Incorporating Nesterov momentum into Adam", 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 2e-3,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        momentum_decay: Number | None = 4e-3,
+        decoupled_weight_decay: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "momentum_decay": momentum_decay}
+        super().__init__(params, hyper, **as_torch(type(self).__name__, decoupled_weight_decay, shared))
+
+    @classmethod
+    def _flat(cls, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        flat = super()._flat(hyper)
+        if flat["momentum_decay"] is None:
+            flat["momentum_decay"] = float("inf")
+        return flat
+
+
+def nadam(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    momentum_decay: float | None = 4e-3,
+    decoupled_weight_decay: bool = False,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """NAdam. Dozat, "Incorporating Nesterov momentum into Adam", 2016.
+
+    ::
+
+        mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2)
+        m = beta1 m + (1 - beta1) g
+        v = beta2 v + (1 - beta2) g^2
+        m_hat = mu_(t+1) m / (1 - mu_1 ... mu_(t+1)) + (1 - mu_t) g / (1 - mu_1 ... mu_t)
+        v_hat = v / (1 - beta2^t)
+        p -= lr * m_hat / (sqrt(v_hat) + eps)
+
+    ``momentum_decay=None`` is the constant momentum mu_t = beta1.
+    """
+    beta1, beta2 = betas
+    decay = math.inf if momentum_decay is None else momentum_decay
+    mu, mu_next = (beta1 * (1 - 0.5 * 0.96 ** (i * decay)) for i in (t, t + 1))
+    product = state["mu_product"] = mu * state.get("mu_product", 1.0)
+    weight_decay = shrink(p, lr, weight_decay, decoupled_weight_decay)
+    g = gradient(p, g, weight_decay, maximize)
+    zeros(state, p, "m", "v")
+    m = state["m"] = beta1 * state["m"] + (1 - beta1) * g
+    v = state["v"] = beta2 * state["v"] + (1 - beta2) * g**2
+    m_hat = mu_next * m / (1 - product * mu_next) + (1 - mu) * g / (1 - product)
+    v_hat = v / (1 - beta2**t)
+    p -= lr * m_hat / (np.sqrt(v_hat) + eps)

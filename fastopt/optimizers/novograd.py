@@ -1,0 +1,104 @@
+"""NovoGrad, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class NovoGrad(Optimizer):
+    r"""NovoGrad: momentum of gradients that are divided by a running norm, one number per layer.
+
+    ::
+
+        v = beta2 * v + (1 - beta2) * |g|^2                     |g|^2 on the first step
+        m = beta1 * m + g / (sqrt(v) + eps) + weight_decay * p
+        p = p - lr * m
+
+    Half the state of Adam; for speech and vision models.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.25)
+        Decay of momentum and of the norm, each in [0, 1).
+    eps : float, default 1e-6
+        Added to the root, >= 0.
+    weight_decay : float, default 0
+        Decay within the rule, >= 0.
+    **shared
+        The options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m``, of the parameter's shape and dtype, and ``v`` and ``v_exponent``, a float64 each, which stand for
+    v * 2^v_exponent; the exponent is 0 unless squares are beyond float64.  The norm is taken over each array as a
+    whole: cutting an array into several changes the rule.
+
+    As in optax.
+
+    References
+    ----------
+    Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for training of deep networks", 2019,
+    https://arxiv.org/abs/1905.11286.
+    """
+
+    _own_decay = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.25),
+        eps: Number = 1e-6,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "eps": eps}
+        super().__init__(params, hyper, **shared)
+
+
+def novograd(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.25),
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """NovoGrad. Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments", 2019.
+
+    ::
+
+        v = beta2 * v + (1 - beta2) * |g|^2
+        m = beta1 * m + g / (sqrt(v) + eps) + weight_decay * p
+        p -= lr * m
+    """
+    g = gradient(p, g, 0.0, maximize)
+    zeros(state, p, "m")
+    beta1, beta2 = betas
+    square = float(np.sum(g.astype(np.float64) ** 2))
+    state["v"] = square if t == 1 else beta2 * state["v"] + (1 - beta2) * square
+    state["m"][...] = beta1 * state["m"] + g / (math.sqrt(state["v"]) + eps) + weight_decay * p
+    p -= lr * state["m"]

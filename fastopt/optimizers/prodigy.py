@@ -1,0 +1,150 @@
+"""Prodigy, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Prodigy(Optimizer):
+    r"""Prodigy: Adam that finds its learning rate, from how far the parameters have moved.
+
+    ::
+
+        dlr = d * lr * sqrt(1 - beta2^t) / (1 - beta1^t)
+        m = beta1 * m + (1 - beta1) * d * g
+        v = beta2 * v + (1 - beta2) * (d * g)^2
+        s = beta3 * s + d / d0 * dlr * g                        with safeguard_warmup: d / d0 * d * g
+        r = beta3 * r + d / d0 * dlr * <g, p0 - p>              over all parameters of the group together
+        d = max(d, d_coef * r / |s|_1)
+        p = p - dlr * (m / (sqrt(v) + d * eps) + weight_decay * p)
+
+    Where nobody has tuned a learning rate; use a schedule that ends at 0 for the last gain.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1.0
+        Factor on the step, >= 0; a schedule goes here.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two running means, each in [0, 1).
+    beta3 : float or None, default None
+        Decay of the sums behind the estimate, in [0, 1); None is sqrt(beta2).
+    eps : float, default 1e-8
+        Added to the root, times d, >= 0.
+    d0 : float, default 1e-6
+        What the estimate starts from, > 0.
+    d_coef : float, default 1.0
+        Factor on the estimate, >= 0.
+    safeguard_warmup : bool, default False
+        Keep a learning rate that warms up out of the sums.
+    weight_decay : float, default 0
+        Decay within the rule, decoupled, >= 0.
+    **shared
+        The options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m``, ``v``, ``s`` and ``p0`` (the parameter before the first step), each of its shape and dtype,
+    and ``d`` and ``r``, a float64 each, the same for all parameters of a group.
+
+    As in optax.  A NaN in a gradient makes d, and with it all parameters of the group, NaN.  All parameters of a group
+    must be stepped together: `step_one` is refused, and a gradient of None unless those of its whole group are.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
+    References
+    ----------
+    Mishchenko and Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", 2024,
+    https://arxiv.org/abs/2306.06101.
+    """
+
+    _own_decay = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1.0,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        beta3: Number | None = None,
+        eps: Number = 1e-8,
+        d0: Number = 1e-6,
+        d_coef: Number = 1.0,
+        safeguard_warmup: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {
+            "lr": lr,
+            "betas": betas,
+            "beta3": beta3,
+            "eps": eps,
+            "d0": d0,
+            "d_coef": d_coef,
+            "safeguard_warmup": safeguard_warmup,
+        }
+        super().__init__(params, hyper, **shared)
+
+    @classmethod
+    def _flat(cls, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        flat = super()._flat(hyper)
+        if flat["beta3"] is None:
+            flat["beta3"] = math.sqrt(flat["beta2"])
+        return flat
+
+
+def prodigy(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    beta3: float | None = None,
+    eps: float = 1e-8,
+    d0: float = 1e-6,
+    d_coef: float = 1.0,
+    safeguard_warmup: bool = False,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Prodigy, for one parameter. Mishchenko & Defazio, "Prodigy", 2024.
+
+    ::
+
+        r = beta3 * r + d / d0 * dlr * <g, p0 - p>
+        d = max(d, d_coef * r / |s|_1)
+        p -= dlr * (m / (sqrt(v) + d * eps) + weight_decay * p)
+    """
+    g = gradient(p, g, 0.0, maximize)
+    zeros(state, p, "m", "v", "s")
+    if t == 1:
+        state["p0"], state["d"], state["r"] = p.copy(), d0, 0.0
+    m, v, s, d = state["m"], state["v"], state["s"], state["d"]
+    beta1, beta2 = betas
+    beta3 = math.sqrt(beta2) if beta3 is None else beta3
+    dlr = d * lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+    m[...] = beta1 * m + (1 - beta1) * d * g
+    v[...] = beta2 * v + (1 - beta2) * (d * g) ** 2
+    s[...] = beta3 * s + d / d0 * (d if safeguard_warmup else dlr) * g
+    state["r"] = beta3 * state["r"] + d / d0 * dlr * float(np.sum(g * (state["p0"] - p)))
+    size = float(np.sum(abs(s)))
+    state["d"] = max(d, d_coef * state["r"] / size) if size else d
+    p -= dlr * (m / (np.sqrt(v) + state["d"] * eps) + weight_decay * p)

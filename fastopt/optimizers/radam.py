@@ -1,0 +1,126 @@
+"""RAdam, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared, as_torch
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, shrink, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class RAdam(Optimizer):
+    r"""RAdam: Adam that waits for its variance, and warms up by itself.
+
+    ::
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g^2
+        m_hat = m / (1 - beta1^t)
+        rho_inf = 2 / (1 - beta2) - 1
+        rho = rho_inf - 2 * t * beta2^t / (1 - beta2^t)
+
+        p = p - lr * m_hat                                              while rho <= 5
+
+        r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        p = p - lr * r * m_hat * sqrt(1 - beta2^t) / (sqrt(v) + eps)    afterwards
+
+    For what Adam does well once a warm-up of the learning rate has been added: here there is none to choose.  The first
+    steps (five by default) are those of momentum, as large as the gradient is.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two running means, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root, >= 0.
+    decoupled_weight_decay : bool, default False
+        torch's name for ``weight_decay_form="decoupled"``.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None and others; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m`` and ``v``, each of the parameter's shape and dtype.
+
+    As in torch.optim: eps is added before the root is corrected, and the variance counts where rho > 5, as in the
+    authors' code; the paper says 4.  optax's radam corrects before it adds eps, and counts from rho >= 5.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`, not in torch; and rho is 1 plus twice the
+    mean age of the gradients in v, by their weights, at most rho_inf, which for one beta2 is the rho above.
+
+    References
+    ----------
+    Liu, Jiang, He, Chen, Liu, Gao and Han, "On the variance of the adaptive learning rate and beyond", 2020,
+    https://arxiv.org/abs/1908.03265.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        decoupled_weight_decay: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "eps": eps}
+        super().__init__(params, hyper, **as_torch(type(self).__name__, decoupled_weight_decay, shared))
+
+
+def radam(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    decoupled_weight_decay: bool = False,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """RAdam. Liu et al., "On the variance of the adaptive learning rate and beyond", 2020.
+
+    ::
+
+        m = beta1 m + (1 - beta1) g
+        v = beta2 v + (1 - beta2) g^2
+        m_hat = m / (1 - beta1^t)
+        rho_inf = 2 / (1 - beta2) - 1
+        rho = rho_inf - 2 t beta2^t / (1 - beta2^t)
+        p -= lr * m_hat                              while rho <= 5
+        l = sqrt(1 - beta2^t) / (sqrt(v) + eps)
+        r = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
+        p -= lr * r * m_hat * l                      afterwards
+    """
+    beta1, beta2 = betas
+    weight_decay = shrink(p, lr, weight_decay, decoupled_weight_decay)
+    g = gradient(p, g, weight_decay, maximize)
+    zeros(state, p, "m", "v")
+    m = state["m"] = beta1 * state["m"] + (1 - beta1) * g
+    v = state["v"] = beta2 * state["v"] + (1 - beta2) * g**2
+    m_hat = m / (1 - beta1**t)
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+    if rho > 5:
+        r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        m_hat = r * m_hat * math.sqrt(1 - beta2**t) / (np.sqrt(v) + eps)
+    p -= lr * m_hat

@@ -1,0 +1,132 @@
+"""RMSprop, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class RMSprop(Optimizer):
+    r"""RMSprop: the gradient divided by the root of a running mean of its square.
+
+    ::
+
+        v = alpha * v + (1 - alpha) * g^2
+        r = sqrt(v) + eps
+
+        s = alpha * (s + (1 - alpha) * (g - a)^2)   with centered=True
+        a = alpha * a + (1 - alpha) * g
+        r = sqrt(s) + eps
+
+        p = p - lr * g / r
+
+        b = momentum * b + g / r                    with momentum > 0
+        p = p - lr * b
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-2
+        Learning rate, >= 0.
+    alpha : float, default 0.99
+        Decay of the running means, in [0, 1).  The lecture's value is 0.9.
+    eps : float, default 1e-8
+        Added to the root, >= 0.
+    momentum : float, default 0
+        Share of the buffer that is kept, in [0, 1).
+    centered : bool, default False
+        Divide by the standard deviation: s is the variance v - a^2, of which nothing cancels.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``v``, or ``s`` and ``a`` with centered, with momentum ``b``, each of the parameter's shape and dtype.
+
+    As in torch.optim, which keeps v and a, though: where gradients vary little, rounding leaves nothing right of the
+    difference v - a^2, and torch's steps become large or NaN.  v is s + a^2.  Keras and optax put eps inside the root.
+
+    References
+    ----------
+    Tieleman and Hinton, "Neural networks for machine learning", lecture 6.5, 2012.  Centered: Graves, "Generating
+    sequences with recurrent neural networks", 2013, https://arxiv.org/abs/1308.0850; West, "Updating mean and variance
+    estimates: an improved method", 1979.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-2,
+        *,
+        alpha: Number = 0.99,
+        eps: Number = 1e-8,
+        momentum: Number = 0.0,
+        centered: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "centered": centered}
+        super().__init__(params, hyper, **shared)
+
+    @classmethod
+    def _rule(cls, hyper: Mapping[str, Any]) -> str:
+        return "rmsprop" + "_centered" * bool(hyper["centered"]) + "_momentum" * bool(hyper["momentum"])
+
+
+def rmsprop(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-2,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+    centered: bool = False,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """RMSprop. Tieleman & Hinton, lecture 6.5 of "Neural networks for machine learning", 2012.
+
+    ::
+
+        v = alpha v + (1 - alpha) g^2
+        p -= lr * g / (sqrt(v) + eps)
+
+    Centered, Graves, "Generating sequences with recurrent neural networks", 2013, divides by the standard deviation,
+    the root of v - a^2, here without the difference of two large numbers::
+
+        s = alpha (s + (1 - alpha) (g - a)^2)
+        a = alpha a + (1 - alpha) g
+        p -= lr * g / (sqrt(s) + eps)
+
+    With momentum, the quotient q = g / (...) goes through a buffer: ``b = momentum b + q; p -= lr b``.
+    """
+    g = gradient(p, g, weight_decay, maximize)
+    if centered:
+        zeros(state, p, "s", "a")
+        v = state["s"] = alpha * (state["s"] + (1 - alpha) * (g - state["a"]) ** 2)
+        state["a"] = alpha * state["a"] + (1 - alpha) * g
+    else:
+        zeros(state, p, "v")
+        v = state["v"] = alpha * state["v"] + (1 - alpha) * g**2
+    q = g / (np.sqrt(v) + eps)
+    if momentum:
+        zeros(state, p, "b")
+        q = state["b"] = momentum * state["b"] + q
+    p -= lr * q

@@ -1,0 +1,115 @@
+"""Rprop, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Rprop(Optimizer):
+    r"""Rprop: a step size for each element, which grows while its gradient keeps its sign and shrinks when it turns.
+
+    ::
+
+        step_size = min(step_size * etas[1], step_sizes[1])             where g * prev > 0
+        step_size = max(step_size * etas[0], step_sizes[0]), g = 0      where g * prev < 0
+        p = p - sign(g) * step_size
+        prev = g
+
+    For full-batch training of small networks, and other problems whose gradients have no noise, where it is among the
+    fastest first-order methods.  The noise of small batches turns signs all the time: do not use it there.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-2
+        What the step sizes start from, >= 0; read by the first step only.
+    etas : pair of float, default (0.5, 1.2)
+        Factors on the step size where the sign turns, in (0, 1), and where it stays, > 1.
+    step_sizes : pair of float, default (1e-6, 50)
+        Smallest and largest step size, >= 0 and in this order.
+    **shared
+        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None and others; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``prev``, the gradient of the last step, and ``step_size``, each of the parameter's shape and dtype.
+
+    As in torch.optim, where too a gradient of NaN counts as 0.  torch and optax multiply gradients to compare their
+    signs, and so see none where the product is too small for its type; optax holds a step size within step_sizes only
+    where it changes.  The paper goes back where the sign turns; without that the rule is also known as iRprop-.
+
+    References
+    ----------
+    Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: the RPROP algorithm", 1993.
+    Igel and Huesken, "Improving the Rprop learning algorithm", 2000.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-2,
+        *,
+        etas: tuple[Number, Number] = (0.5, 1.2),
+        step_sizes: tuple[Number, Number] = (1e-6, 50.0),
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes}, **shared)
+
+    @classmethod
+    def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:
+        super()._check(label, hyper)
+        low, high = map(float, hyper["step_sizes"])  # which NumPy's own would be rounded to compare
+        if low > high:
+            raise ValueError(f"{label}: step_sizes must be a smallest and a largest one, got {(low, high)!r}")
+
+    @classmethod
+    def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
+        return {"step_size": hyper["lr"] + 0.0}  # 0 for -0
+
+
+def rprop(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-2,
+    etas: tuple[float, float] = (0.5, 1.2),
+    step_sizes: tuple[float, float] = (1e-6, 50.0),
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Rprop. Riedmiller & Braun, "A direct adaptive method for faster backpropagation learning", 1993.
+
+    ::
+
+        where g prev > 0    step = min(step etas[1], step_sizes[1])
+        where g prev < 0    step = max(step etas[0], step_sizes[0]),  g = 0
+        p -= sign(g) * step
+
+    Without the paper's way back where the sign turns: Igel & Huesken, "Improving the Rprop learning algorithm", 2000.
+    """
+    g = gradient(p, g, weight_decay, maximize)
+    if t == 1:
+        state["prev"], state["step_size"] = np.zeros_like(p), np.full_like(p, lr)
+    turn = np.sign(g) * np.sign(state["prev"])
+    factor = np.where(turn < 0, etas[0], np.where(turn > 0, etas[1], 1)).astype(p.dtype)
+    step = state["step_size"] = np.clip(state["step_size"] * factor, *step_sizes)
+    g = state["prev"] = np.where(turn < 0, np.zeros_like(g), g)
+    p -= np.sign(g) * step

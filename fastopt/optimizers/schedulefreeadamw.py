@@ -1,0 +1,139 @@
+"""ScheduleFreeAdamW, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..optimizer import Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, zeros
+from .schedulefree import ScheduleFree, average_weight
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class ScheduleFreeAdamW(ScheduleFree):
+    r"""Schedule-free AdamW: gradients are taken between a walk and its running mean, and the mean is what is used.
+
+    ::
+
+        lr_t = lr * min(1, t / warmup_steps)
+        c = w_t / (w_1 + ... + w_t)                 w_t = t^r * max(lr_1, ..., lr_t)^weight_lr_power
+        v = beta2 * v + (1 - beta2) * g^2
+        u = g / (sqrt(v_hat) + eps) + weight_decay * p              v_hat as in `Adam`
+        z = z - lr_t * u                            z = p before the first step
+        x = (1 - c) * x + c * z
+        p = (1 - beta1) * z + beta1 * x             where the next gradient is taken: the paper's y
+
+    In place of AdamW with a learning rate that decays, where the number of steps is not known in advance or results are
+    wanted at any time; with as much memory as AdamW.  Train with the parameters as they are; evaluate and keep ``x``::
+
+        with opt.swapped("x"):                      # the parameters hold x
+            accuracy = evaluate(params)
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 2.5e-3
+        Learning rate, >= 0, without a schedule: larger ones than for AdamW with a schedule are usual.
+    betas : pair of float, default (0.9, 0.999)
+        Share of x in the point where gradients are taken, in (0, 1), fixed once a step is made, since x is told by it;
+        and decay of the running mean of squares, in [0, 1).
+    eps : float, default 1e-8
+        Added to the root, >= 0.
+    warmup_steps : float, default 0
+        Steps over which the learning rate grows to its value, >= 0.
+    r : float, default 0
+        Power of t in the weights of the mean, >= 0.
+    weight_lr_power : float, default 2
+        Power of the largest learning rate so far in the weights of the mean, >= 0.
+    weight_decay : float, default 0
+        Decay within the rule, >= 0.
+    **shared
+        The options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``z`` and ``v``, each of the parameter's shape and dtype, and ``weight_sum`` and ``lr_max``, a float64 each.
+    ``x`` is not kept: it is computed from p and z when it is asked for, by `swapped` or as ``opt.x``.
+
+    As in the authors' package schedulefree, whose ``optimizer.eval()`` is `swapped` here; its first versions corrected
+    the learning rate instead of v.  optax's schedule_free_adamw has no r, and with warm-up its first step has a
+    learning rate of 0.  A model with batch normalisation must see some batches again with x before it is evaluated, as
+    the authors say.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
+    References
+    ----------
+    Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky, "The road less scheduled", 2024,
+    https://arxiv.org/abs/2405.15682.
+    """
+
+    _own_decay = True
+    _told_by = ("betas",)
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 2.5e-3,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        warmup_steps: Number = 0,
+        r: Number = 0.0,
+        weight_lr_power: Number = 2.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "warmup_steps": warmup_steps,
+            "r": r,
+            "weight_lr_power": weight_lr_power,
+        }
+        super().__init__(params, hyper, **shared)
+
+
+def schedulefreeadamw(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 2.5e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    warmup_steps: float = 0,
+    r: float = 0.0,
+    weight_lr_power: float = 2.0,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Schedule-free AdamW. Defazio et al., "The road less scheduled", 2024.
+
+    ::
+
+        v = beta2 * v + (1 - beta2) * g^2
+        z -= lr * (g / (sqrt(v_hat) + eps) + weight_decay * p)
+        x = (1 - c) * x + c * z
+        p = (1 - beta1) * z + beta1 * x
+    """
+    g = gradient(p, g, 0.0, maximize)
+    zeros(state, p, "v")
+    v, (beta1, beta2) = state["v"], betas
+    lr, c = average_weight(state, p, t, lr, warmup_steps, r, weight_lr_power)
+    x = (p - (1 - beta1) * state["z"]) / beta1
+    v[...] = beta2 * v + (1 - beta2) * g**2
+    state["z"] -= lr * (g / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * p)
+    p[...] = (1 - beta1) * state["z"] + beta1 * ((1 - c) * x + c * state["z"])

@@ -1,0 +1,117 @@
+"""ScheduleFreeSGD, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..optimizer import Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient
+from .schedulefree import ScheduleFree, average_weight
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class ScheduleFreeSGD(ScheduleFree):
+    r"""Schedule-free SGD: gradients are taken between a walk and its running mean, and the mean is what is used.
+
+    ::
+
+        lr_t = lr * min(1, t / warmup_steps)
+        c = w_t / (w_1 + ... + w_t)                 w_t = t^r * max(lr_1, ..., lr_t)^weight_lr_power
+        z = z - lr_t * g                            z = p before the first step
+        x = (1 - c) * x + c * z
+        p = (1 - momentum) * z + momentum * x       where the next gradient is taken: the paper's y
+
+    In place of SGD with momentum and a learning rate that decays, where the number of steps is not known in advance or
+    results are wanted at any time.  Train with the parameters as they are; evaluate and keep ``x``::
+
+        with opt.swapped("x"):                      # the parameters hold x
+            accuracy = evaluate(params)
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1.0
+        Learning rate, >= 0, without a schedule: larger ones than for SGD with a schedule are usual.
+    momentum : float, default 0.9
+        Share of x in the point where gradients are taken, in (0, 1).  Fixed once a step is made: x is told by it.
+    warmup_steps : float, default 0
+        Steps over which the learning rate grows to its value, >= 0.
+    r : float, default 0
+        Power of t in the weights of the mean, >= 0.
+    weight_lr_power : float, default 2
+        Power of the largest learning rate so far in the weights of the mean, >= 0.
+    **shared
+        weight_decay=0.0 (L2, of p), and the options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``z``, of the parameter's shape and dtype, and ``weight_sum`` and ``lr_max``, a float64 each.  ``x`` is not
+    kept: it is computed from p and z when it is asked for, by `swapped` or as ``opt.x``.
+
+    As in the authors' package schedulefree, whose ``optimizer.eval()`` is `swapped` here.  optax's schedule_free_sgd
+    has no r, and with warm-up its first step has a learning rate of 0.  A model with batch normalisation must see some
+    batches again with x before it is evaluated, as the authors say.
+
+    References
+    ----------
+    Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky, "The road less scheduled", 2024,
+    https://arxiv.org/abs/2405.15682.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1.0,
+        *,
+        momentum: Number = 0.9,
+        warmup_steps: Number = 0,
+        r: Number = 0.0,
+        weight_lr_power: Number = 2.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        hyper = {
+            "lr": lr,
+            "momentum": momentum,
+            "warmup_steps": warmup_steps,
+            "r": r,
+            "weight_lr_power": weight_lr_power,
+        }
+        super().__init__(params, hyper, **shared)
+
+
+def schedulefreesgd(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1.0,
+    momentum: float = 0.9,
+    warmup_steps: float = 0,
+    r: float = 0.0,
+    weight_lr_power: float = 2.0,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Schedule-free SGD. Defazio et al., "The road less scheduled", 2024.
+
+    ::
+
+        z -= lr * g
+        x = (1 - c) * x + c * z
+        p = (1 - momentum) * z + momentum * x
+    """
+    g = gradient(p, g, weight_decay, maximize)
+    lr, c = average_weight(state, p, t, lr, warmup_steps, r, weight_lr_power)
+    x = (p - (1 - momentum) * state["z"]) / momentum
+    state["z"] -= lr * g
+    p[...] = (1 - momentum) * state["z"] + momentum * ((1 - c) * x + c * state["z"])

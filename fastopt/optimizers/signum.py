@@ -1,0 +1,88 @@
+"""Signum, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Signum(Optimizer):
+    r"""Signum: steps of one size along the sign of the momentum.
+
+    ::
+
+        m = beta * m + (1 - beta) * g
+        p = p - lr * sign(m)
+
+    For gradients whose sizes say little; it was made for many machines that tell each other one bit per element.  With
+    ``beta=0`` it is signSGD.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-3
+        Learning rate, >= 0.
+    beta : float, default 0.9
+        Decay of the running mean, in [0, 1).
+    **shared
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m``, of the parameter's shape and dtype.
+
+    As in optax.  Where the mean is 0 the element stays, and NaN stays NaN.
+
+    References
+    ----------
+    Bernstein, Wang, Azizzadenesheli and Anandkumar, "signSGD: compressed optimisation for non-convex problems", 2018,
+    https://arxiv.org/abs/1802.04434.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        *,
+        beta: Number = 0.9,
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(params, {"lr": lr, "beta": beta}, **shared)
+
+
+def signum(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-3,
+    beta: float = 0.9,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Signum. Bernstein et al., "signSGD: compressed optimisation for non-convex problems", 2018.
+
+    ::
+
+        m = beta m + (1 - beta) g
+        p -= lr * sign(m)
+    """
+    g = gradient(p, g, weight_decay, maximize)
+    zeros(state, p, "m")
+    state["m"] = beta * state["m"] + (1 - beta) * g
+    p -= lr * np.sign(state["m"])

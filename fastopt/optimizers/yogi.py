@@ -1,0 +1,119 @@
+"""Yogi, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..optimizer import Optimizer, Shared
+from ..parameters import Number, Params
+from ._plain import Array, State, gradient, zeros
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Yogi(Optimizer):
+    r"""Yogi: Adam whose second moment cannot change faster than by a share of the squared gradient.
+
+    ::
+
+        m = beta1 * m + (1 - beta1) * g
+        v = v - (1 - beta2) * sign(v - g^2) * g^2
+        p = p - lr * m_hat / (sqrt(v_hat) + eps)
+        m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t)
+
+    For gradients that are mostly small and at times large, where Adam forgets the large ones too soon and its step
+    grows at once.  Its eps and learning rate are larger than Adam's.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-2
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two running means, each in [0, 1).
+    eps : float, default 1e-3
+        Added to the root, >= 0.
+    initial_accumulator_value : float, default 1e-6
+        What v starts from, >= 0; read when the optimizer is made.
+    **shared
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``m`` and ``v``, each of the parameter's shape and dtype.
+
+    Bias is corrected as in optax; the paper does not correct it.  optax starts m from `initial_accumulator_value` too,
+    here it starts from 0.
+
+    Where betas change, their products take the place of beta^t, as in `Adam`.
+
+    References
+    ----------
+    Zaheer, Reddi, Sachan, Kale and Kumar, "Adaptive methods for nonconvex optimization", NeurIPS 2018.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-2,
+        *,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-3,
+        initial_accumulator_value: Number = 1e-6,
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "initial_accumulator_value": initial_accumulator_value,
+            },
+            **shared,
+        )
+
+    @classmethod
+    def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
+        return {"v": hyper["initial_accumulator_value"] + 0.0}  # 0 for -0
+
+
+def yogi(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-2,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-3,
+    initial_accumulator_value: float = 1e-6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """Yogi. Zaheer et al., "Adaptive methods for nonconvex optimization", 2018; with Adam's bias corrections.
+
+    ::
+
+        m = beta1 m + (1 - beta1) g
+        v = v - (1 - beta2) sign(v - g^2) g^2
+        p -= lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+    """
+    beta1, beta2 = betas
+    g = gradient(p, g, weight_decay, maximize)
+    zeros(state, p, "m")
+    if t == 1:
+        state["v"] = np.full_like(p, initial_accumulator_value)
+    m = state["m"] = beta1 * state["m"] + (1 - beta1) * g
+    v = state["v"] = state["v"] - (1 - beta2) * np.sign(state["v"] - g**2) * g**2
+    p -= lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
