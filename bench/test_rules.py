@@ -9,44 +9,31 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import fastopt
-from fastopt.optimizers import plain
+from fastopt import catalogue
 
 Array = NDArray[np.float32]
 
 SIZES = [10**i for i in range(2, 8)]
 SHORT_SIZES = SIZES[::2]
-RULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "sgd": ("SGD", {}),
-    "momentum": ("SGD", {"momentum": 0.9}),
-    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
-    "adagrad": ("Adagrad", {}),
-    "adadelta": ("Adadelta", {}),
-    "rmsprop": ("RMSprop", {}),
-    "adam": ("Adam", {}),
-    "adamw": ("AdamW", {}),
-    "adamax": ("Adamax", {}),
-    "nadam": ("NAdam", {}),
-}
+RULES = (*catalogue.LECTURE, "adamw")
 
 ELEMENTS_PER_TURN = 10**6  # steps of small arrays are timed together, so that the clock does not count
 MOST_STEPS = 100
 
 
-def by_fastopt(name: str, options: dict[str, Any], p: Array, g: Array) -> Callable[[], None]:
-    optimizer = getattr(fastopt, name)([p], **options)
+def by_fastopt(rule: catalogue.Rule, p: Array, g: Array) -> Callable[[], None]:
+    optimizer = rule.make([p])
     return lambda: optimizer.step([g])
 
 
-def by_numpy(name: str, options: dict[str, Any], p: Array, g: Array) -> Callable[[], None]:
-    rule = plain(name)
+def by_numpy(rule: catalogue.Rule, p: Array, g: Array) -> Callable[[], None]:
     state: dict[str, Any] = {}
     t = 0
 
     def step() -> None:
         nonlocal t
         t += 1
-        rule(p, g, state, t, **options)
+        rule.plain(p, g, state, t, **rule.options)
 
     return step
 
@@ -63,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_step(benchmark: Any, pytestconfig: pytest.Config, rule: str, size: int, by: str) -> None:
     random = np.random.default_rng(0)
     p, g = random.standard_normal((2, size), dtype=np.float32)
-    step = CONTENDERS[by](*RULES[rule], p, g)
+    step = CONTENDERS[by](catalogue.rules()[rule], p, g)
     benchmark.group = f"{rule}, {size:,} elements"
     benchmark.extra_info.update(rule=rule, size=size, by=by)
     steps = min(MOST_STEPS, max(1, ELEMENTS_PER_TURN // size))

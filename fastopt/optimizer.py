@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any] | None
 
 FORMAT = 1  # of state_dict()
-RULES = frozenset(name for name, *_ in _core.rules())
 NONFINITE = ("propagate", "raise", "skip")
 CLIP_NORM_PER = ("all", "group", "parameter")
 PER_STEP = ("grad_scale", "clip_norm", "clip_value")  # numbers that a step can be given
@@ -539,10 +538,12 @@ class Optimizer(Stepping):
         of range.  The message names what is required and what came.
     """
 
+    _rules: ClassVar[Mapping[str, Mapping[str, Any]]]  # the rows of rules.def that it runs, and what selects each
+    _streams: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # arrays read and written by each pass, of rules of several
+    _calls_numpy: ClassVar[bool] = False  # for a part of its steps
     _decoupled: ClassVar[bool] = False  # weight_decay shrinks the parameter, instead of joining the gradient
     _parts: ClassVar[Mapping[str, tuple[str, ...]]] = PARTS  # names in rules.def, where they are others
     _own_decay: ClassVar[bool] = False  # it is a part of the rule itself
-    _matrices: ClassVar[bool] = False  # it is for arrays with two axes and more; others take the rule named _vector
     _averages: ClassVar[tuple[str, ...]] = ()  # averages of the parameters that the rule itself keeps
     _told_by: ClassVar[tuple[str, ...]] = ()  # the hyperparameters by which p tells them, the first of several
 
@@ -781,11 +782,9 @@ class Optimizer(Stepping):
     @classmethod
     def _rule(cls, hyper: Mapping[str, Any]) -> str:
         """Return the row of rules.def that these hyperparameters select."""
-        # A class that a user derives runs the rule of the one it derives from, whatever its own name.
-        ours = (
-            base.__name__.lower() for base in cls.__mro__ if base.__module__.startswith(f"{__package__}.optimizers.")
-        )
-        return next(name for name in ours if name in RULES)
+        selecting = {name for options in cls._rules.values() for name in options}
+        given = {name for name in selecting if hyper[name]}
+        return next(row for row, options in cls._rules.items() if options.keys() == given)
 
     @classmethod
     def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:

@@ -29,6 +29,8 @@ FLAGS = STATEFUL | {"maximize", "safeguard_warmup"}
 UNSET, UNSET_PARTS = {"momentum_decay", "beta3"}, {"eps1"}  # may be None, alone or among several
 # Hyperparameters of several numbers, and the names of these in rules.def.
 PARTS = {"betas": ("beta1", "beta2"), "etas": ("eta_minus", "eta_plus"), "step_sizes": ("step_min", "step_max")}
+ROWS = frozenset(name for name, *_ in _core.rules())
+VECTOR = "_vector"  # ends the name of what a rule of rows and columns is for a vector
 # What weight decay can be around a rule, and the field of fastopt_options that does it.
 DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
 
@@ -317,9 +319,8 @@ class Group(Fixed):
         own = {key: value for key, value in given.items() if key not in hyper}
         now = self._at(hyper, step_count)
         self.settings = _core.Settings(rule or self._rule(hyper))
-        self._of_vectors = (
-            _core.Settings(f"{self.settings.rule_name}_vector") if rule_class._matrices else self.settings
-        )
+        of_vectors = self.settings.rule_name + VECTOR
+        self._of_vectors = _core.Settings(of_vectors) if of_vectors in ROWS else self.settings
         super().__init__({**with_schedules(plain(now), hyper), **own, "params": tuple(arrays)})
 
     def rename(self, label: str) -> None:

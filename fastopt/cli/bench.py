@@ -14,57 +14,18 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 import fastopt
-from fastopt import _core
+from fastopt import catalogue
 from fastopt.cli import Parser, integer, names
 
 __all__ = ["RULES", "main", "measure"]
 
-# The rules that options of a class select; the others are what classes do by default.
-OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "momentum": ("SGD", {"momentum": 0.9}),
-    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
-    "rmsprop_centered": ("RMSprop", {"centered": True}),
-    "rmsprop_momentum": ("RMSprop", {"momentum": 0.9}),
-    "rmsprop_centered_momentum": ("RMSprop", {"centered": True, "momentum": 0.9}),
-    "amsgrad": ("Adam", {"amsgrad": True}),
-    "lars_nesterov": ("LARS", {"nesterov": True}),
-}
-LECTURE = ["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam"]
-# Arrays of the parameter's size that are read plus those that are written, by pass, for the rules of several.
-PASSES = {
-    "lars": (2, 5),
-    "lars_nesterov": (2, 5),
-    "lamb": (6, 4),
-    "novograd": (1, 5),
-    "prodigy": (9, 4),
-    "adafactor": (2, 1, 3),
-    "adafactor_vector": (4, 4),
-}
-PRODUCTS = ("Muon",)  # classes whose steps take as long as NumPy's products of matrices: no memory limits them
-VECTOR = "_vector"  # ends the name of what a rule of rows and columns is for a vector
-WHOLE = ("sgd", "momentum")  # rules with so many buffers of the parameter's shape, and no others
-
-
-def _rules() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the class and the options of each rule, in the order of rules.def."""
-    found = dict(OPTIONS)
-    for name in fastopt.__all__:
-        value = getattr(fastopt, name)
-        if isinstance(value, type) and issubclass(value, fastopt.Optimizer) and name not in ("Optimizer", *PRODUCTS):
-            optimizer: Any = value(np.zeros(1))  # type: ignore[call-arg]
-            rule = optimizer.groups[0].settings.rule_name
-            found.setdefault(rule, (name, {}))
-            if value._matrices:
-                found.setdefault(rule + VECTOR, (name, {}))
-    return {row[0]: found[row[0]] for row in _core.rules() if row[0] in found}
-
-
-RULES = _rules()
+RULES = {name: rule for name, rule in catalogue.rules().items() if name == rule.row and not rule.calls_numpy}
+# For each number of state arrays of the parameter's shape, a rule that has those and no others.
+WHOLE = {len(rule.state): name for name, rule in reversed(RULES.items()) if not rule.by_matrices}
 
 HELP = """examples:
   python -m fastopt bench                                  the lecture's rules on 2^25 floats
@@ -100,18 +61,15 @@ def measure(
     limit_streams : int
         The same of the pass without the rule.
     """
-    name, options = RULES[rule]
-    optimizer_class = getattr(fastopt, name)
-    shape = _matrix(size) if optimizer_class._matrices and not rule.endswith(VECTOR) else (size,)
+    shape = _matrix(size) if RULES[rule].by_matrices else (size,)
     p = np.ones(shape, dtype)
     g = np.full(shape, 1e-3, dtype)
-    optimizer = optimizer_class([p], num_threads=threads, **options)
+    optimizer = RULES[rule].make([p], num_threads=threads)
     table = optimizer._table
     buffers = [array for array in optimizer.state[0].values() if array.ndim]
     states = sum(array.shape == shape for array in buffers)
     if states < len(buffers):  # the loop without the rule knows buffers of the parameter's shape alone
-        name, options = RULES[WHOLE[states]]
-        table = getattr(fastopt, name)([p], num_threads=threads, **options)._table
+        table = RULES[WHOLE[states]].make([p], num_threads=threads)._table
     limit_streams = 3 + 2 * states
 
     def timed(call: Callable[[], None]) -> float:
@@ -126,7 +84,7 @@ def measure(
         if i >= 2:
             steps.append(step)
             limits += [limit] if roofline else []
-    return steps, limits, PASSES.get(rule, (limit_streams,)), limit_streams
+    return steps, limits, RULES[rule].streams or (limit_streams,), limit_streams
 
 
 def _matrix(size: int) -> tuple[int, int]:
@@ -175,7 +133,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the checked options."""
     parser = Parser("bench", description="Time a step of each rule on one array.", epilog=HELP)
     parser.add_argument(
-        "--rules", type=names(*RULES), default=LECTURE, help="names with commas (default: the lecture's)"
+        "--rules",
+        type=names(*RULES),
+        default=list(catalogue.LECTURE),
+        help="names with commas (default: the lecture's)",
     )
     parser.add_argument("--size", type=integer(1, 2**32), default=2**25, help="elements (default: 2^25)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
@@ -183,8 +144,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=integer(1, 10**6), default=15, help="steps per rule (default: 15)")
     parser.add_argument("--roofline", action="store_true", help="measure the memory's limit too")
     options = parser.parse_args(arguments)
-    states = {row[0]: len(row[1]) for row in _core.rules()}
-    arrays = 2 + max(states[rule] for rule in options.rules)
+    arrays = 2 + max(len(RULES[rule].state) for rule in options.rules)
     needed, there = arrays * options.size * np.dtype(options.dtype).itemsize, memory()
     if needed > there:
         parser.error(

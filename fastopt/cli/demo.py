@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import fastopt
+from fastopt import catalogue
 from fastopt.cli import Parser, check_writable, console, integer, names
 from fastopt.cli.networks import Array, Labels, backprop, forward, network
 from fastopt.cli.pictures import COLOURS, STYLE, label_ends, write_title
-from fastopt.optimizers import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,29 +37,42 @@ START, MINIMUM = (1.0, 1.6), (3.0, 0.5)  # in the valley
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule under both names, the learning rates that suit the network and the valley."""
+    """A rule, and the learning rates that suit the network and the valley."""
 
-    optimizer: str
+    name: str
     lr: float
     valley_lr: float
-    options: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the rule."""
+        return {**catalogue.rules()[self.name].options, **self.more}
+
+    @property
+    def plain(self) -> Callable[..., None]:
+        """The rule in plain NumPy."""
+        return catalogue.rules()[self.name].plain
 
     def fastopt(self, params: list[Array], lr: float, threads: int | None = None) -> Any:
         """Return fastopt's optimizer."""
-        return getattr(fastopt, self.optimizer)(params, lr=lr, num_threads=threads, **self.options)
+        return catalogue.rules()[self.name].make(params, lr=lr, num_threads=threads, **self.more)
 
 
 RULES = {
-    "sgd": Rule("SGD", 0.1, 0.004),
-    "momentum": Rule("SGD", 0.02, 0.001, {"momentum": 0.9}),
-    "nesterov": Rule("SGD", 0.03, 0.0016, {"momentum": 0.9, "nesterov": True}),
-    "adagrad": Rule("Adagrad", 0.005, 0.6),
-    "adadelta": Rule("Adadelta", 1.0, 1.0),
-    "rmsprop": Rule("RMSprop", 2e-4, 0.02, {"alpha": 0.9}),
-    "adam": Rule("Adam", 1e-3, 0.2),
-    "adamw": Rule("AdamW", 7e-4, 0.3, {"weight_decay": 0.01}),
-    "adamax": Rule("Adamax", 2e-3, 0.5),
-    "nadam": Rule("NAdam", 5e-4, 0.12),
+    rule.name: rule
+    for rule in (
+        Rule("sgd", 0.1, 0.004),
+        Rule("momentum", 0.02, 0.001),
+        Rule("nesterov", 0.03, 0.0016),
+        Rule("adagrad", 0.005, 0.6),
+        Rule("adadelta", 1.0, 1.0),
+        Rule("rmsprop", 2e-4, 0.02, {"alpha": 0.9}),
+        Rule("adam", 1e-3, 0.2),
+        Rule("adamw", 7e-4, 0.3, {"weight_decay": 0.01}),
+        Rule("adamax", 2e-3, 0.5),
+        Rule("nadam", 5e-4, 0.12),
+    )
 }
 
 
@@ -116,7 +129,7 @@ def race(rule: Rule, digits: Digits, options: argparse.Namespace, tick: Callable
     ours = network([PIXELS, *options.hidden, DIGITS], options.dtype, rng)
     theirs = [p.copy() for p in ours]
     optimizer = rule.fastopt(ours, rule.lr, options.threads)
-    update = plain(rule.optimizer)
+    update = rule.plain
     states: list[dict[str, Any]] = [{} for _ in theirs]
     losses, seconds, numpy_seconds = [], [], []
     for t, (x, y) in enumerate(minibatches(digits, options.epochs, options.batch_size, rng), 1):

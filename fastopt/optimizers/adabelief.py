@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -63,6 +63,7 @@ class AdaBelief(Optimizer):
     belief in observed gradients", 2020, https://arxiv.org/abs/2010.07468.
     """
 
+    _rules: ClassVar = {"adabelief": {}}
     _decoupled = True
 
     def __init__(

@@ -76,8 +76,9 @@ class Adafactor(Optimizer):
     https://arxiv.org/abs/1804.04235.
     """
 
+    _rules: ClassVar = {"adafactor": {}}
+    _streams: ClassVar = {"adafactor": (2, 1, 3), "adafactor_vector": (4, 4)}
     _own_decay = True
-    _matrices = True
     _parts: ClassVar = {"eps": ("eps1", "eps2")}
 
     def __init__(

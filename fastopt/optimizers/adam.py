@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -66,6 +65,8 @@ class Adam(Optimizer):
     Kale and Kumar, "On the convergence of Adam and beyond", 2018, https://arxiv.org/abs/1904.09237.
     """
 
+    _rules: ClassVar = {"adam": {}, "amsgrad": {"amsgrad": True}}
+
     def __init__(
         self,
         params: Params,
@@ -79,10 +80,6 @@ class Adam(Optimizer):
     ) -> None:
         hyper = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
         super().__init__(params, hyper, **as_torch(type(self).__name__, decoupled_weight_decay, shared))
-
-    @classmethod
-    def _rule(cls, hyper: Mapping[str, Any]) -> str:
-        return "amsgrad" if hyper["amsgrad"] else "adam"
 
 
 def adam(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class Adamax(Optimizer):
     ----------
     Kingma and Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 2, https://arxiv.org/abs/1412.6980.
     """
+
+    _rules: ClassVar = {"adamax": {}}
 
     def __init__(
         self,

@@ -65,6 +65,7 @@ class Adan(Optimizer):
     https://arxiv.org/abs/2208.06677.
     """
 
+    _rules: ClassVar = {"adan": {}}
     _decoupled = True
     _parts: ClassVar = {"betas": ("beta1", "beta2", "beta3")}
 

@@ -68,6 +68,7 @@ class AdEMAMix(Optimizer):
     https://arxiv.org/abs/2409.03137.
     """
 
+    _rules: ClassVar = {"ademamix": {}}
     _decoupled = True
     _parts: ClassVar = {"betas": ("beta1", "beta2", "beta3"), "alpha": ("mix",)}
 

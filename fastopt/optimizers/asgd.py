@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..nest import Array
 from ..optimizer import Optimizer, Shared
@@ -59,6 +59,7 @@ class ASGD(Optimizer):
     large scale learning with averaged stochastic gradient descent", 2011, https://arxiv.org/abs/1107.2490.
     """
 
+    _rules: ClassVar = {"asgd": {}}
     _averages = ("ax",)
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -61,6 +61,8 @@ class LAMB(Optimizer):
     https://arxiv.org/abs/1904.00962.
     """
 
+    _rules: ClassVar = {"lamb": {}}
+    _streams: ClassVar = {"lamb": (6, 4)}
     _own_decay = True
 
     def __init__(

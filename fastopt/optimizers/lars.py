@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from ..optimizer import Optimizer, Shared
 from ..parameters import Number, Params
@@ -59,6 +58,9 @@ class LARS(Optimizer):
     You, Gitman and Ginsburg, "Large batch training of convolutional networks", 2017, https://arxiv.org/abs/1708.03888.
     """
 
+    _rules: ClassVar = {"lars": {}, "lars_nesterov": {"nesterov": True}}
+    _streams: ClassVar = {"lars": (2, 5), "lars_nesterov": (2, 5)}
+
     def __init__(
         self,
         params: Params,
@@ -78,10 +80,6 @@ class LARS(Optimizer):
             "nesterov": nesterov,
         }
         super().__init__(params, hyper, **shared)
-
-    @classmethod
-    def _rule(cls, hyper: Mapping[str, Any]) -> str:
-        return "lars_nesterov" if hyper["nesterov"] else "lars"
 
 
 def lars(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -55,6 +55,7 @@ class Lion(Optimizer):
     Chen et al., "Symbolic discovery of optimization algorithms", 2023, https://arxiv.org/abs/2302.06675.
     """
 
+    _rules: ClassVar = {"lion": {}}
     _decoupled = True
 
     def __init__(

@@ -82,6 +82,8 @@ class Muon(Optimizer):
     2025, https://arxiv.org/abs/2502.16982.
     """
 
+    _rules: ClassVar = {"muon": {}}
+    _calls_numpy = True
     _decoupled = True
     _parts: ClassVar = {"ns_coefficients": ("ns_coefficient",) * 3}
     _directions: tuple[Array, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class NovoGrad(Optimizer):
     https://arxiv.org/abs/1905.11286.
     """
 
+    _rules: ClassVar = {"novograd": {}}
+    _streams: ClassVar = {"novograd": (1, 5)}
     _own_decay = True
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -75,6 +75,8 @@ class Prodigy(Optimizer):
     https://arxiv.org/abs/2306.06101.
     """
 
+    _rules: ClassVar = {"prodigy": {}}
+    _streams: ClassVar = {"prodigy": (9, 4)}
     _own_decay = True
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -69,6 +69,8 @@ class RAdam(Optimizer):
     Liu, Jiang, He, Chen, Liu, Gao and Han, "On the variance of the adaptive learning rate and beyond", 2020,
     https://arxiv.org/abs/1908.03265.
     """
+
+    _rules: ClassVar = {"radam": {}}
 
     def __init__(
         self,

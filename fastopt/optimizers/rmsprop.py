@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -68,6 +67,13 @@ class RMSprop(Optimizer):
     estimates: an improved method", 1979.
     """
 
+    _rules: ClassVar = {
+        "rmsprop": {},
+        "rmsprop_centered": {"centered": True},
+        "rmsprop_momentum": {"momentum": 0.9},
+        "rmsprop_centered_momentum": {"centered": True, "momentum": 0.9},
+    }
+
     def __init__(
         self,
         params: Params,
@@ -81,10 +87,6 @@ class RMSprop(Optimizer):
     ) -> None:
         hyper = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "centered": centered}
         super().__init__(params, hyper, **shared)
-
-    @classmethod
-    def _rule(cls, hyper: Mapping[str, Any]) -> str:
-        return "rmsprop" + "_centered" * bool(hyper["centered"]) + "_momentum" * bool(hyper["momentum"])
 
 
 def rmsprop(

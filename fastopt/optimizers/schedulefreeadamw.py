@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -79,6 +79,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     https://arxiv.org/abs/2405.15682.
     """
 
+    _rules: ClassVar = {"schedulefreeadamw": {}}
     _own_decay = True
     _told_by = ("betas",)
 

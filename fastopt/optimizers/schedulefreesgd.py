@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..optimizer import Shared
 from ..parameters import Number, Params
@@ -66,6 +66,8 @@ class ScheduleFreeSGD(ScheduleFree):
     Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky, "The road less scheduled", 2024,
     https://arxiv.org/abs/2405.15682.
     """
+
+    _rules: ClassVar = {"schedulefreesgd": {}}
 
     def __init__(
         self,

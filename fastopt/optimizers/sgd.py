@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..optimizer import Optimizer, Shared
 from ..parameters import Number, Params
@@ -60,6 +60,12 @@ class SGD(Optimizer):
     in deep learning", 2013.
     """
 
+    _rules: ClassVar = {
+        "sgd": {},
+        "momentum": {"momentum": 0.9},
+        "nesterov": {"momentum": 0.9, "nesterov": True},
+    }
+
     def __init__(
         self,
         params: Params,
@@ -72,12 +78,6 @@ class SGD(Optimizer):
     ) -> None:
         hyper = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov}
         super().__init__(params, hyper, **shared)
-
-    @classmethod
-    def _rule(cls, hyper: Mapping[str, Any]) -> str:
-        if hyper["nesterov"]:
-            return "nesterov"
-        return "momentum" if hyper["momentum"] else "sgd"
 
     @classmethod
     def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -52,6 +52,8 @@ class Signum(Optimizer):
     Bernstein, Wang, Azizzadenesheli and Anandkumar, "signSGD: compressed optimisation for non-convex problems", 2018,
     https://arxiv.org/abs/1802.04434.
     """
+
+    _rules: ClassVar = {"signum": {}}
 
     def __init__(
         self,

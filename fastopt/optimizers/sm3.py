@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class SM3(Optimizer):
     Anil, Gupta, Koren and Singer, "Memory-efficient adaptive optimization", 2019, https://arxiv.org/abs/1901.11150.
     """
 
-    _matrices = True
+    _rules: ClassVar = {"sm3": {}}
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import fastopt
-from fastopt import schedules
+from fastopt import catalogue, schedules
 
 from .tasks import task
 
@@ -49,11 +49,8 @@ def tenth(steps: int) -> int:
     return max(1, steps // 10)
 
 
-# Classes that are more than one rule, by their options. A class that is not here is one, with its defaults.
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "SGD": {"sgd": {}, "momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}},
-    "Adam": {"adam": {}, "amsgrad": {"amsgrad": True}},
-}
+# Classes all of whose rules are compared; of the others it is the one of the defaults.
+ALL_VARIANTS = ("SGD", "Adam")
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,7 @@ class Rule:
 def find_rules() -> dict[str, Rule]:
     """Return every rule of the package that needs nothing but parameters of any shape, by name."""
     rules = {}
-    for name in fastopt.__all__:
-        cls = getattr(fastopt, name)
-        if not (inspect.isclass(cls) and issubclass(cls, fastopt.Optimizer)) or cls is fastopt.Optimizer:
-            continue
+    for name, cls in catalogue.classes().items():
         parameters = list(inspect.signature(cls).parameters.values())
         if any(p.default is p.empty for p in parameters[1:]) or "lr" not in {p.name for p in parameters}:
             continue
@@ -97,10 +91,10 @@ def find_rules() -> dict[str, Rule]:
             cls(np.zeros(1))  # type: ignore[call-arg]
         except ValueError:  # Muon is for matrices alone, and tasks have biases
             continue
-        for label, options in VARIANTS.get(name, {name.lower(): {}}).items():
-            rules[label] = Rule(name, options)
+        for rule in list(catalogue.variants(name).values())[: None if name in ALL_VARIANTS else 1]:
+            rules[rule.name] = Rule(name, dict(rule.options))
     # As in the lecture: SGD before the rules that are named after it, and all others in the order of the alphabet.
-    first = [label for label in VARIANTS["SGD"] if label in rules]
+    first = list(catalogue.variants("SGD"))
     return {label: rules[label] for label in [*first, *sorted(rules.keys() - first)]}
 
 
