@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CORE := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/rules/*.h csrc/threads/*.[ch]) fastopt/_core.pyx setup.py pyproject.toml
+CORE := $(wildcard csrc/*.h csrc/*/*.[ch] csrc/rules/*.def) fastopt/_core.pyx setup.py pyproject.toml
 
 .PHONY: demo test bench bench-peers perf-check stress sanitize fuzz sdist-check lint format config clean
 
@@ -43,12 +43,12 @@ lint: $(VENV)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.[ch] csrc/rules/*.h csrc/threads/*.[ch] tests/*.c
+	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*/*.[ch] tests/*.c
 
 format: $(VENV)/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.[ch] csrc/rules/*.h csrc/threads/*.[ch] tests/*.c
+	$(BIN)/clang-format -i csrc/*.h csrc/*/*.[ch] tests/*.c
 
 config: $(VENV)/demo
 	$(BIN)/python -m fastopt config

@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 # No fast-math in any form, and no fused multiply-add: every build gives the same bits.
 UNIX_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
 UNIX_FLAGS += ["-pthread"]
-X86_FLAGS = ["-mprefer-vector-width=256"]  # as csrc/kernels_avx512.c says
+X86_FLAGS = ["-mprefer-vector-width=256"]  # as csrc/kernels/kernels_avx512.c says
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
 
 
@@ -36,8 +36,8 @@ core = Extension(
     "fastopt._core",
     sources=["fastopt/_core.pyx", *sorted(str(path.relative_to(HERE)) for path in HERE.glob("csrc/**/*.c"))],
     depends=[str(path.relative_to(HERE)) for path in HERE.glob("csrc/**/*") if path.suffix in {".h", ".def"}],
-    include_dirs=["csrc", numpy.get_include()],
+    include_dirs=["csrc/include", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
 )
-version = re.search(r'FASTOPT_VERSION "(.+)"', (HERE / "csrc/fastopt.h").read_text()).group(1)
+version = re.search(r'FASTOPT_VERSION "(.+)"', (HERE / "csrc/include/fastopt.h").read_text()).group(1)
 setup(version=version, ext_modules=cythonize([core], build_dir="build"), cmdclass={"build_ext": BuildExt})

@@ -78,7 +78,7 @@ def problems(file: Path, rules: set[str]) -> list[str]:
 
 
 def main(file: Path) -> int:
-    rows = re.findall(r"^RULE\((\w+),", (Path(__file__).parents[1] / "csrc/rules.def").read_text(), re.MULTILINE)
+    rows = re.findall(r"^RULE\((\w+),", (Path(__file__).parents[1] / "csrc/rules/rules.def").read_text(), re.MULTILINE)
     found = loops(file, set(rows))
     if not found:
         print(f"{file}: no loops, or no symbols")

@@ -1,4 +1,4 @@
-"""The oracle: every row of csrc/rules.def in plain NumPy, one operation at a time in the order of the C loop.
+"""The oracle: every row of csrc/rules/rules.def in plain NumPy, one operation at a time in the order of the C loop.
 
 The two agree to the last bit in float32 and in float64. Scalars of a step are computed in Python floats, as C does in
 doubles, and rounded once to the dtype of the parameter. Kernels run with subnormals flushed, so the arrays here are
@@ -95,7 +95,7 @@ def age_deficit(b: float, n: int) -> float:
 
 
 def exp(x: float) -> float:
-    """exp(x) by the operations of csrc/exact.h, because libm's differs between machines."""
+    """exp(x) by the operations of csrc/math/exact.h, because libm's differs between machines."""
     if x < -745:
         return 0.0
     if x > 709.782:
@@ -109,7 +109,7 @@ def exp(x: float) -> float:
 
 
 def log(x: float) -> float:
-    """log(x) by the operations of csrc/exact.h."""
+    """log(x) by the operations of csrc/math/exact.h."""
     y, e = math.frexp(x)
     if y < 0.70710678118654757:
         y, e = 2 * y, e - 1
@@ -121,7 +121,7 @@ def log(x: float) -> float:
 
 
 def pow_of(x: float, y: float) -> float:
-    """x**y for x >= 0 by the operations of csrc/exact.h."""
+    """x**y for x >= 0 by the operations of csrc/math/exact.h."""
     return float(y == 0) if x == 0 else exp(y * log(x if x < sys.float_info.max else sys.float_info.max))
 
 
@@ -836,7 +836,7 @@ def begin(
 
 
 def rough_power(b: float, n: int) -> float:
-    """b**n by repeated squaring, as csrc/exact.h has it."""
+    """b**n by repeated squaring, as csrc/math/exact.h has it."""
     power = 1.0
     while n:
         if n & 1:
@@ -899,7 +899,7 @@ def mixed(average: np.ndarray, p: np.ndarray, rate: float) -> np.ndarray:
 
 
 class Averages:
-    """ema, swa and slow of one parameter, whose arrays it is given, as csrc/stages.h keeps them.
+    """ema, swa and slow of one parameter, whose arrays it is given, as csrc/kernels/stages.h keeps them.
 
     A round is a step of the optimizer, t one of the parameter; both are counted from 1.
     """

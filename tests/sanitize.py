@@ -35,7 +35,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 CSRC = ROOT / "csrc"
-FLAGS = ["-std=c11", "-D_DEFAULT_SOURCE", "-g", "-O1", "-fno-omit-frame-pointer", f"-I{CSRC}"]
+FLAGS = ["-std=c11", "-D_DEFAULT_SOURCE", "-g", "-O1", "-fno-omit-frame-pointer", f"-I{CSRC}", f"-I{CSRC / 'include'}"]
 NUMERICS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 BOTH = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 STRICT = {

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).parents[1] / "csrc"
+INCLUDE = CSRC / "include"
 PROGRAM = Path(__file__).with_name("c_api.c")
 # ISO C allows no fused multiply-add, but clang fuses by default.
-FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{CSRC}"]
+FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{INCLUDE}"]
 
 pytestmark = pytest.mark.skipif(not CSRC.is_dir(), reason="needs the source tree")
 
@@ -57,4 +58,14 @@ def test_header_in_cxx(standard, tmp_path):
         pytest.skip("g++ is not installed")
     source = tmp_path / "user.cpp"
     source.write_text('#include "fastopt.h"\nint main() { fastopt_tensor t{}; return fastopt_step(&t, 0, 1); }\n')
-    run("g++", f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{CSRC}", "-fsyntax-only", source)
+    run(
+        "g++",
+        f"-std={standard}",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pedantic",
+        f"-I{INCLUDE}",
+        "-fsyntax-only",
+        source,
+    )

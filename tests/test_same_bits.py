@@ -217,7 +217,7 @@ def test_save_and_load_in_another_process():
 
 # What setup.py gives, and the least that the C core asks for.
 OPTIMISED = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
-COMMON = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", f"-I{CSRC}"]
+COMMON = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", f"-I{CSRC / 'include'}"]
 PROGRAM = [*map(str, sorted(CSRC.rglob("*.c"))), str(HERE / "hashes.c"), "-lm", "-pthread"]
 
 FEW = 2003  # elements, for programs that are slow

@@ -13,7 +13,18 @@ from test_processes import FORK, HANGS, Run, assert_helped, in_a_process, step_a
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
-FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-pthread", f"-I{CSRC}"]
+INCLUDES = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
+FLAGS = [
+    "-std=gnu11",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-ffp-contract=off",
+    "-pthread",
+    f"-I{CSRC}",
+    f"-I{CSRC / 'include'}",
+]
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("gcc") is None or not CSRC.is_dir() or os.name != "posix", reason="needs gcc and the source tree"

@@ -23,7 +23,6 @@ FLAGS = [
     "-fno-trapping-math",
     "-ffp-contract=off",
     "-mprefer-vector-width=256",
-    f"-I{CSRC}",
 ]
 
 pytestmark = [
@@ -42,7 +41,7 @@ def build(request, tmp_path_factory):
     def compile_loops(isa: str, *flags: str) -> Path:
         target = tmp_path_factory.mktemp("loops") / f"{isa}.o"
         subprocess.run(
-            [request.param, *FLAGS, *flags, "-c", str(CSRC / f"kernels_{isa}.c"), "-o", str(target)], check=True
+            [request.param, *FLAGS, *flags, "-c", str(CSRC / f"kernels/kernels_{isa}.c"), "-o", str(target)], check=True
         )
         return target
 

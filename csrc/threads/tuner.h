@@ -2,7 +2,7 @@
 #ifndef FASTOPT_TUNER_H
 #define FASTOPT_TUNER_H
 
-#include "../fastopt.h"
+#include "../include/fastopt.h"
 
 /* The number of threads for the next step, at most limit; then, what it took. */
 int fastopt_next_threads(fastopt_tuner *tuner, int limit);

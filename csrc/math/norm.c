@@ -1,5 +1,5 @@
 /* Sums of squares beyond the doubles. */
-#include "sums.h"
+#include "norm.h"
 
 double fastopt_scaled(const fastopt_sum *total, int *exponent)
 {

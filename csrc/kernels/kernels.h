@@ -3,12 +3,13 @@
 #ifndef FASTOPT_KERNELS_H
 #define FASTOPT_KERNELS_H
 
-#include "decays.h"
-#include "exact.h"
-#include "formats.h"
-#include "hyper.h"
-#include "platform.h"
-#include "sums.h"
+#include "../math/exact.h"
+#include "../math/norm.h"
+#include "../platform.h"
+#include "../rules/decays.h"
+#include "../rules/rules.h"
+#include "../storage/formats.h"
+#include "sizes.h"
 
 #include <float.h>
 #include <math.h>
@@ -29,13 +30,6 @@ typedef struct {
     int zero_grads;
     int plain; /* none of these is to be done */
 } fastopt_pass;
-
-enum {
-    TILE = 64 * 1024,
-    TILE_ROWS = 64, /* at the least, so that notes of columns are few */
-    TILE_COLUMNS = 4096,
-    SPAN = 512, /* columns that are passed over at a time: with what a pass knows of them they fit the L1 cache */
-};
 
 /* A tensor as matrices over its last two axes, cut into tiles of about TILE elements: strips of rows, cut into columns.
  * A strip is of one matrix, or of several whole ones that are small.  A tile is passed over row by row, and a row span

@@ -1,5 +1,5 @@
 /* Gradients of some rows of a parameter: rows that come more than once are summed, so that each is updated once. */
-#include "fastopt.h"
+#include "../include/fastopt.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Sums of squares that neither overflow nor underflow. */
-#ifndef FASTOPT_SUMS_H
-#define FASTOPT_SUMS_H
+#ifndef FASTOPT_NORM_H
+#define FASTOPT_NORM_H
 
 #include <math.h>
 

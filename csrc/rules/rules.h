@@ -1,9 +1,9 @@
 /* The rows of hyper.def and rules.def by number, and a struct of the hyperparameters and of the carried doubles of each
  * rule, by the names in its row. */
-#ifndef FASTOPT_HYPER_H
-#define FASTOPT_HYPER_H
+#ifndef FASTOPT_RULES_H
+#define FASTOPT_RULES_H
 
-#include "fastopt.h"
+#include "../include/fastopt.h"
 
 enum {
 #define HYPER(name, ...) HYPER_##name,

@@ -2,7 +2,7 @@
 #ifndef FASTOPT_FORMATS_H
 #define FASTOPT_FORMATS_H
 
-#include "fastopt.h"
+#include "../include/fastopt.h"
 
 #include <string.h>
 
@@ -10,6 +10,9 @@
     ROW(FASTOPT_G_FLOAT16, uint16_t, fastopt_half(x))                                                                  \
     ROW(FASTOPT_G_FLOAT32, float, x)                                                                                   \
     ROW(FASTOPT_G_FLOAT64, double, x)
+
+/* Which way a block is copied: from the memory of the caller, or to it. */
+typedef enum { LOAD, STORE } fastopt_direction;
 
 /* The value of a float16, exactly, also with subnormals flushed: no step of it has any but those that are 0. */
 static inline float fastopt_half(uint16_t half)

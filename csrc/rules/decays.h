@@ -4,8 +4,8 @@
 #ifndef FASTOPT_DECAYS_H
 #define FASTOPT_DECAYS_H
 
-#include "exact.h"
-#include "fastopt.h"
+#include "../include/fastopt.h"
+#include "../math/exact.h"
 
 /* What the scalars of a step are computed from. */
 typedef struct {

@@ -1,5 +1,5 @@
 /* rules.def and hyper.def as data. */
-#include "hyper.h"
+#include "rules.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* The memory limit of this machine, measured with as little around the loop as can be: one equal share per thread. */
-#include "kernels.h"
-#include "platform.h"
-#include "threads/threads.h"
+#include "../kernels/kernels.h"
+#include "../platform.h"
+#include "../threads/threads.h"
 
 typedef struct {
     const fastopt_typed_kernels *kernels;

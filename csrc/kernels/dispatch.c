@@ -1,6 +1,6 @@
 /* Which kernel table this CPU runs. */
 #include "kernels.h"
-#include "platform.h"
+#include "../platform.h"
 
 #include <stdlib.h>
 

@@ -1,9 +1,9 @@
 /* Tensors to chunks to threads: the way of every step. */
-#include "hyper.h"
-#include "kernels.h"
-#include "platform.h"
-#include "threads/threads.h"
-#include "threads/tuner.h"
+#include "../kernels/kernels.h"
+#include "../platform.h"
+#include "../rules/rules.h"
+#include "../threads/threads.h"
+#include "../threads/tuner.h"
 
 #include <stdlib.h>
 

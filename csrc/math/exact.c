@@ -1,7 +1,7 @@
 /* Powers of the decay rates.  Every step wants the next power of the same few bases, so the last ones are kept. */
 #include "exact.h"
 
-#include "platform.h"
+#include "../platform.h"
 
 enum {
     STRIDE = 32, /* b^n = b^(n mod STRIDE), one factor after the other, times (b^STRIDE)^(n / STRIDE), by squaring: the

@@ -1,7 +1,7 @@
 #include "decays.h"
 
-#include "hyper.h"
-#include "platform.h"
+#include "../platform.h"
+#include "rules.h"
 
 #include <string.h>
 

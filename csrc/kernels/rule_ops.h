@@ -1,0 +1,89 @@
+/* What a rule does, for one T: the structs of its state and scalars, and its record of functions. */
+
+/* The state and the scalars of each rule, by the names in its row. */
+#define S(x)       T *x;
+#define K(x)       T x;
+#define SQUARES(x) FN(squares) x;
+#define PART(x)    FN(x##_k) x;
+#define RULE(name, state, hyper, carry, scalars, ...)                                                                  \
+    typedef struct {                                                                                                   \
+        state char end; /* no struct is empty */                                                                       \
+    } FN(name##_state);                                                                                                \
+    typedef struct {                                                                                                   \
+        scalars                                                                                                        \
+    } FN(name##_k);                                                                                                    \
+    _Static_assert(sizeof(FN(name##_k)) <= FASTOPT_MAX_SCALARS * sizeof(T), #name " has too many scalars");
+#include "../rules/rules.def"
+#undef RULE
+#undef S
+#undef K
+#undef SQUARES
+#undef PART
+
+/* For rules that share the functions of another one, whose hyperparameters theirs must be, or begin with. */
+#define SAME_HYPER(rule, other) _Static_assert(sizeof(rule##_hyper) == sizeof(other##_hyper), #rule " and " #other)
+#define BEGINS_WITH(rule, other, last)                                                                                 \
+    _Static_assert(offsetof(rule##_hyper, last) == offsetof(other##_hyper, last), #rule " and " #other)
+
+typedef void FN(update_of)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n);
+typedef void FN(pass)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
+                      const fastopt_edges *edges);
+
+/* What a rule does.  `buffers` points to the struct of its state, `scalars` to that of its scalars, `hyper` to that of
+ * its hyperparameters.
+ *
+ * scalars   computes the scalars of a step
+ * update    the loop of the step; of a rule that gathers, its second pass
+ * gather    the first pass of a rule that gathers: adds to its sums
+ * combine   completes the scalars of such a rule from its sums
+ * passes    the passes of a rule of matrices over a span, one after the other
+ * prepare   prepares the next pass of such a rule from the results of the passes so far
+ * catch_up  makes up for steps whose gradient was 0; NULL where nothing moves in them */
+typedef struct {
+    void (*scalars)(const fastopt_inputs *in, void *scalars);
+    FN(update_of) *update;
+    void (*gather)(const T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
+                   fastopt_sum *sums);
+    void (*combine)(const fastopt_inputs *in, const fastopt_sum *sums, void *scalars);
+    FN(pass) *const *passes;
+    void (*prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums,
+                    void *scalars);
+    void (*catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped, ptrdiff_t n);
+} FN(rule_ops);
+
+#define RULE_FILES
+#include "../rules/rules.def"
+#undef RULE_FILES
+
+static const FN(rule_ops) *FN(ops_of)(const fastopt_tensor *tensor)
+{
+#define RULE(name, ...) &FN(name##_ops),
+    static const FN(rule_ops) *const ops[RULES] = {
+#include "../rules/rules.def"
+    };
+#undef RULE
+    return ops[tensor->rule->index];
+}
+
+static fastopt_inputs FN(inputs_of)(const fastopt_tensor *tensor)
+{
+    return (fastopt_inputs){tensor->hyper, tensor->decays, tensor->step, tensor->carry, tensor->n};
+}
+
+static void FN(scalars)(fastopt_tensor *tensor)
+{
+    const fastopt_inputs in = FN(inputs_of)(tensor);
+    FN(ops_of)(tensor)->scalars(&in, tensor->engine.K_STORE);
+}
+
+static void FN(combine)(fastopt_tensor *tensor, const fastopt_sum *sums)
+{
+    const fastopt_inputs in = FN(inputs_of)(tensor);
+    if (FN(ops_of)(tensor)->combine)
+        FN(ops_of)(tensor)->combine(&in, sums, tensor->engine.K_STORE);
+}
+
+static void FN(prepare)(fastopt_tensor *tensor, int made, const fastopt_sum *sums)
+{
+    FN(ops_of)(tensor)->prepare(tensor, tensor->engine.matrices, made, sums, tensor->engine.K_STORE);
+}

@@ -1,0 +1,183 @@
+/* The stages around a rule, each a small loop over a block that stays in the L1 cache: scale, clip and decay before the
+ * rule, averages after it. */
+
+typedef struct {
+    T ema, swa; /* by how much the averages move towards p; 0: they stay */
+} FN(rates);
+
+typedef struct {
+    int on_g, on_p, after; /* whether anything is to be done to g before the rule, to p before it, to either after it */
+    int before;            /* whether averages begin, or make up for rounds, before all that */
+    int zero;
+    T scale, scale_rest, weight_decay, shrink;
+    T clip;                     /* infinity: none */
+    T lookahead;                /* below 0: not in this step */
+    FN(rates) missed, averages; /* before the rule, where rows have none of their own, and after it */
+} FN(stages);
+
+/* Whether there is nothing around the rule, so that it can run on the memory of the caller, for rows row by row. */
+static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
+{
+    const fastopt_options *options = tensor->options;
+    if (!pass->plain || tensor->layout || tensor->g_format || tensor->ema || tensor->swa || tensor->slow ||
+        tensor->engine.behind)
+        return 0;
+    return !options || (!options->maximize && options->weight_decay == 0 && options->decoupled_decay == 0 &&
+                        options->independent_decay == 0);
+}
+
+/* A factor as a T; one beyond the numbers of T as two, of which `rest` is the other. */
+static T FN(split)(double factor, T *rest)
+{
+    const double size = fabs(factor);
+    if (size == 0 || (size >= SMALLEST && size <= LARGEST))
+        return (T)factor;
+    *rest = (T)(size < SMALLEST ? 0x1p-100 : 0x1p100);
+    return (T)(factor / (double)*rest);
+}
+
+/* How many values swa is the mean of after this round. */
+static int64_t FN(samples)(const fastopt_options *options, int64_t round)
+{
+    return round < options->swa_start ? 0 : (round - options->swa_start) / options->swa_every + 1;
+}
+
+/* The rates for the rounds after `from`, up to `to`, in all of which p was the same.  Below 0: the averages begin. */
+static FN(rates) FN(rates_of)(const fastopt_tensor *tensor, int64_t from, int64_t to)
+{
+    const fastopt_options *options = tensor->options;
+    FN(rates) rates = {0, 0};
+    if (from < 0)
+        return (FN(rates)){tensor->ema ? 1 : 0, tensor->swa ? 1 : 0};
+    if (tensor->ema && from < to)
+        rates.ema = (T)(1 - fastopt_rough_power(options->ema_decay, to - from));
+    if (tensor->swa && from < to) {
+        const int64_t begun = tensor->step == 1 ? to - 1 : tensor->begun, samples = FN(samples)(options, to);
+        const int64_t all = samples - FN(samples)(options, begun), more = samples - FN(samples)(options, from);
+        rates.swa = more == 0 ? 0 : more < all ? (T)((double)more / (double)all) : 1;
+    }
+    return rates;
+}
+
+/* What the averages need to know of a step. */
+static void FN(stages_of_averages)(const fastopt_tensor *tensor, FN(stages) *stages)
+{
+    const int64_t round = tensor->round ? tensor->round : tensor->step;
+    const int begins = tensor->step == 1;
+    if (tensor->averaged_rows)
+        stages->before = tensor->engine.behind;
+    else if (begins || tensor->round)
+        stages->missed = FN(rates_of)(tensor, begins ? -1 : tensor->averaged, round - 1);
+    stages->averages = FN(rates_of)(tensor, round - 1, round);
+    stages->before |= begins || stages->missed.ema != 0 || stages->missed.swa != 0;
+    if (tensor->slow && tensor->step % tensor->options->lookahead_every == 0)
+        stages->lookahead = (T)tensor->options->lookahead_rate;
+    stages->after |= stages->averages.ema != 0 || stages->averages.swa != 0 || stages->lookahead >= 0;
+}
+
+static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass *pass)
+{
+    static const fastopt_options none;
+    const fastopt_options *options = tensor->options ? tensor->options : &none;
+    const T unclipped = (T)INFINITY, clip = (T)pass->clip_value;
+    T scale = 1, rest = 1;
+    const double factor = pass->own_scales ? tensor->engine.scale : pass->scale;
+    if (factor != 1)
+        scale = FN(split)(factor, &rest);
+    FN(stages)
+    stages = {
+        .zero = pass->zero_grads && !tensor->rows,
+        .scale = options->maximize ? -scale : scale,
+        .scale_rest = rest,
+        .clip = clip < SMALLEST ? 0 : clip,
+        .weight_decay = (T)options->weight_decay,
+        .shrink = (T)(1 - tensor->hyper[0] * options->decoupled_decay - options->independent_decay),
+        .lookahead = -1,
+    };
+    stages.on_g = stages.scale != 1 || stages.clip != unclipped || options->weight_decay != 0;
+    stages.on_p = options->decoupled_decay != 0 || options->independent_decay != 0;
+    stages.after = stages.zero;
+    if (tensor->ema || tensor->swa || tensor->slow)
+        FN(stages_of_averages)(tensor, &stages);
+    return stages;
+}
+
+/* The other part of a factor that is beyond the numbers of T.  Not inlined: it is rare, and slows down what is not. */
+NOINLINE static void FN(scale_again)(T *out, T factor, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++)
+        out[i] *= factor;
+}
+
+/* What the rule sees: clip(scale * g) + weight_decay * p.  Without decay p is not read: 0 * p is not 0 for an infinite
+ * p. */
+static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) *stages, ptrdiff_t n)
+{
+    const T scale = stages->scale, clip = stages->clip, weight_decay = stages->weight_decay;
+    const int clips = clip != (T)INFINITY, again = stages->scale_rest != 1;
+    if (!clips && !again && weight_decay != 0) {
+        for (ptrdiff_t i = 0; i < n; i++)
+            out[i] = scale * g[i] + weight_decay * p[i];
+        return;
+    }
+    for (ptrdiff_t i = 0; i < n; i++)
+        out[i] = scale * g[i];
+    if (again)
+        FN(scale_again)(out, stages->scale_rest, n);
+    if (clips)
+        for (ptrdiff_t i = 0; i < n; i++)
+            out[i] = out[i] > clip ? clip : out[i] < -clip ? -clip : out[i];
+    if (weight_decay != 0)
+        for (ptrdiff_t i = 0; i < n; i++)
+            out[i] += weight_decay * p[i];
+}
+
+/* Decoupled decay, before the rule. */
+static void FN(stage_p)(T *p, const FN(stages) *stages, ptrdiff_t n)
+{
+    const T shrink = stages->shrink;
+    for (ptrdiff_t i = 0; i < n; i++)
+        p[i] *= shrink;
+}
+
+/* An average moves towards p; all the way, it is a copy, of subnormals too. */
+static void FN(mix)(T *restrict average, const T *restrict p, T rate, ptrdiff_t n)
+{
+    if (rate == 1) {
+        memcpy(average, p, (size_t)n * sizeof(T));
+        return;
+    }
+    for (ptrdiff_t i = 0; i < n; i++)
+        average[i] += rate * (p[i] - average[i]);
+}
+
+static void FN(take_in)(const fastopt_tensor *tensor, FN(rates) rates, const T *p, ptrdiff_t at, ptrdiff_t n)
+{
+    if (rates.ema != 0)
+        FN(mix)((T *)tensor->ema + at, p, rates.ema, n);
+    if (rates.swa != 0)
+        FN(mix)((T *)tensor->swa + at, p, rates.swa, n);
+}
+
+/* Averages of the parameter as it is before the step, elements of one row where rows have rounds of their own. */
+static void FN(stage_missed)(const T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t at,
+                             ptrdiff_t n)
+{
+    FN(rates) missed = stages->missed;
+    if (tensor->averaged_rows)
+        missed = FN(rates_of)(tensor, tensor->averaged_rows[at / tensor->row_length], tensor->round - 1);
+    if (tensor->slow && tensor->step == 1)
+        memcpy((T *)tensor->slow + at, p, (size_t)n * sizeof(T));
+    FN(take_in)(tensor, missed, p, at, n);
+}
+
+/* Averages of the new parameter: Lookahead moves it, so it comes first. */
+static void FN(stage_averages)(T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t at, ptrdiff_t n)
+{
+    if (stages->lookahead >= 0) {
+        T *slow = (T *)tensor->slow + at;
+        FN(mix)(slow, p, stages->lookahead, n);
+        memcpy(p, slow, (size_t)n * sizeof(T));
+    }
+    FN(take_in)(tensor, stages->averages, p, at, n);
+}

@@ -1,0 +1,65 @@
+/* A pass of a rule of matrices over one tile. */
+
+static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile,
+                     fastopt_sum *sums)
+{
+    FN(pass) *const make = FN(ops_of)(tensor)->passes[made];
+    const fastopt_matrices *m = tensor->engine.matrices;
+    const int last = made == tensor->rule->passes - 1;
+    const FN(stages) stages = FN(stages_of)(tensor, pass);
+    FN(block) block;
+
+    const ptrdiff_t strip = tile / m->column_tiles, column_tile = tile % m->column_tiles;
+    const ptrdiff_t first = column_tile * TILE_COLUMNS;
+    const ptrdiff_t width = first + TILE_COLUMNS < m->columns ? TILE_COLUMNS : m->columns - first;
+    const ptrdiff_t begin = fastopt_strip_begin(m, strip), end = fastopt_strip_begin(m, strip + 1);
+    /* Short rows are loaded several at a time. */
+    const ptrdiff_t at_once = m->columns < SPAN ? SPAN / m->columns : 1;
+    double columns[TILE_COLUMNS], of_row;
+    double *of_columns = m->of_columns ? m->of_columns + strip * m->columns + first : columns;
+    memset(of_columns, 0, (size_t)width * sizeof *columns);
+    fastopt_edges edges = {.tensor = tensor, .sums = sums};
+    ptrdiff_t matrix = begin / m->rows, place = begin % m->rows; /* of a row in its matrix */
+
+    for (ptrdiff_t row = begin, rows; row < end; row += rows) {
+        rows = at_once < end - row ? at_once : end - row;
+        for (ptrdiff_t at = 0; at < width; at += SPAN) {
+            const ptrdiff_t n = width - at < SPAN ? width - at : SPAN, column = first + at;
+            FN(load)(&block, tensor, &stages, row * m->columns + column, rows * n);
+            if (stages.before && last)
+                FN(stage_missed)(block.p, tensor, &stages, block.at, block.n);
+            if (stages.on_p && last)
+                FN(stage_p)(block.p, &stages, rows * n);
+            else if (stages.on_p)
+                FN(stage_p_apart)(&block, &stages);
+            for (ptrdiff_t i = 0; i < rows; i++) {
+                T *state[FASTOPT_MAX_STATE];
+                for (int s = 0; tensor->rule->state[s]; s++) {
+                    const fastopt_extent extent = tensor->rule->extent[s];
+                    state[s] = block.state[s] + (extent == FASTOPT_WHOLE     ? i * n
+                                                 : extent == FASTOPT_ROWS    ? row + i
+                                                 : extent == FASTOPT_COLUMNS ? matrix * m->columns + column
+                                                                             : m->last_axis + column);
+                }
+                edges.row = row + i;
+                edges.of_matrix = m->of_matrices ? m->of_matrices + matrix : NULL;
+                edges.of_row =
+                    m->of_rows ? m->of_rows + (matrix * m->column_tiles + column_tile) * m->rows + place : &of_row;
+                if (at == 0)
+                    *edges.of_row = 0;
+                edges.of_columns = of_columns + at;
+                edges.ends_row = !m->of_rows && at + n == width;
+                edges.ends_columns = !m->of_columns && place == m->rows - 1;
+                make(block.p + i * n, block.g + i * n, state, tensor->engine.k, n, &edges);
+                if (at + n == width && ++place == m->rows) {
+                    place = 0;
+                    matrix++;
+                    if (!m->of_columns)
+                        memset(columns, 0, (size_t)width * sizeof *columns);
+                }
+            }
+            if (last)
+                FN(finish)(&block, tensor, &stages);
+        }
+    }
+}

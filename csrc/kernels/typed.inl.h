@@ -1,0 +1,11 @@
+/* The rules, the stages, and the way of a block through them, for one T.  Included twice by kernels.inl.h. */
+#include "catch_up.h"
+#include "means.h"
+#include "../storage/load_store.h"
+#include "stages.h"
+#include "sums.h"
+#include "rule_ops.h"
+#include "rows.h"
+#include "block.h"
+#include "tiles.h"
+#include "traffic.h"
