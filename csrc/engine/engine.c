@@ -169,20 +169,6 @@ static int work(void *data, int thread)
     return done;
 }
 
-static void share_out(job *job, int threads)
-{
-    _Alignas(CACHE_LINE) share shares[FASTOPT_MAX_THREADS];
-    const ptrdiff_t cut = job->unit < PIECES ? CACHE_LINE : 1, cuts = job->units / cut;
-    for (int i = 0; i < threads; i++) {
-        const ptrdiff_t begin = i ? shares[i - 1].end : 0;
-        const ptrdiff_t end = i == threads - 1 ? job->units : cuts * (i + 1) / threads * cut;
-        shares[i] = (share){.begin = begin, .end = end, .claims = (end - begin + job->claim - 1) / job->claim};
-    }
-    job->shares = shares;
-    job->n_shares = threads;
-    fastopt_run(threads, work, job);
-}
-
 /* The most threads that a pass over these elements can use here. */
 static int most_threads(const job *job, int asked)
 {
@@ -216,6 +202,34 @@ static ptrdiff_t claim_size(const job *job)
     return claim > CHUNK ? CHUNK : claim < SMALL_CHUNK ? SMALL_CHUNK : claim;
 }
 
+static void do_alone(job *job)
+{
+    const uint64_t mode = flush_begin();
+    do_range(job, 0, job->units);
+    flush_end(mode);
+}
+
+static void share_out(job *job)
+{
+    _Alignas(CACHE_LINE) share shares[FASTOPT_MAX_THREADS];
+    job->claim = claim_size(job);
+    const ptrdiff_t claims = (job->units + job->claim - 1) / job->claim;
+    const int threads = job->threads < claims ? job->threads : (int)claims;
+    if (threads < 2) {
+        do_alone(job);
+        return;
+    }
+    const ptrdiff_t cut = job->unit < PIECES ? CACHE_LINE : 1, cuts = job->units / cut;
+    for (int i = 0; i < threads; i++) {
+        const ptrdiff_t begin = i ? shares[i - 1].end : 0;
+        const ptrdiff_t end = i == threads - 1 ? job->units : cuts * (i + 1) / threads * cut;
+        shares[i] = (share){.begin = begin, .end = end, .claims = (end - begin + job->claim - 1) / job->claim};
+    }
+    job->shares = shares;
+    job->n_shares = threads;
+    fastopt_run(threads, work, job);
+}
+
 static void run(job *job, unit unit,
                 void (*visit)(struct job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end))
 {
@@ -224,15 +238,10 @@ static void run(job *job, unit unit,
         locate(job, unit);
     if (!job->units)
         return;
-    job->claim = claim_size(job);
-    const ptrdiff_t claims = (job->units + job->claim - 1) / job->claim;
-    if (job->threads > 1 && claims > 1) {
-        share_out(job, job->threads < claims ? job->threads : (int)claims);
-    } else {
-        const uint64_t mode = flush_begin();
-        do_range(job, 0, job->units);
-        flush_end(mode);
-    }
+    if (job->threads > 1)
+        share_out(job);
+    else
+        do_alone(job);
 }
 
 /* ---- Before a step: checks, places, scalars ---- */
