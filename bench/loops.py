@@ -186,6 +186,74 @@ def race(loop: str, contenders: list[Contender], rounds: int, seconds: float, wa
         )
 
 
+# ---- The picture ----
+
+OURS, THEIRS, ALONE, IDLE = "#1f5fb4", "#d1262c", "#9aa0a6", "#e8eaed"
+# A step of four pieces for each of two CPUs, the second of which another thread has: what runs when, in pieces.
+LATE: dict[str, list[tuple[str, list[tuple[float, float, str, str]]]]] = {
+    "the step waits for all threads": [
+        ("caller", [(0, 8, OURS, "its pieces, then those of the other"), (8, 8, IDLE, "waits for the worker")]),
+        ("CPU 2", [(0, 16, THEIRS, "another thread, until its time is up"), (16, 0.5, ALONE, "")]),
+    ],
+    "the step waits for pieces": [
+        ("caller", [(0, 8, OURS, "its pieces, then those of the other"), (8, 8.5, ALONE, "the program goes on")]),
+        ("CPU 2", [(0, 16, THEIRS, "another thread, until its time is up"), (16, 0.5, ALONE, "")]),
+    ],
+    "a worker loses its CPU within a piece, and the caller gives it its own": [
+        (
+            "caller",
+            [
+                (0, 5.5, OURS, "pieces"),
+                (5.5, 0.6, IDLE, ""),
+                (6.1, 0.7, OURS, ""),
+                (6.8, 9.7, ALONE, "the program goes on"),
+            ],
+        ),
+        ("CPU 2", [(0, 2.5, OURS, "pieces"), (2.5, 14, THEIRS, "another thread, until its time is up")]),
+    ],
+}
+
+
+def draw(loop: str, contenders: list[Contender], file: Path) -> None:
+    """Draw what a late worker does to a step, and the share of steps that take longer than a time."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from .peers.picture import STYLE
+
+    with matplotlib.rc_context({**STYLE, "font.size": 9}):
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        top = 0.0
+        for title, rows in LATE.items():
+            left.text(0, top + 0.25, title, weight="bold")
+            for name, spans in rows:
+                top -= 1
+                left.text(-0.2, top + 0.4, name, ha="right", va="center")
+                for begin, length, colour, text in spans:
+                    left.barh(top + 0.4, length, 0.7, begin, color=colour, align="center")
+                    ink = "white" if colour in (OURS, THEIRS) else "black"
+                    left.text(begin + length / 2, top + 0.4, text, ha="center", va="center", color=ink, size=8)
+            top -= 1
+        left.set(xlim=(-2, 17), ylim=(top + 0.7, 0.8))
+        left.set_axis_off()
+        for contender in contenders:
+            times = sorted(1000 * x for turn in contender.turns for x in turn[0])
+            longer = [1 - i / len(times) for i in range(len(times))]
+            label = f"{contender.name}: mean {1000 * contender.mean(0):.2f} ms"
+            right.step(times, longer, where="post", linewidth=1.8, label=label)
+        right.set(
+            xscale="log",
+            yscale="log",
+            xlabel="milliseconds",
+            ylim=(2e-3, 1.1),
+            title=f"Share of steps that take longer: {loop}",
+        )
+        right.grid(color="#e6e6e6")
+        right.legend(frameon=False)
+        figure.savefig(file, dpi=110)
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m bench.loops", description=(__doc__ or "").split(":")[0])
@@ -195,16 +263,24 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds before the first turn")
     parser.add_argument("--only", default=",".join(LOOPS), metavar="A,B", help="loops, of %(default)s")
     parser.add_argument("--chosen", action="store_true", help="no fixed numbers of threads")
+    parser.add_argument("--name", action="append", default=[], help="of a folder's build, in turn")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the steps of the last loop")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve)
         return
     fixed = [] if options.chosen else [1, 2]
-    contenders = [Contender(f"{folder.name}", folder.resolve(), None) for folder in options.folders]
-    contenders += [Contender("this", HERE, None), *(Contender(f"this, {n}", HERE, n) for n in fixed)]
+    names = options.name + [folder.name for folder in options.folders[len(options.name) :]]
+    contenders = [Contender(name, folder.resolve(), None) for name, folder in zip(names, options.folders, strict=True)]
+    contenders += [
+        Contender("as chosen", HERE, None),
+        *(Contender(f"{n} thread{'s' * (n > 1)}", HERE, n) for n in fixed),
+    ]
     for name in options.only.split(","):
         race(name, contenders, options.rounds, options.seconds, options.warm_up)
+    if options.picture:
+        draw(name, contenders, options.picture)
 
 
 if __name__ == "__main__":
