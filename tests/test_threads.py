@@ -163,6 +163,65 @@ def test_the_process_ends(end, daemon):
         assert done.returncode == 0, done
 
 
+CPU_TIME = """
+import os, sys, time
+import numpy as np, fastopt
+if sys.argv[2] == "quota":
+    open(f"{sys.argv[3]}/cgroup.procs", "w").write(str(os.getpid()))
+else:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+p, g = np.zeros(200_000, np.float32), np.ones(200_000, np.float32)
+opt = fastopt.Adam(p, num_threads=int(sys.argv[1]))
+def steps(count):
+    begin = time.process_time()
+    for _ in range(count):
+        opt.step(g)
+        time.sleep(0.0005)
+    return time.process_time() - begin
+steps(50)
+print(min(steps(100) for _ in range(5)))
+"""
+
+
+def half_a_cpu():
+    """A new control group with a quota of half a CPU, or None where none can be made."""
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        parent, limits = root, {"cpu.max": "50000 100000"}
+    else:
+        parent, limits = root / "cpu", {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"}
+    group = parent / f"fastopt-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        return None
+    try:
+        for name, limit in limits.items():
+            (group / name).write_text(limit)
+    except OSError:
+        group.rmdir()
+        return None
+    return group
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells where threads may run")
+@pytest.mark.parametrize("place", ["one CPU", "quota"])
+def test_waiting_takes_little_cpu_time(place):
+    """On one CPU, or half of one, two threads take hardly more of it than one: they do not spin it away."""
+    group = half_a_cpu() if place == "quota" else None
+    if place == "quota" and group is None:
+        pytest.skip("no control group can be made here")
+    try:
+        taken = {}
+        for threads in (1, 2):
+            command = [sys.executable, "-c", CPU_TIME, str(threads), place, str(group)]
+            taken[threads] = float(subprocess.check_output(command, text=True, timeout=HANGS))
+    finally:
+        if group:
+            group.rmdir()
+    assert taken[2] < 1.5 * taken[1] + 0.005, taken
+
+
 PLUGIN = """
 #include "fastopt.h"
 int use(void)
