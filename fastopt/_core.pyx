@@ -8,6 +8,7 @@ shapes, flags) and touches nothing else.
 cimport cython
 cimport numpy as cnp
 from cpython.dict cimport PyDict_Next
+from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_AsSsize_t
 from cpython.object cimport PyObject
@@ -361,9 +362,13 @@ def order_of(cnp.ndarray a):
     return tuple(sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis])))
 
 
-cdef inline bint differ(const void *a, const void *b, size_t size) noexcept:
-    """Whether bytes differ; of arrays without axes NumPy's pointers may be NULL, which memcmp must not be given."""
-    return size != 0 and memcmp(a, b, size) != 0
+cdef inline bint differ(const cnp.npy_intp *a, const Py_ssize_t *b, int ndim) noexcept:
+    """Whether shapes or strides differ: there are so few axes that a call of memcmp would take longer."""
+    cdef int d
+    for d in range(ndim):
+        if a[d] != b[d]:
+            return True
+    return False
 
 
 cdef void bounds_of(cnp.ndarray a, uintptr_t *low, uintptr_t *high) noexcept:
@@ -1103,9 +1108,9 @@ cdef class Table:
         """Raise unless a parameter is the array that it was when the table was laid out."""
         cdef Known *k = &self.known[i]
         cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
-        cdef size_t size = k.ndim * sizeof(Py_ssize_t)
         if cnp.PyArray_DATA(p) != k.data or cnp.PyArray_NDIM(p) != k.ndim \
-                or differ(cnp.PyArray_DIMS(p), k.shape, size) or differ(cnp.PyArray_STRIDES(p), k.strides, size) \
+                or differ(cnp.PyArray_DIMS(p), k.shape, k.ndim) \
+                or differ(cnp.PyArray_STRIDES(p), k.strides, k.ndim) \
                 or cnp.PyArray_TYPE(p) != k.type_num or (to_write and not cnp.PyArray_ISWRITEABLE(p)):
             raise ValueError(f"{self.owner}: {self.label(i)} must stay the writable array that the optimizer was"
                              f" made with, but its memory, shape, strides, dtype or flags have changed")
@@ -1117,7 +1122,6 @@ cdef class Table:
         cdef Known *k = &self.known[i]
         cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
         cdef cnp.ndarray g
-        cdef size_t size = k.ndim * sizeof(Py_ssize_t)
         if gradient is None:
             t.g = NULL
             if t.step > 1 and (t.ema != NULL or t.swa != NULL):
@@ -1135,7 +1139,7 @@ cdef class Table:
         if t.rows != NULL:
             t.rows = NULL
             t.n = k.size
-        if cnp.PyArray_NDIM(g) != k.ndim or differ(cnp.PyArray_DIMS(g), k.shape, size):
+        if cnp.PyArray_NDIM(g) != k.ndim or differ(cnp.PyArray_DIMS(g), k.shape, k.ndim):
             raise ValueError(f"{self.owner}: gradient of {self.label(i)} has shape {(<object>g).shape},"
                              f" its parameter has {(<object>p).shape}")
         if cnp.PyArray_TYPE(g) != k.g_type_num or not cnp.PyArray_ISNOTSWAPPED(g):
@@ -1144,9 +1148,10 @@ cdef class Table:
             t.layout = NULL
             if cnp.PyArray_DATA(g) != k.g:
                 self.check_clear(i, g)
-        else:
-            self.check_clear(i, g)
-            self.lay_out(i, g)
+            t.g = k.g = cnp.PyArray_DATA(g)
+            return 0
+        self.check_clear(i, g)
+        self.lay_out(i, g)
         t.g = k.g = cnp.PyArray_DATA(g)
         if t.layout != NULL:
             k.g = NULL
@@ -1428,7 +1433,9 @@ cdef class Table:
                                f" change the same optimizer, but it does")
 
     def check_own(self, str label):
-        """Raise ValueError while an average is in the place of the parameters."""
+        """Raise ValueError while an average is in the place of the parameters, here or in a member."""
+        for member in self.members:
+            (<Table>member).check_own(label)
         if self.swapped is not None:
             raise ValueError(f"{label} must wait until the parameters are back, but swapped({self.swapped!r}) has put an"
                              f" average in their place")
@@ -1452,6 +1459,9 @@ cdef class Table:
 
     cdef int acquire(self) except -1:
         """Wait for the turn of this thread, and for that of the members."""
+        return self.acquire_members() if self.members else self.acquire_alone()
+
+    cdef int acquire_members(self) except -1:
         cdef Table member
         cdef Py_ssize_t held = 0
         for member in self.members:
@@ -1461,8 +1471,7 @@ cdef class Table:
             for member in self.in_turn:
                 member.acquire()
                 held += 1
-            if self.members:
-                self.read_members()
+            self.read_members()
         except BaseException:
             for member in self.in_turn[:held]:
                 member.release()
@@ -1515,10 +1524,16 @@ cdef class Table:
 
     cdef int count_steps(self, Py_ssize_t first, Py_ssize_t count) except -1:
         """Count a step that was made of the parameters that have a gradient, here and in the members."""
-        cdef Table member
-        cdef Py_ssize_t i, k, of_member
+        cdef Py_ssize_t i
         for i in range(first, first + count):
             self.tensors[i].step += self.tensors[i].g != NULL
+        if self.members:
+            self.count_steps_of_members(first, count)
+        return 0
+
+    cdef int count_steps_of_members(self, Py_ssize_t first, Py_ssize_t count) except -1:
+        cdef Table member
+        cdef Py_ssize_t i, k, of_member
         for k in range(len(self.members)):
             member = self.members[k]
             of_member = self.firsts[k]
@@ -1528,7 +1543,8 @@ cdef class Table:
         return 0
 
     cdef int acquire_alone(self) except -1:
-        if self.holder == PyThread_get_thread_ident():
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        if self.holder == thread:
             self.check_turn()
         if self.broken:
             raise RuntimeError(f"{self.owner}: this process must not be forked while another thread makes a step of the"
@@ -1536,12 +1552,13 @@ cdef class Table:
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
             with nogil:
                 PyThread_acquire_lock(self.lock, WAIT_LOCK)
-        self.holder = PyThread_get_thread_ident()
+        self.holder = thread
         return 0
 
     cdef void release(self) noexcept:
-        for member in self.in_turn:
-            (<Table>member).release()
+        if self.members:
+            for member in self.in_turn:
+                (<Table>member).release()
         self.release_alone()
 
     cdef void release_alone(self) noexcept:
@@ -1591,7 +1608,8 @@ cdef class Table:
         if divisor != 1:
             call.grad_scale = divisor * (call.grad_scale if call.grad_scale else 1)
         self.follow_schedules(self.step_count)
-        self.read_descriptors()
+        if self.members:
+            self.read_descriptors()
         if call.clip_norm and self.clip_norm_per != "all":
             self.set_clip_groups()
         elements = self.take_all(flat)
@@ -1842,11 +1860,12 @@ cdef class Table:
 
     cdef int follow_schedules(self, int64_t step_count) except -1:
         """Set what changes from step to step, once all of it is known to be valid."""
-        cdef Table table
-        cdef list found = [], averaged
         self.schedule_step = step_count
-        if self.schedules:
-            found += self.scheduled()
+        return self.set_scheduled() if self.schedules or self.averaged or self.members else 0
+
+    cdef int set_scheduled(self) except -1:
+        cdef Table table
+        cdef list found = self.scheduled(), averaged
         for table in self.members:
             table.schedule_step = table.step_count
             found += table.scheduled()
@@ -1895,11 +1914,8 @@ cdef class Table:
 
     cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
         """The options of the step after this many: those of the table, and what is changed for this one."""
-        cdef Table member
-        if self.swapped is not None:
+        if self.swapped is not None or self.members:
             self.check_own(self.owner)
-        for member in self.members:
-            member.check_own(self.owner)
         call.num_threads = self.num_threads if self.num_threads else default_threads
         call.check_finite = self.check_finite
         call.grad_scale = self.grad_scale
@@ -2157,16 +2173,20 @@ cdef class Kernel:
     cdef int number(self, int keyword, PyObject *given, double *value) except -1:
         """Read a number and check its range."""
         cdef const fastopt_hyper *hyper
-        try:
-            value[0] = unwrapped(<object>given) if isinstance(<object>given, np.ndarray) else <object>given
-            value[0] += 0.0  # -0 is 0
-        except OverflowError:
-            raise ValueError(f"{self.name}: {self.keywords[keyword]} must be a number that a float can hold,"
-                             f" got {brief(<object>given)}") from None
+        value[0] = PyFloat_AS_DOUBLE(<object>given) if type(<object>given) is float else self.converted(keyword, given)
+        value[0] += 0.0  # -0 is 0
         hyper = fastopt_rule_hyper(self.rule, keyword) if keyword < self.n_hyper else fastopt_find_hyper("weight_decay")
         if not fastopt_in_range(hyper, value[0]):
             raise ValueError(f"{self.name}: {self.keywords[keyword]} must be {hyper.range.decode()}, got {value[0]!r}")
         return 0
+
+    cdef double converted(self, int keyword, PyObject *given) except? -1:
+        """What is not of type float as a double."""
+        try:
+            return unwrapped(<object>given) if isinstance(<object>given, np.ndarray) else <object>given
+        except OverflowError:
+            raise ValueError(f"{self.name}: {self.keywords[keyword]} must be a number that a float can hold,"
+                             f" got {brief(<object>given)}") from None
 
     cdef int64_t count(self, int keyword, object value, int64_t most) except -1:
         """Read an integer and check its range."""
@@ -2272,7 +2292,7 @@ cdef class Kernel:
                         raise ValueError(f"{self.name}: {self.buffers[i]} must have shape {required} for p of shape"
                                          f" {(<object>p).shape}, got {value.shape}")
                 elif cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(p) or \
-                        differ(cnp.PyArray_DIMS(a), cnp.PyArray_DIMS(p), cnp.PyArray_NDIM(p) * sizeof(Py_ssize_t)):
+                        differ(cnp.PyArray_DIMS(a), <Py_ssize_t *>cnp.PyArray_DIMS(p), cnp.PyArray_NDIM(p)):
                     raise ValueError(f"{self.name}: {self.buffers[i]} must have p's shape {(<object>p).shape},"
                                      f" got {value.shape}")
             elif cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT64 or not cnp.PyArray_ISNOTSWAPPED(a) or cnp.PyArray_SIZE(a) != 1:

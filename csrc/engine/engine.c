@@ -249,7 +249,7 @@ static void run(job *job, unit unit,
 static int valid_hyper(const fastopt_tensor *t)
 {
     for (int i = 0; t->rule->hyper[i]; i++)
-        if (!fastopt_in_range(fastopt_rule_hyper(t->rule, i), t->hyper[i]))
+        if (!in_range(fastopt_rule_hyper(t->rule, i), t->hyper[i]))
             return 0;
     return 1;
 }

@@ -102,21 +102,11 @@ static void FN(stage_p_apart)(FN(block) *block, const FN(stages) *stages)
     FN(stage_p)(block->p, stages, block->n);
 }
 
-static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end)
+/* An update with stages.  Not inlined: its scratch and its registers would slow down updates without. */
+NOINLINE static void FN(update_by_blocks)(const fastopt_tensor *tensor, const fastopt_pass *pass, FN(update_of) *loop,
+                                          ptrdiff_t begin, ptrdiff_t end)
 {
-    FN(update_of) *const loop = FN(ops_of)(tensor)->update;
-    const T *k = tensor->engine.k;
     FN(block) block;
-    if (FN(no_stages)(tensor, pass)) {
-        if (tensor->rows) {
-            FN(update_rows)(tensor, loop, begin, end);
-            return;
-        }
-        for (int s = 0; tensor->rule->state[s]; s++)
-            block.state[s] = (T *)tensor->state[s] + begin;
-        loop((T *)tensor->p + begin, (const T *)tensor->g + begin, block.state, k, end - begin);
-        return;
-    }
     const FN(stages) stages = FN(stages_of)(tensor, pass);
     for (ptrdiff_t at = begin; at < end; at += block.n) {
         FN(load)(&block, tensor, &stages, at, end - at < STRIP ? end - at : STRIP);
@@ -124,8 +114,23 @@ static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
             FN(stage_missed)(block.p, tensor, &stages, block.at, block.n);
         if (stages.on_p)
             FN(stage_p)(block.p, &stages, block.n);
-        loop(block.p, block.g, block.state, k, block.n);
+        loop(block.p, block.g, block.state, tensor->engine.k, block.n);
         FN(finish)(&block, tensor, &stages);
+    }
+}
+
+static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end)
+{
+    FN(update_of) *const loop = FN(ops_of)(tensor)->update;
+    if (!FN(no_stages)(tensor, pass)) {
+        FN(update_by_blocks)(tensor, pass, loop, begin, end);
+    } else if (tensor->rows) {
+        FN(update_rows)(tensor, loop, begin, end);
+    } else {
+        T *state[FASTOPT_MAX_STATE];
+        for (int s = 0; tensor->rule->state[s]; s++)
+            state[s] = (T *)tensor->state[s] + begin;
+        loop((T *)tensor->p + begin, (const T *)tensor->g + begin, state, tensor->engine.k, end - begin);
     }
 }
 

@@ -36,17 +36,19 @@ static fastopt_pair by_squaring(fastopt_pair b, int64_t n)
 
 double fastopt_power(double b, int64_t n)
 {
-    static THREAD_LOCAL power kept[KEPT];
-    static THREAD_LOCAL int oldest;
+    static THREAD_LOCAL struct {
+        power powers[KEPT];
+        int oldest;
+    } kept; /* in one, whose address is found once */
     const fastopt_pair one = {1, 0};
-    power *last = kept;
-    while (last < kept + KEPT && !(last->known && last->b == b && last->n / STRIDE == n / STRIDE && last->n <= n))
+    power *last = kept.powers, *const end = last + KEPT;
+    while (last < end && !(last->known && last->b == b && last->n / STRIDE == n / STRIDE && last->n <= n))
         last++;
-    if (last < kept + KEPT) {
+    if (last < end) {
         last->low = by_steps(last->low, b, n - last->n);
     } else {
-        last = &kept[oldest];
-        oldest = (oldest + 1) % KEPT;
+        last = &kept.powers[kept.oldest];
+        kept.oldest = (kept.oldest + 1) % KEPT;
         last->known = 1;
         last->b = b;
         last->low = by_steps(one, b, n % STRIDE);

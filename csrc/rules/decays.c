@@ -61,7 +61,7 @@ int fastopt_valid_decays(const fastopt_tensor *tensor)
     unsigned bits = tensor->step == 1 ? 0 : corrected(tensor->rule);
     for (int i = 0; bits; i++, bits >>= 1) {
         const fastopt_decay *decay = &tensor->decays[i];
-        if (bits & 1 && (!fastopt_in_range(fastopt_rule_hyper(tensor->rule, i), decay->value) || decay->since < 0 ||
+        if (bits & 1 && (!in_range(fastopt_rule_hyper(tensor->rule, i), decay->value) || decay->since < 0 ||
                          decay->since >= tensor->step || !(decay->product >= 0 && decay->product <= 1) ||
                          !(decay->age >= 0 && decay->age <= (double)decay->since)))
             return 0;

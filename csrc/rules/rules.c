@@ -107,5 +107,5 @@ const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i)
 
 int fastopt_in_range(const fastopt_hyper *hyper, double value)
 {
-    return value >= hyper->low && (value < hyper->high || (hyper->closed && value == hyper->high));
+    return in_range(hyper, value);
 }

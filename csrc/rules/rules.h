@@ -37,6 +37,11 @@ enum {
 
 extern const fastopt_hyper fastopt_hypers[HYPERS];
 
-#define IN_RANGE(name, value) fastopt_in_range(&fastopt_hypers[HYPER_##name], value)
+static inline int in_range(const fastopt_hyper *hyper, double value)
+{
+    return value >= hyper->low && (value < hyper->high || (hyper->closed && value == hyper->high));
+}
+
+#define IN_RANGE(name, value) in_range(&fastopt_hypers[HYPER_##name], value)
 
 #endif
