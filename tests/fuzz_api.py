@@ -195,10 +195,15 @@ def as_float(value: Any) -> float:
         return inf if value > 0 else -inf
 
 
+def alone(value: Any) -> Any:
+    """The number in an array of one element; all else as it is."""
+    is_one = type(value) is Array and value.size == 1 and value.dtype.kind in "fiub"
+    return value.reshape(())[()] if is_one else value
+
+
 def meaning(name: str, value: Any, unset: Sequence[str] = UNSET) -> Any:
     """What a hyperparameter's value comes to; ValueError when it must be refused."""
-    if type(value) is Array and value.size == 1 and value.dtype.kind in "fiub" and name not in PARTS:
-        value = value.reshape(())[()]
+    value = value if name in PARTS else alone(value)
     if name in FLAGS:
         if isinstance(value, (bool, np.bool_)):
             return bool(value)
@@ -228,8 +233,7 @@ def plain_type(name: str, value: Any) -> bool:
     """Whether a value is of a type that the documentation says is taken."""
     if name in PARTS:
         return all(plain_type(part, number) for part, number in zip(PARTS[name], value, strict=True))
-    if type(value) is Array and value.size == 1 and value.dtype.kind in "fiub":
-        value = value.reshape(())[()]
+    value = alone(value)
     if isinstance(value, (bool, np.bool_)):
         return name in FLAGS
     if name == "weight_decay_form":
@@ -276,7 +280,7 @@ def understood(cls: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_own(name: Any, value: Any) -> bool:
     """Whether a group may have this under a key of the user's own."""
-    return isinstance(name, str) and (value is None or isinstance(value, (str, bool, int, float, np.generic)))
+    return isinstance(name, str) and (value is None or isinstance(alone(value), (str, bool, int, float, np.generic)))
 
 
 def scaled(meant: dict[str, Any]) -> dict[str, Any]:
@@ -582,7 +586,7 @@ class Life:
         order = list(range(g.ndim))
         if not p.first.flags.c_contiguous and p.oracle.rule not in reference.ALONE | reference.TOGETHER:
             order.sort(key=lambda axis: -abs(p.first.strides[axis]))
-        return np.array(np.asarray(g).transpose(order), p.dtype, order="C")
+        return np.ascontiguousarray(reference.converted(g, p.dtype).transpose(order))
 
     def advance(self, grads: Sequence[Any], one: bool, **around: float) -> None:
         """Make the oracles' step with the gradients that are given."""
@@ -591,7 +595,11 @@ class Life:
         for p in stepped:
             p.averages.before(p.oracle.p, p.oracle.t + 1, now)
         for group in range(len(self.kinds)):
-            mine = [(p, np.array(g, p.dtype)) for p, g in zip(self.parameters, grads, strict=True) if g is not None]
+            mine = [
+                (p, reference.converted(g, p.dtype))
+                for p, g in zip(self.parameters, grads, strict=True)
+                if g is not None
+            ]
             mine = [(p, g) for p, g in mine if p.group == group]
             if mine and mine[0][0].oracle.case.rule in reference.TOGETHER:
                 begun = []
@@ -702,7 +710,7 @@ class Life:
             for i, (p, g) in enumerate(zip(self.parameters, grads, strict=True)):
                 if g is not None:
                     sums[i] = np.zeros(p.array.shape, p.dtype) if sums[i] is None else sums[i]
-                    reference.step("sgd", sums[i], np.array(g, p.dtype), {}, 1, {"lr": 1.0}, maximize=True)
+                    reference.step("sgd", sums[i], reference.converted(g, p.dtype), {}, 1, {"lr": 1.0}, maximize=True)
         way = self.rng.choice(("mean", "sum"))
         self.tell("step", way)
         expected = self.expected_step(sums, divisor=count if way == "mean" else 1)
@@ -864,17 +872,27 @@ class Life:
 
     def set_lr(self) -> str:
         value = a_number(self.rng, "lr") if self.rng.random() < 0.5 else garbage(self.rng)
+        if self.rng.random() < 0.2:
+            value = self.rng.choice((tuple, list))(a_number(self.rng, "lr") for _ in self.kinds)
+        several = alone(value)
+        if type(several) is Array and several.ndim == 1 and several.dtype.kind in "fiu":
+            several = several.tolist()
+        rates = several if isinstance(several, (tuple, list)) else [value] * len(self.kinds)
+        after = [{**settings, "lr": rate} for settings, rate in zip(self.settings, rates, strict=False)]
         try:
-            meaning("lr", value)
-            allowed = ("right",) if plain_type("lr", value) else ("right", "refused")
+            if len(rates) != len(self.kinds):
+                raise ValueError
+            for settings in after:
+                understood(self.cls, settings)
+            allowed = ("right",) if all(plain_type("lr", rate) for rate in rates) else ("right", "refused")
         except ValueError:
             allowed = ("refused",)
         self.tell("lr", value)
         outcome, _ = attempt(setattr, self.opt, "lr", value)
         expect(outcome, *allowed)
         if outcome == "right":
-            for group, settings in enumerate(list(self.settings)):
-                self.accept(group, {**settings, "lr": value})
+            for group, settings in enumerate(after):
+                self.accept(group, settings)
         return outcome
 
     # -- malformed calls --
@@ -1420,7 +1438,8 @@ def kernel(rng: random.Random, tell: Callable[..., None]) -> Calls:
         state.update({name: state[name].item() for name in carries})
         meant = {name: meaning(name, value) for name, value in keywords.items() if name not in ("step", "num_threads")}
         rates = {name: meant.pop(name) for name in hyper}
-        reference.step(rule, wanted[0], wanted[1].astype(wanted[0].dtype), state, int(keywords["step"]), rates, **meant)
+        g = reference.converted(wanted[1], wanted[0].dtype)
+        reference.step(rule, wanted[0], g, state, int(keywords["step"]), rates, **meant)
         for name, actual, right in zip(("p", "g", *state), buffers, [*wanted[:2], *state.values()], strict=True):
             if not same(actual, np.reshape(right, actual.shape)):
                 raise WrongResultError(f"{name}: {actual}, expected {right}")
@@ -1431,7 +1450,7 @@ def step_rows(oracle: Oracle, rows: Array, values: Array, met: Array | None) -> 
     """The oracle's step for some rows, those that come again summed; with `met`, after making up for missed steps."""
     sums: dict[int, Array] = {}
     for row, value in zip(rows.tolist(), values, strict=True):
-        sums[row] = sums[row] + value if row in sums else value
+        sums[row] = reference.flush(sums[row] + value) if row in sums else value
     oracle.t += 1
     unique = np.array(list(sums), np.intp)
     g = np.array(list(sums.values())) if sums else values[:0]
@@ -1507,7 +1526,7 @@ def table(rng: random.Random, tell: Callable[..., None]) -> Calls:
         given = numbers(
             rng, (len(rows), *shape[1:]), dtype if rng.random() < 0.7 else np.dtype(rng.choice(FORMATS)).type
         )
-        values = given.astype(dtype)
+        values = reference.converted(given, dtype)
         if way < 0.5:
             tell("RowGrad", case.name, p, catches, rows.tolist(), values)
             outcome, _ = attempt(opt.step, fastopt.RowGrad(rng.choice((list, np.asarray))(rows), given))

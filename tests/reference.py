@@ -24,6 +24,13 @@ def flush(x: Any) -> np.ndarray:
     return np.where(abs(x) < np.finfo(x.dtype).smallest_normal, np.copysign(x.dtype.type(0), x), x)
 
 
+def converted(g: np.ndarray, dtype: Any) -> np.ndarray:
+    """A copy of a gradient as its parameter's loop reads it.  Every float16 is a normal number of the other dtypes."""
+    g = np.asarray(g)
+    with np.errstate(over="ignore"):
+        return np.array(g if g.dtype == np.float16 else flush(g), dtype)
+
+
 def flush_before_rounding(ufunc: np.ufunc, inputs: tuple[Any, ...], result: np.ndarray) -> np.ndarray:
     """A result that rounding among subnormals has raised to the smallest normal number, as 0: it was flushed before."""
     if result.dtype.kind != "f":

@@ -185,13 +185,18 @@ def test_no_rows_are_a_step_too():
     np.testing.assert_allclose(table, whole, rtol=1e-14)
 
 
+def no_dampening(step):
+    """A schedule that a state dict can name."""
+    return 0.0
+
+
 @pytest.mark.parametrize("way", ["load", "copy"])
 def test_a_new_optimizer_knows_the_numbers(way):
     """Before its first step, where something is scheduled."""
     table = np.ones((3, 1))
 
     def make(table):
-        return fastopt.SGD(table, lr=0.1, momentum=0.9, dampening=lambda t: 0.0, catch_up=True)
+        return fastopt.SGD(table, lr=0.1, momentum=0.9, dampening=no_dampening, catch_up=True)
 
     opt = make(table)
     opt.step(fastopt.RowGrad([0, 1], np.ones((2, 1))))

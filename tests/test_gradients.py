@@ -66,6 +66,35 @@ def test_every_float16_is_exact():
         np.testing.assert_array_equal(p, halves.astype(dtype))
 
 
+@pytest.mark.parametrize("of_p", [np.float32, np.float64])
+@pytest.mark.parametrize("of_g", [np.float32, np.float64])
+def test_subnormals_of_their_own_format_count_as_zero(of_p, of_g):
+    """Also where the parameter's format has normal numbers of that size; by whatever call they come."""
+    number = np.finfo(of_g)
+    g = np.array([number.smallest_subnormal, number.smallest_normal / 2, -number.smallest_normal / 2], of_g)
+    assert g.all()
+    tables = [np.ones((3, 3), of_p) for _ in range(5)]
+    whole, one, gathered, rows, kernel = tables
+    g = np.tile(g, (3, 1))
+    fastopt.SGD(whole, momentum=0.9).step(g)
+    fastopt.SGD({"w": one}).step_one("w", g)
+    opt = fastopt.SGD(gathered)
+    opt.accumulate(g)
+    opt.step()
+    fastopt.SGD(rows).step(fastopt.RowGrad([0, 0, 2], g))
+    fastopt.kernels.sgd(kernel, g, step=1, lr=1.0)
+    opt = fastopt.Lion(
+        sign := np.ones((3, 3), of_p), weight_decay=0.0
+    )  # whose step does not get smaller with its gradient
+    opt.step(g)
+    for table in (*tables, sign):
+        assert (table == 1).all()
+    assert not opt.state[0]["m"].any()
+    rule = fastopt.SGD(whole, clip_norm=1.0)
+    rule.step(g)
+    assert rule.grad_norm == 0
+
+
 def test_rounded_once():
     """A float64 gradient of float32 parameters: to the nearest, ties to even; what is too large is infinite."""
     g = np.array([1 + 2**-24, 1 + 3 * 2**-24, 1 + 2**-24 + 2**-50, 1e300, -1e300, 1e-300, 0.1])
