@@ -334,6 +334,7 @@ cdef inline int format_of(cnp.ndarray g, int type_num) noexcept:
     return FASTOPT_G_FLOAT16 if of_g == cnp.NPY_FLOAT16 else -1
 
 
+SMALLEST_FLOAT32 = np.finfo(np.float32).smallest_normal
 FORMATS = "float16, float32 or float64 in native byte order"  # of gradients
 
 
@@ -482,10 +483,20 @@ cdef class KeptRows:
         return <RowGrad>self.pieces[0]
 
 
+cdef cnp.ndarray converted(cnp.ndarray values, object dtype):
+    """A copy of gradients in the dtype of their parameter, as a step converts them: float32 subnormals count as 0."""
+    cdef cnp.ndarray copy
+    with np.errstate(all="ignore"):
+        copy = np.array(values, dtype, order="C")
+        if values.dtype == np.float32 and copy.dtype == np.float64:
+            copy *= abs(copy) >= SMALLEST_FLOAT32
+    return copy
+
+
 cdef KeptRows added_rows(KeptRows before, RowGrad gradient, object dtype):
     """Rows that have been kept, and a copy of further ones; summed once they are twice as many as when they were last."""
     cdef KeptRows after = KeptRows.__new__(KeptRows)
-    cdef RowGrad piece = RowGrad(gradient.rows, np.array(gradient.values, dtype, order="C"))
+    cdef RowGrad piece = RowGrad(gradient.rows, converted(gradient.values, dtype))
     after.pieces = [piece] if before is None else [*before.pieces, piece]
     after.summed = 0 if before is None else before.summed
     after.count = len(piece.rows) + (0 if before is None else before.count)
@@ -1228,8 +1239,7 @@ cdef class Table:
                             f" {values.dtype.str!r} ({values.dtype}), they must have {FORMATS}")
         self.check_clear(i, values)
         if cnp.PyArray_TYPE(values) != k.type_num:
-            with np.errstate(all="ignore"):
-                values = values.astype(p.dtype)
+            values = converted(values, p.dtype)
         self.take_format(i, values)
         length = k.size // k.shape[0] if k.shape[0] else 0
         t.g = k.g = NULL

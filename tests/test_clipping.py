@@ -139,6 +139,13 @@ def test_a_schedule_that_gives_nan_is_refused():
 EXTREMES = [1e-300, 1e-200, 1e-162, 1e-154, 1e-100, 1.0, 1e100, 1e154, 1e200, 1e300]
 
 
+def test_factors_below_the_smallest_normal_number(isa):
+    """The largest float64 gradient, clipped to 1e-3: a factor that is subnormal."""
+    p = np.zeros(2)
+    fastopt.SGD(p, lr=1.0, clip_norm=1e-3).step(np.array([np.finfo(np.float64).max, 1e300]))
+    np.testing.assert_allclose(p, [-1e-3, -1e-3 * (1e300 / np.finfo(np.float64).max)], rtol=1e-3)
+
+
 @pytest.mark.parametrize("size", [1, 3, 17, 1025, 20_000])
 @pytest.mark.parametrize("scale", EXTREMES)
 def test_norms_are_right_at_the_ends_of_float64(scale, size):

@@ -73,26 +73,43 @@ def test_subnormals_of_their_own_format_count_as_zero(of_p, of_g):
     number = np.finfo(of_g)
     g = np.array([number.smallest_subnormal, number.smallest_normal / 2, -number.smallest_normal / 2], of_g)
     assert g.all()
-    tables = [np.ones((3, 3), of_p) for _ in range(5)]
-    whole, one, gathered, rows, kernel = tables
     g = np.tile(g, (3, 1))
-    fastopt.SGD(whole, momentum=0.9).step(g)
-    fastopt.SGD({"w": one}).step_one("w", g)
-    opt = fastopt.SGD(gathered)
-    opt.accumulate(g)
-    opt.step()
-    fastopt.SGD(rows).step(fastopt.RowGrad([0, 0, 2], g))
-    fastopt.kernels.sgd(kernel, g, step=1, lr=1.0)
-    opt = fastopt.Lion(
-        sign := np.ones((3, 3), of_p), weight_decay=0.0
-    )  # whose step does not get smaller with its gradient
+
+    def lion(w):  # whose steps are no smaller for a small gradient
+        return fastopt.Lion({"w": w}, weight_decay=0.0)
+
+    def gather(w, g):
+        opt = lion(w)
+        opt.accumulate({"w": g})
+        opt.step()
+
+    calls = [
+        lambda w: lion(w).step({"w": g}),
+        lambda w: lion(w.T).step({"w": g}),
+        lambda w: lion(w).step_one("w", g),
+        lambda w: lion(w).step({"w": fastopt.RowGrad([0, 0, 2], g)}),
+        lambda w: fastopt.Combined([lion(w)]).step([{"w": g}]),
+        lambda w: fastopt.kernels.lion(w, g, np.zeros_like(w), step=1, lr=0.1, beta1=0.9, beta2=0.99),
+        lambda w: gather(w, g),
+        lambda w: gather(w, fastopt.RowGrad([0, 0, 2], g)),
+        lambda w: [lion(one).step({"w": g[0, 0]}) for one in [w[0, 0, ...]]],
+    ]
+    for i, call in enumerate(calls):
+        table = np.ones((3, 3), of_p)
+        call(table)
+        assert (table == 1).all(), i
+    opt = fastopt.SGD(np.ones((3, 3), of_p), clip_norm=1.0)
     opt.step(g)
-    for table in (*tables, sign):
-        assert (table == 1).all()
-    assert not opt.state[0]["m"].any()
-    rule = fastopt.SGD(whole, clip_norm=1.0)
-    rule.step(g)
-    assert rule.grad_norm == 0
+    assert opt.grad_norm == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_subnormals_of_rows_do_not_add_up(dtype):
+    """Each counts as zero before it is added to the others of its row."""
+    g = np.full((3, 2), np.finfo(dtype).smallest_normal * 0.75, dtype)
+    table = np.ones((2, 2), dtype)
+    fastopt.Lion(table, weight_decay=0.0).step(fastopt.RowGrad([1, 1, 1], g))
+    assert (table == 1).all()
 
 
 def test_rounded_once():

@@ -1,5 +1,6 @@
 /* Gradients of some rows of a parameter: rows that come more than once are summed, so that each is updated once. */
 #include "../include/fastopt.h"
+#include "../platform.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,7 @@ void fastopt_row_gradients(fastopt_dtype dtype, const void *values, const ptrdif
     const size_t row_size = (size_t)row_length * (dtype == FASTOPT_FLOAT32 ? sizeof(float) : sizeof(double));
     const char *const first_sum = sums;
     char *next_sum = sums;
+    const uint64_t mode = flush_begin();
     for (ptrdiff_t i = 0; i < count; i++) {
         const void *row = (const char *)values + (size_t)i * row_size, **known = &gradients[places[i]];
         if (!*known) {
@@ -62,4 +64,5 @@ void fastopt_row_gradients(fastopt_dtype dtype, const void *values, const ptrdif
         }
 #undef ADD
     }
+    flush_end(mode);
 }

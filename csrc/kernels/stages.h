@@ -30,10 +30,10 @@ static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
 static T FN(split)(double factor, T *rest)
 {
     const double size = fabs(factor);
-    if (size == 0 || (size >= SMALLEST && size <= LARGEST))
+    if (size >= SMALLEST && size <= LARGEST)
         return (T)factor;
     *rest = (T)(size < SMALLEST ? 0x1p-100 : 0x1p100);
-    return (T)(factor / (double)*rest);
+    return (T)(size < SMALLEST ? fastopt_times_2_100(factor) : factor / 0x1p100);
 }
 
 /* How many values swa is the mean of after this round. */

@@ -7,6 +7,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__FAST_MATH__) || defined(_M_FP_FAST)
 #error "fastopt must be compiled without -ffast-math and /fp:fast, which change the order of operations and so the bits"
@@ -30,6 +31,16 @@ static inline fastopt_pair fastopt_times(fastopt_pair a, fastopt_pair b)
     const double lo = (((ah * bh - hi) + ah * bl + al * bh) + al * bl) + (a.hi * b.lo + a.lo * b.hi);
     const double sum = hi + lo;
     return (fastopt_pair){sum, lo - (sum - hi)};
+}
+
+/* 2^100 x for a small x, also for one that is subnormal where subnormals count as 0. */
+static inline double fastopt_times_2_100(double x)
+{
+    int64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const int64_t size = bits & INT64_MAX;
+    const double raised = size >> 52 ? fabs(x) * 0x1p100 : (double)size * 0x1p-974;
+    return bits < 0 ? -raised : raised;
 }
 
 /* b^n for 0 <= b <= 1 and n >= 0, rounded once but for one case in some 2^40. */
