@@ -2227,7 +2227,7 @@ cdef class Kernel:
                     break
             else:
                 if name not in self.keywords:
-                    from .parameters import nearest
+                    from .declarations import nearest
                     raise TypeError(f"{self.name}: keywords must be among {', '.join(self.keywords)}, got"
                                     f" {name}{nearest(name, self.keywords)}")
                 k = self.keywords.index(name)

@@ -14,9 +14,9 @@ from typing import Any
 import fastopt
 
 from . import _core
+from .declarations import VECTOR
 from .optimizer import Optimizer
 from .optimizers import plain
-from .parameters import VECTOR
 
 __all__ = ["LECTURE", "Rule", "classes", "rules", "variants"]
 

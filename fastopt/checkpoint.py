@@ -298,7 +298,7 @@ def _unpack_one(
     for name in others:
         del state[name]
     parameters = {name: entry.pop(PARAMETER) for name, entry in state.items() if PARAMETER in entry}
-    several = {key for key, parts in optimizer._parts.items() if len(parts) > 1}  # which JSON has as lists
+    several = {key for key, parts in optimizer._declaration.parts.items() if len(parts) > 1}  # which JSON has as lists
     groups = [
         {key: tuple(value) if key in several and isinstance(value, list) else value for key, value in group.items()}
         for group in content["groups"]

@@ -8,10 +8,11 @@ from reprlib import repr as brief
 from typing import Any, Literal
 
 from . import _core
+from .declarations import Number
 from .loss_scale import LossScale
 from .nest import Array, Name, describe
 from .optimizer import FORMAT, Loaded, Optimizer, Stepping, check_entries, groups_of
-from .parameters import Fixed, Group, Number, check_names
+from .parameters import Fixed, Group, check_names
 
 # The options of the step, which all share, and what each is where nothing is asked for.
 SHARED = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from reprlib import repr as brief
 from typing import Any
 
-from .parameters import check_number
+from .declarations import check_number
 
 Decay = Mapping[str, float]
 KEYS = ("value", "since", "product", "age")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator
 from reprlib import repr as brief
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from .declarations import Declaring
+from .optimizers import load_all
 from .scalars import unwrapped
-
-if TYPE_CHECKING:
-    from .optimizer import Optimizer
 
 Label: TypeAlias = str | bool | int | float | None
 
@@ -66,19 +65,17 @@ def meant(key: str, hyper: Collection[str]) -> str | None:
 
 def shared_options() -> list[str]:
     """Return the names of the options that every optimizer takes."""
-    from .optimizer import Optimizer
-
-    parameters = inspect.signature(Optimizer.__init__).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    shared = {name for cls in Declaring.__subclasses__() for name in cls._shared}
+    return sorted(shared - {"params", "lr", "lr_scale"})
 
 
 def options_of_all() -> set[str]:
     """Return the names of the options of all optimizers, but for the parameters."""
-    from .optimizer import Optimizer
+    load_all()
 
-    def below(cls: type[Optimizer]) -> Iterator[type[Optimizer]]:
+    def below(cls: type[Declaring]) -> Iterator[type[Declaring]]:
         for inner in cls.__subclasses__():
             yield inner
             yield from below(inner)
 
-    return {name for cls in below(Optimizer) for name in cls.__signature__.parameters} - {"params"}
+    return {name for cls in below(Declaring) for name in inspect.signature(cls).parameters} - {"params"}

@@ -7,7 +7,7 @@ from typing import Any
 from warnings import warn
 from weakref import WeakSet
 
-from .parameters import check_number
+from .declarations import check_number
 from .scalars import is_integer, unwrapped
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**126  # float32 has the inverse of each as a normal number

@@ -14,26 +14,33 @@ import numpy as np
 from . import _core
 from .arena import lay_out_state
 from .decays import restored_decays, saved_decays
+from .declarations import (
+    Declaring,
+    Number,
+    Rate,
+    argument,
+    check_number,
+    choice,
+    flag,
+    is_schedule,
+    nearest,
+    number,
+    rate,
+    scaled,
+)
 from .loss_scale import LossScale
 from .nest import Array, Name, Watched, can_be_copied, describe, holds, members, together, watched
 from .parameters import (
-    PARTS,
     Fixed,
     Given,
     Group,
-    Number,
     Params,
     at,
-    check_hyper,
     check_names,
-    check_number,
     group_hyper,
-    is_schedule,
-    nearest,
     places_of,
     restored,
     saved,
-    scaled,
     scheduled,
     set_hyper,
     split_groups,
@@ -53,25 +60,6 @@ CLIP_NORM_PER = ("all", "group", "parameter")
 PER_STEP = ("grad_scale", "clip_norm", "clip_value")  # numbers that a step can be given
 
 
-class StepOptions(TypedDict, total=False):
-    """The options of the step that every optimizer takes; `Optimizer` describes them."""
-
-    weight_decay_form: Literal["l2", "decoupled", "independent", "own"] | None
-    maximize: bool
-    nonfinite: Literal["propagate", "raise", "skip"]
-    num_threads: int | None
-    grad_scale: float | LossScale | None
-    clip_norm: Number | None
-    clip_norm_per: Literal["all", "group", "parameter"]
-    clip_value: float | None
-    max_skips: int | None
-    zero_grads: bool
-    ema_decay: Number | None
-    swa: tuple[int, int] | None
-    lookahead: tuple[int, float] | None
-    catch_up: bool
-
-
 class OneStep(TypedDict, total=False):
     """The options that one step can be given."""
 
@@ -80,24 +68,6 @@ class OneStep(TypedDict, total=False):
     clip_value: float | None
     zero_grads: bool | None
     accumulated: Literal["mean", "sum"]
-
-
-class Shared(StepOptions, total=False):
-    """The options that every optimizer takes whose default decay is the shared one."""
-
-    weight_decay: Number
-
-
-def as_torch(label: str, decoupled: bool, shared: Shared) -> Shared:
-    """Return the shared options with torch's ``decoupled_weight_decay`` among them under our name."""
-    if not isinstance(decoupled := unwrapped(decoupled), (bool, np.bool_)):
-        raise TypeError(f"{label}: decoupled_weight_decay must be True or False, got {brief(decoupled)}")
-    form = shared.get("weight_decay_form")
-    if decoupled and form not in (None, "decoupled"):
-        raise ValueError(
-            f"{label}: weight_decay_form must be None or decoupled with decoupled_weight_decay, got {brief(form)}"
-        )
-    return {**shared, "weight_decay_form": "decoupled"} if decoupled else shared
 
 
 _NO_OPTIONS = {
@@ -457,10 +427,10 @@ def groups_of(members: list[list[Name]]) -> list[int]:
 def is_handed_on(parameter: inspect.Parameter, own: Mapping[str, Any]) -> bool:
     """Return whether an argument of a base class is an option that is handed on to it."""
     by_name = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    return by_name and parameter.name not in own and parameter.name not in ("params", "hyper")
+    return by_name and parameter.name not in own and parameter.name != "params"
 
 
-class Optimizer(Stepping):
+class Optimizer(Stepping, Declaring):
     """Parameters, their state, and one fused pass over both per step.
 
     The classes of the rules (`fastopt.Adam` and the others) are what users make; this one holds what they share.
@@ -473,8 +443,6 @@ class Optimizer(Stepping):
         group is a mapping with "params" and any hyperparameter in which it differs; its learning rate is lr times its
         "lr_scale", 1 by default; keys of your own, such as "name", hold plain values and must be unlike options.  An
         array that takes the place of one in a mapping or a list is noticed by the next step; see `rebind`.
-    hyper : dict
-        The hyperparameters of the rule, for groups that do not override them.
     weight_decay : float, default 0
         Decay, >= 0; what it does is told by `weight_decay_form`.
     weight_decay_form : {"l2", "decoupled", "independent", "own"}, optional
@@ -538,22 +506,44 @@ class Optimizer(Stepping):
         of range.  The message names what is required and what came.
     """
 
-    _rules: ClassVar[Mapping[str, Mapping[str, Any]]]  # the rows of rules.def that it runs, and what selects each
     _streams: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # arrays read and written by each pass, of rules of several
     _calls_numpy: ClassVar[bool] = False  # for a part of its steps
-    _decoupled: ClassVar[bool] = False  # weight_decay shrinks the parameter, instead of joining the gradient
-    _parts: ClassVar[Mapping[str, tuple[str, ...]]] = PARTS  # names in rules.def, where they are others
-    _own_decay: ClassVar[bool] = False  # it is a part of the rule itself
     _averages: ClassVar[tuple[str, ...]] = ()  # averages of the parameters that the rule itself keeps
-    _told_by: ClassVar[tuple[str, ...]] = ()  # the hyperparameters by which p tells them, the first of several
+
+    params: Params = argument(kw_only=False)
+    lr: Rate = rate(default=0.0, kw_only=False)
+    lr_scale: Number = number(default=1.0, init=False)
+    weight_decay: Number = number(default=0.0)
+    weight_decay_form: Literal["l2", "decoupled", "independent", "own"] | None = choice(default=None, of=())
+    maximize: bool = flag(default=False)
+    nonfinite: Literal["propagate", "raise", "skip"] = argument(default="propagate")
+    _num_threads: int | None = argument(default=None, alias="num_threads")
+    grad_scale: float | LossScale | None = argument(default=None)
+    clip_norm: Number | None = argument(default=None)
+    clip_norm_per: Literal["all", "group", "parameter"] = argument(default="all")
+    clip_value: float | None = argument(default=None)
+    max_skips: int | None = argument(default=None)
+    zero_grads: bool = argument(default=False)
+    ema_decay: Number | None = argument(default=None)
+    _swa: tuple[int, int] | None = argument(default=None, alias="swa")
+    lookahead: tuple[int, float] | None = argument(default=None)
+    _catch_up: bool = argument(default=False, alias="catch_up")
+
+    __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls) -> None:
-        """Show the options that a class hands on in its signature: those that all share, or those of its base."""
-        own = inspect.signature(cls.__init__).parameters
-        parameters = [p for name, p in own.items() if name != "self" and p.kind is not p.VAR_KEYWORD]
-        if len(parameters) + 1 < len(own):
-            base = inspect.signature(Optimizer.__init__ if "shared" in own else cls.__mro__[1]).parameters
-            parameters += [p.replace(kind=p.KEYWORD_ONLY) for p in base.values() if is_handed_on(p, own)]
+        """Show in the signature what the class declares, or what a user's own constructor takes and hands on."""
+        super().__init_subclass__()
+        if cls.__init__ is Optimizer.__init__:
+            kinds = {True: inspect.Parameter.KEYWORD_ONLY, False: inspect.Parameter.POSITIONAL_OR_KEYWORD}
+            declared = cls._declaration.arguments.items()
+            parameters = [inspect.Parameter(name, kinds[a.kw_only], default=a.default) for name, a in declared]
+        else:
+            own = inspect.signature(cls.__init__).parameters
+            parameters = [p for name, p in own.items() if name != "self" and p.kind is not p.VAR_KEYWORD]
+            if len(parameters) + 1 < len(own):
+                base = inspect.signature(cls.__mro__[1]).parameters.values()
+                parameters += [p.replace(kind=p.KEYWORD_ONLY) for p in base if is_handed_on(p, own)]
         cls.__signature__ = inspect.Signature(parameters)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -568,63 +558,23 @@ class Optimizer(Stepping):
             )
         return super().__new__(cls)
 
-    __signature__: ClassVar[inspect.Signature]
-
-    def __init__(
-        self,
-        params: Params,
-        hyper: dict[str, Any],
-        *,
-        weight_decay: Number = 0.0,
-        weight_decay_form: Literal["l2", "decoupled", "independent", "own"] | None = None,
-        maximize: bool = False,
-        nonfinite: Literal["propagate", "raise", "skip"] = "propagate",
-        num_threads: int | None = None,
-        grad_scale: float | LossScale | None = None,
-        clip_norm: Number | None = None,
-        clip_norm_per: Literal["all", "group", "parameter"] = "all",
-        clip_value: float | None = None,
-        max_skips: int | None = None,
-        zero_grads: bool = False,
-        ema_decay: Number | None = None,
-        swa: tuple[int, int] | None = None,
-        lookahead: tuple[int, float] | None = None,
-        catch_up: bool = False,
-        **unknown: Any,
-    ) -> None:
-        label = type(self).__name__
-        for key in unknown:
-            takes = list(inspect.signature(type(self)).parameters)
-            raise TypeError(f"{label}: arguments are {', '.join(takes)}, got {key!r}{nearest(key, takes)}")
-        form: Any = weight_decay_form
-        num_threads, ema_decay = map(unwrapped, (num_threads, ema_decay))
-        swa, lookahead = map(each_unwrapped, (swa, lookahead))
-        if form is None:
-            form = "own" if self._own_decay else "decoupled" if self._decoupled else "l2"
-        hyper = {
-            **hyper,
-            "lr_scale": 1.0,
-            "weight_decay": weight_decay,
-            "weight_decay_form": form,
-            "maximize": maximize,
-        }
-        options: dict[str, Any] = {
-            "nonfinite": nonfinite,
+    def __init__(self, *by_position: Any, **by_name: Any) -> None:
+        label, declaration = type(self).__name__, self._declaration
+        given = declaration.given(label, by_position, by_name, list(inspect.signature(type(self)).parameters))
+        num_threads, ema_decay = map(unwrapped, (given["num_threads"], given["ema_decay"]))
+        swa, lookahead = map(each_unwrapped, (given["swa"], given["lookahead"]))
+        hyper = {key: given.get(key, declared.default) for key, declared in declaration.hyper.items()}
+        if hyper["weight_decay_form"] is None:
+            hyper["weight_decay_form"] = declaration.decay_form
+        options = {key: value for key, value in given.items() if key not in declaration.hyper and key != "params"} | {
             "num_threads": num_threads,
-            "grad_scale": grad_scale,
-            "clip_norm": clip_norm,
-            "clip_norm_per": clip_norm_per,
-            "clip_value": clip_value,
-            "max_skips": max_skips,
-            "zero_grads": zero_grads,
             "ema_decay": ema_decay,
             "swa": swa,
             "lookahead": lookahead,
-            "catch_up": catch_up,
         }
         options = self._checked_options(label, options)
         check_averages(label, ema_decay, swa, lookahead)
-        if not isinstance(catch_up := unwrapped(catch_up), (bool, np.bool_)):
+        if not isinstance(catch_up := unwrapped(given["catch_up"]), (bool, np.bool_)):
             raise TypeError(f"{label}: catch_up must be True or False, got {brief(catch_up)}")
         if catch_up and any(option is not None for option in (ema_decay, swa, lookahead)):
             raise ValueError(
@@ -636,8 +586,8 @@ class Optimizer(Stepping):
                 f"{label}: lookahead must be None for a rule that keeps an average of its own, which would not follow,"
                 f" got {brief(lookahead)}"
             )
-        grouped, given = split_groups(label, params, hyper)
-        self._lay_out(grouped, given, [None] * len(given), options, hyper)
+        grouped, groups_given = split_groups(label, given["params"], hyper)
+        self._lay_out(grouped, groups_given, [None] * len(groups_given), options, hyper)
 
     def _lay_out(
         self,
@@ -707,7 +657,7 @@ class Optimizer(Stepping):
         for i, (where, (group_params, hyper, _), rule) in enumerate(zip(wheres, given, rules, strict=True)):
             structure, names, group_arrays = members(where, group_params, len(self._arrays) + len(arrays))
             group_label = _label_of_group(type(self), len(self.groups) + i, grouped)
-            group = Group(type(self), group_label, group_arrays, hyper, self._defaults, self._in_c, rule, step_count)
+            group = Group(self._declaration, group_label, group_arrays, hyper, self._in_c, rule, step_count)
             all_structures.append(structure)
             all_names += names
             all_members.append(names)
@@ -721,7 +671,6 @@ class Optimizer(Stepping):
             label, names, [array for group in self.groups for array in group["params"]] + arrays, len(self._names)
         )
         for group in groups:
-            group.check_unscheduled(group)
             if self._options["catch_up"]:
                 group.check_catch_up(group)
         if containers is None:
@@ -780,32 +729,8 @@ class Optimizer(Stepping):
     # What a subclass says of itself.
 
     @classmethod
-    def _rule(cls, hyper: Mapping[str, Any]) -> str:
-        """Return the row of rules.def that these hyperparameters select."""
-        selecting = {name for options in cls._rules.values() for name in options}
-        given = {name for name in selecting if hyper[name]}
-        return next(row for row, options in cls._rules.items() if options.keys() == given)
-
-    @classmethod
-    def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:
-        """Raise TypeError or ValueError unless these hyperparameters are valid, alone and together.
-
-        lr and weight_decay are alone: no rule asks more of them than their ranges, nor does `_flat` change them.
-        """
-        check_hyper(label, hyper, cls._own_decay, cls._parts)
-
-    @classmethod
     def _check_array(cls, label: str, array: Array) -> None:
         """Raise ValueError unless this array is one that the rule is for."""
-
-    @classmethod
-    def _flat(cls, hyper: Mapping[str, Any]) -> dict[str, Any]:
-        """Return hyperparameters by the names of rules.def."""
-        flat = dict(hyper)
-        for name, parts in cls._parts.items():
-            if name in flat:
-                flat |= zip(parts, flat[name] if len(parts) > 1 else (flat[name],), strict=True)
-        return flat
 
     @classmethod
     def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
@@ -1044,17 +969,11 @@ class Optimizer(Stepping):
                 array[...] = values
             self._table.swapped = None
 
-    @property
-    def lr(self) -> float | tuple[float, ...]:
-        """The learning rate of the next step, or where groups differ a tuple of theirs.
+    def _rates(self) -> float | tuple[float, ...]:
+        rates = tuple(lr(self.step_count) if is_schedule(lr := group["lr"]) else lr for group in self.groups)
+        return rates if any(lr != rates[0] for lr in rates) else rates[0]
 
-        Setting it, to a number or a schedule, sets that of every group; a tuple or list has one for each.
-        """
-        rates = tuple(rate(self.step_count) if is_schedule(rate := group["lr"]) else rate for group in self.groups)
-        return rates if any(rate != rates[0] for rate in rates) else rates[0]
-
-    @lr.setter
-    def lr(self, value: Number | Sequence[Number]) -> None:
+    def _set_rates(self, value: Number | Sequence[Number]) -> None:
         given = each_unwrapped(unwrapped(value))
         values = given if isinstance(given, (tuple, list)) else [given] * len(self.groups)
         if len(values) != len(self.groups):
@@ -1062,7 +981,7 @@ class Optimizer(Stepping):
                 f"{type(self).__name__}: lr must be one for all of the {len(self.groups)} groups or one for each,"
                 f" got {brief(value)}"
             )
-        set_hyper(self._table, [(group, {"lr": rate}) for group, rate in zip(self.groups, values, strict=True)])
+        set_hyper(self._table, [(group, {"lr": lr}) for group, lr in zip(self.groups, values, strict=True)], level=5)
 
     # Save and load.
 
@@ -1210,7 +1129,7 @@ class Optimizer(Stepping):
             text, changed = f"{label}: decays in the {where}", entry.get("decays", {})
             corrected = corrected if steps[-1] else ()
             hyper = {**group, **hyper_of[name]}
-            decays.append(restored_decays(text, changed, hyper, self._parts, corrected, steps[-1]))
+            decays.append(restored_decays(text, changed, hyper, self._declaration.parts, corrected, steps[-1]))
             values += self._new_values(label, where, name, entry, carry)
             if parameters is not None:
                 if not array.flags.writeable:
@@ -1323,7 +1242,7 @@ class Optimizer(Stepping):
         of_parameters = iter(self._table.decays())
         for group in self.groups:
             for _ in group["params"]:
-                yield saved_decays(next(of_parameters), group, self._parts)
+                yield saved_decays(next(of_parameters), group, self._declaration.parts)
 
     def _carry_names(self) -> list[tuple[str, ...]]:
         """Return the names of the carried numbers of each parameter."""

@@ -2,120 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice, takewhile
 from reprlib import repr as brief
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 from warnings import warn
 
 import numpy as np
 
 from . import _core
+from .declarations import (
+    DECAYS,
+    ROWS,
+    VECTOR,
+    Declaration,
+    check_number,
+    first_of,
+    is_schedule,
+    nearest,
+    scaled,
+)
 from .labels import label_of
 from .nest import Array, Name, Part, Place, is_consumed, is_nest, is_sequence, members, places
-from .scalars import each_unwrapped, is_number, unwrapped
-
-if TYPE_CHECKING:
-    from .optimizer import Optimizer
+from .scalars import unwrapped
 
 Params: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any]
 # A group's nest of arrays, its hyperparameters, and its mapping, or None where there are no groups.
 Given: TypeAlias = tuple[Any, dict[str, Any], Mapping[str, Any] | None]
-Number: TypeAlias = float | Callable[[int], float]  # a hyperparameter: a number or a schedule
-
-STATEFUL = {"amsgrad", "centered", "nesterov"}  # they decide which state exists, or what it means
-FLAGS = STATEFUL | {"maximize", "safeguard_warmup"}
-UNSET, UNSET_PARTS = {"momentum_decay", "beta3"}, {"eps1"}  # may be None, alone or among several
-# Hyperparameters of several numbers, and the names of these in rules.def.
-PARTS = {"betas": ("beta1", "beta2"), "etas": ("eta_minus", "eta_plus"), "step_sizes": ("step_min", "step_max")}
-ROWS = frozenset(name for name, *_ in _core.rules())
-VECTOR = "_vector"  # ends the name of what a rule of rows and columns is for a vector
-# What weight decay can be around a rule, and the field of fastopt_options that does it.
-DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
-
-
-def nearest(name: Any, names: Iterable[str]) -> str:
-    """Return a question after the name that was meant, if one is much like this."""
-    from difflib import get_close_matches  # only those who mistype pay for it
-
-    found = get_close_matches(name.lower(), list(names), 1) if isinstance(name, str) else []
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
-def first_of(value: Any) -> Any:
-    """Return the first of several numbers, or the only one."""
-    return value[0] if isinstance(value, (tuple, list)) else value
-
-
-def check_hyper(
-    label: str,
-    hyper: Mapping[str, Any],
-    own_decay: bool = False,
-    parts: Mapping[str, tuple[str, ...]] = PARTS,
-) -> None:
-    """Raise TypeError or ValueError unless every hyperparameter is of the right type and in its range.
-
-    `parts` are the names in rules.def of those that have others there, or that are several numbers.
-    """
-    for key, value in hyper.items():
-        if key in FLAGS:
-            if not isinstance(value, (bool, np.bool_)):
-                raise TypeError(f"{label}: {key} must be True or False, got {brief(value)}")
-        elif len(parts.get(key, ())) > 1:
-            if not isinstance(value, (tuple, list)) or len(value) != len(parts[key]):
-                words = "a pair of" if len(parts[key]) == 2 else "three"
-                raise TypeError(f"{label}: {key} must be {words} numbers, got {brief(value)}")
-            for i, (name, part) in enumerate(zip(parts[key], value, strict=True)):
-                if part is not None or name not in UNSET_PARTS:
-                    check_number(f"{label}: {key}[{i}]", name, part)
-        elif key == "weight_decay_form":
-            forms = (*DECAYS, "own") if own_decay else tuple(DECAYS)
-            if not isinstance(value, str) or value not in forms:
-                raise ValueError(f"{label}: weight_decay_form must be one of {', '.join(forms)}, got {brief(value)}")
-        elif value is None and key in UNSET:
-            continue
-        else:
-            check_number(f"{label}: {key}", parts.get(key, (key,))[0], value)
-    scaled(label, hyper)
-
-
-def scaled(label: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return hyperparameters with lr * lr_scale in the place of lr, or raise ValueError where that is too large."""
-    lr = float(hyper["lr"]) * float(hyper["lr_scale"])
-    _core.check_range(f"{label}: lr * lr_scale", "lr", lr)
-    return {**hyper, "lr": lr}
-
-
-def check_number(label: str, name: str, value: Any) -> float:
-    """Return a real number in the range of a hyperparameter as a float, or raise TypeError or ValueError."""
-    if type(value) is not float and not is_number(value := unwrapped(value)):
-        raise TypeError(f"{label} must be a number, got {brief(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise ValueError(f"{label} must be a number that a float can hold, got {brief(value)}") from None
-    _core.check_range(label, name, number)
-    return number
-
-
-def unwrapped_hyper(hyper: Mapping[str, Any], parts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """Return hyperparameters with the numbers that are arrays of one element, or several in one array, as numbers."""
-    several = {key for key, names in parts.items() if len(names) > 1}
-    return {key: each_unwrapped(value) if key in several else unwrapped(value) for key, value in hyper.items()}
-
-
-def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return valid hyperparameters as Python's own floats, bools and tuples, which nobody else can change."""
-    values: dict[str, Any] = {}
-    for key, value in hyper.items():
-        if key in FLAGS:
-            values[key] = bool(value)
-        elif isinstance(value, (tuple, list)):
-            values[key] = tuple(part if part is None else float(part) for part in value)
-        else:
-            values[key] = value if value is None or isinstance(value, str) else float(value)
-    return values
 
 
 def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -182,14 +96,7 @@ def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]
 
 # ---- Schedules ----
 
-# What cannot change from step to step, since it is read once or is no number.
-UNSCHEDULED = FLAGS | {"weight_decay_form", "initial_accumulator_value", "params"}
 ON = 0.5  # what a scheduled hyperparameter counts as where the rule, and so its state, is chosen
-
-
-def is_schedule(value: Any) -> bool:
-    """Return whether a value is a schedule: a function of the steps made so far."""
-    return callable(value) and not isinstance(value, type)
 
 
 def scheduled(label: str, name: str, schedule: Any, step_count: int) -> float:
@@ -200,7 +107,7 @@ def scheduled(label: str, name: str, schedule: Any, step_count: int) -> float:
 def is_scheduled(hyper: Mapping[str, Any]) -> bool:
     """Return whether there is a schedule among these hyperparameters, alone or in a pair."""
     for key, value in hyper.items():
-        if type(value) is float or key in UNSCHEDULED:
+        if type(value) is float or key == "params":
             continue
         if is_schedule(value) or (isinstance(value, (tuple, list)) and any(map(is_schedule, value))):
             return True
@@ -217,7 +124,7 @@ def each(hyper: Mapping[str, Any], change: Callable[[Any], Any]) -> Mapping[str,
             return tuple(map(changed, value))
         return change(value) if is_schedule(value) else value
 
-    return {key: value if key in UNSCHEDULED else changed(value) for key, value in hyper.items()}
+    return {key: value if key == "params" else changed(value) for key, value in hyper.items()}
 
 
 def at(hyper: Mapping[str, Any], step: int) -> Mapping[str, Any]:
@@ -301,27 +208,26 @@ class Group(Fixed):
 
     def __init__(
         self,
-        rule_class: type[Optimizer],
+        declaration: Declaration,
         label: str,
         arrays: list[Array],
         given: Mapping[str, Any],
-        names: Collection[str],
         options: Mapping[str, Any],
         rule: str | None = None,
         step_count: int = 0,
     ) -> None:
-        self.names = tuple(names)  # of the hyperparameters; other keys are the user's own
+        self.names = tuple(declaration.hyper)  # other keys are the user's own
         self._options = options
         self._table: _core.Table | None = None
-        self._class = rule_class
+        self._declaration = declaration
         self.rename(label)
-        hyper = unwrapped_hyper({key: given[key] for key in names}, rule_class._parts)
+        hyper = declaration.unwrapped({key: given[key] for key in self.names})
         own = {key: value for key, value in given.items() if key not in hyper}
         now = self._at(hyper, step_count)
         self.settings = _core.Settings(rule or self._rule(hyper))
         of_vectors = self.settings.rule_name + VECTOR
         self._of_vectors = _core.Settings(of_vectors) if of_vectors in ROWS else self.settings
-        super().__init__({**with_schedules(plain(now), hyper), **own, "params": tuple(arrays)})
+        super().__init__({**with_schedules(declaration.plain(now), hyper), **own, "params": tuple(arrays)})
 
     def rename(self, label: str) -> None:
         """Have messages name the group so."""
@@ -331,7 +237,7 @@ class Group(Fixed):
     @property
     def class_name(self) -> str:
         """The name of the optimizer's class."""
-        return self._class.__name__
+        return self._declaration.name
 
     def settings_of(self, array: Array) -> _core.Settings:
         """Return what the C core reads for an array of this group."""
@@ -349,21 +255,21 @@ class Group(Fixed):
         """
         own = self._own()
         changes, others = self.parted(given)
-        changes = unwrapped_hyper(changes, self._class._parts)
         known = (*self.names, *own)
         unknown = [key for key in given if key == "params" or (step_count is None and key not in known)]
         if unknown:
             what = f"{', '.join(known)}, got {brief(unknown[0])}{nearest(unknown[0], known)}"
             raise ValueError(f"{self._label}: what can be set is {what}")
+        changes = self._declaration.unwrapped(changes)
         others = {key: label_of(self._label, key, value, self.names) for key, value in others.items()}
         own = own | others if step_count is None else others
         after = self._hyper() | changes
         now = self._at(after, self._step_count if step_count is None else step_count)
         changed = [key for key, value in changes.items() if value != self[key]]
-        fixed = [key for key in changed if key in STATEFUL]
+        fixed = [key for key in changed if self._declaration.hyper[key].fixed == "layout"]
         needed = _core.Settings(self._rule(after)).state_names
         if not set(needed) <= set(self.settings.state_names):
-            fixed += [key for key in changed if key == "momentum"]
+            fixed += [key for key in changed if key in self._declaration.selecting]
         if fixed:
             raise ValueError(
                 f"{self._label}: {fixed[0]} must stay {self[fixed[0]]!r}, since the state was laid out for it,"
@@ -373,15 +279,14 @@ class Group(Fixed):
             self._check_kept(changed, changes)
         if self._table is not None and self._table.catches_up:
             self.check_catch_up(after)
-        self.check_unscheduled(after)
-        return with_schedules(plain(now), after) | own
+        return with_schedules(self._declaration.plain(now), after) | own
 
     def _check_kept(self, changed: Sequence[str], changes: Mapping[str, Any]) -> None:
         """Raise for what can be changed no more, since state was made by it."""
         begun = self._table is not None and self._step_count > 0
         for key in changed:
-            told_by = begun and key in self._class._told_by and first_of(changes[key]) != first_of(self[key])
-            if told_by or key == "initial_accumulator_value":
+            fixed = self._declaration.hyper[key].fixed
+            if fixed == "start" or (fixed == "steps" and begun and first_of(changes[key]) != first_of(self[key])):
                 raise ValueError(
                     f"{self._label}: {key} must stay {self[key]!r}, since the state was made by it,"
                     f" got {brief(changes[key])}"
@@ -389,20 +294,13 @@ class Group(Fixed):
 
     def check_compatible(self, where: str, saved: Mapping[str, Any]) -> None:
         """Raise for hyperparameters that must be as they were saved, since state that is loaded was made by them."""
-        for key in (STATEFUL | {*self._class._told_by}) & saved.keys() & {*self.names}:
+        for key, declared in self._declaration.hyper.items():
+            if declared.fixed not in ("layout", "steps") or key not in saved:
+                continue
             before, here = first_of(saved[key]), first_of(self[key])
             if before != here:
                 raise ValueError(
                     f"{where}: {key} must be as it was saved, {before!r}, since the state was made by it, got {here!r}"
-                )
-
-    def check_unscheduled(self, hyper: Mapping[str, Any]) -> None:
-        """Raise for a schedule of what the rule's own average is told by."""
-        for key in self._class._told_by:
-            if is_schedule(first_of(hyper[key])):
-                name = f"{key}[0]" if isinstance(hyper[key], tuple) else key
-                raise ValueError(
-                    f"{self._label}: {name} must be no schedule, since x is told by it, got {first_of(hyper[key])!r}"
                 )
 
     def change(self, after: dict[str, Any]) -> tuple[Any, ...]:
@@ -410,8 +308,8 @@ class Group(Fixed):
         names, settings = self.settings.hyper_names, (self.settings, self._of_vectors)
         hyper = {key: after[key] for key in self.names}
         if is_scheduled(hyper):
-            return self, after, settings, Plan(self._class, self._label, hyper, names, self._options), None
-        return self, after, settings, None, for_core(self._class, self._label, hyper, names, self._options)
+            return self, after, settings, Plan(self._declaration, self._label, hyper, names, self._options), None
+        return self, after, settings, None, for_core(self._declaration, self._label, hyper, names, self._options)
 
     def check_catch_up(self, hyper: Mapping[str, Any]) -> None:
         """Raise unless rows can make up for the steps that they have missed, with these hyperparameters."""
@@ -458,22 +356,26 @@ class Group(Fixed):
 
     def _at(self, hyper: Mapping[str, Any], step_count: int) -> Mapping[str, Any]:
         """Return hyperparameters as they are for the step after this many, or raise."""
+        self._declaration.check_schedules(self._label, hyper)
         now = at(hyper, step_count)
-        self._class._check(self._label if now is hyper else f"{self._label} after {step_count} steps", now)
+        self._declaration.check(self._label if now is hyper else f"{self._label} after {step_count} steps", now)
         return now
 
     def _rule(self, hyper: Mapping[str, Any]) -> str:
-        return self._class._rule(each(hyper, lambda schedule: ON))
+        return self._declaration.row(each(hyper, lambda schedule: ON))
 
     @property
     def _step_count(self) -> int:
         return 0 if self._table is None else self._table.step_count
 
 
-def set_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]]) -> None:
-    """Set hyperparameters of groups, all or none, in one turn: what other threads set meanwhile is kept."""
+def set_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]], level: int = 4) -> None:
+    """Set hyperparameters of groups, all or none, in one turn: what other threads set meanwhile is kept.
+
+    A warning is shown at the line so many calls above.
+    """
     table.check_turn()
-    warn_of_passed([(group.class_name, of_group) for group, of_group in changes], table.step_count)
+    warn_of_passed([(group.class_name, of_group) for group, of_group in changes], table.step_count, level)
     with table:
         adopted = [group.change(group.checked(of_group)) for group, of_group in changes]
         if table.catches_up:
@@ -512,13 +414,13 @@ class Plan:
 
     def __init__(
         self,
-        rule_class: type[Optimizer],
+        declaration: Declaration,
         label: str,
         hyper: Mapping[str, Any],
         names: tuple[str, ...],
         options: Mapping[str, Any],
     ) -> None:
-        self._class, self._label, self._names, self._options = rule_class, label, names, options
+        self._declaration, self._label, self._names, self._options = declaration, label, names, options
         self._hyper = hyper
         self._schedules: list[Callable[[int], Any]] = []
         each(hyper, self._schedules.append)
@@ -548,17 +450,17 @@ class Plan:
         if any(type(value) is not float for value in values) or values != self._values:
             given = iter(values)
             hyper = each(self._hyper, lambda schedule: next(given))
-            self._class._check(f"{self._label} after {step_count} steps", hyper)
-            self._arguments = for_core(self._class, self._label, hyper, self._names, self._options)
+            self._declaration.check(f"{self._label} after {step_count} steps", hyper)
+            self._arguments = for_core(self._declaration, self._label, hyper, self._names, self._options)
             self._values = values if all(type(value) is float for value in values) else []
         return self._arguments
 
 
 def for_core(
-    rule_class: type[Optimizer], label: str, hyper: Mapping[str, Any], names: tuple[str, ...], others: Mapping[str, Any]
+    declaration: Declaration, label: str, hyper: Mapping[str, Any], names: tuple[str, ...], others: Mapping[str, Any]
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Return what `Settings.set` takes: the rule's hyperparameters by their names in C, and all options."""
-    flat = rule_class._flat(scaled(label, hyper))
+    flat = declaration.by_names(scaled(label, hyper))
     options = {**others, "maximize": flat["maximize"]}
     form, decay = flat["weight_decay_form"], flat["weight_decay"]
     flat["decay"] = decay if form == "own" else 0.0  # a part of the rule

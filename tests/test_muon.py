@@ -260,8 +260,16 @@ BAD = {
     "steps None": ({"ns_steps": None}, None, "ns_steps must be a number"),
     "two coefficients": ({"ns_coefficients": (1.0, 2.0)}, None, "ns_coefficients must be"),
     "a coefficient of NaN": ({"ns_coefficients": (1.0, 2.0, float("nan"))}, None, "ns_coefficients[2] must be finite"),
-    "another adjustment": ({"adjust_lr_fn": "none"}, None, "adjust_lr_fn must be None, original or match_rms_adamw"),
-    "an adjustment of 1": ({"adjust_lr_fn": 1}, None, "adjust_lr_fn must be None, original or match_rms_adamw, got 1"),
+    "another adjustment": (
+        {"adjust_lr_fn": "none"},
+        None,
+        "must be one of None, original, match_rms_adamw",
+    ),
+    "an adjustment of 1": (
+        {"adjust_lr_fn": 1},
+        None,
+        "must be one of None, original, match_rms_adamw, got 1",
+    ),
     "momentum of 1": ({"momentum": 1.0}, None, "momentum must be in [0, 1), got 1.0"),
     "nesterov of 1": ({"nesterov": 1}, None, "nesterov must be True or False, got 1"),
     "negative eps": ({"eps": -1.0}, None, "eps must be finite and >= 0, got -1.0"),

@@ -20,8 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
-__all__ = ["plain"]
+__all__ = ["load_all", "plain"]
+
+
+def load_all() -> None:
+    """Import the files of all optimizers."""
+    for file in Path(__file__).parent.glob("[a-z]*.py"):
+        import_module(f"{__name__}.{file.stem}")
 
 
 def plain(name: str) -> Callable[..., None]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Adadelta(Optimizer):
@@ -55,17 +52,9 @@ class Adadelta(Optimizer):
 
     _rules: ClassVar = {"adadelta": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1.0,
-        *,
-        rho: Number = 0.9,
-        eps: Number = 1e-6,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "rho": rho, "eps": eps}
-        super().__init__(params, hyper, **shared)
+    lr: Rate = rate(default=1.0, kw_only=False)
+    rho: Number = number(default=0.9)
+    eps: Number = number(default=1e-6)
 
 
 def adadelta(

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, numbers, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Adafactor(Optimizer):
@@ -78,28 +74,12 @@ class Adafactor(Optimizer):
 
     _rules: ClassVar = {"adafactor": {}}
     _streams: ClassVar = {"adafactor": (2, 1, 3), "adafactor_vector": (4, 4)}
-    _own_decay = True
-    _parts: ClassVar = {"eps": ("eps1", "eps2")}
+    _decay_form = "own"
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-2,
-        *,
-        beta2_decay: Number = -0.8,
-        eps: tuple[Number | None, Number] = (None, 1e-3),
-        d: Number = 1.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "beta2_decay": beta2_decay, "eps": eps, "d": d}
-        super().__init__(params, hyper, **shared)
-
-    @classmethod
-    def _flat(cls, hyper: Mapping[str, Any]) -> dict[str, Any]:
-        flat = super()._flat(hyper)
-        if flat["eps1"] is None:
-            flat["eps1"] = math.inf
-        return flat
+    lr: Rate = rate(default=1e-2, kw_only=False)
+    beta2_decay: Number = number(default=-0.8)
+    eps: tuple[Number | None, Number] = numbers(default=(None, 1e-3), names=("eps1", "eps2"), none=math.inf)
+    d: Number = number(default=1.0)
 
 
 def _rms(x: Array) -> float:

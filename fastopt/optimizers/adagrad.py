@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Adagrad(Optimizer):
@@ -56,18 +53,10 @@ class Adagrad(Optimizer):
 
     _rules: ClassVar = {"adagrad": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-2,
-        *,
-        lr_decay: Number = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: Number = 1e-10,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "lr_decay": lr_decay, "initial_accumulator_value": initial_accumulator_value, "eps": eps}
-        super().__init__(params, hyper, **shared)
+    lr: Rate = rate(default=1e-2, kw_only=False)
+    lr_decay: Number = number(default=0.0)
+    initial_accumulator_value: float = number(default=0.0, fixed="start")
+    eps: Number = number(default=1e-10)
 
     @classmethod
     def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared, as_torch
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, flag, number, numbers, other_name, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, shrink, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Adam(Optimizer):
@@ -67,19 +64,11 @@ class Adam(Optimizer):
 
     _rules: ClassVar = {"adam": {}, "amsgrad": {"amsgrad": True}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-3,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: Number = 1e-8,
-        amsgrad: bool = False,
-        decoupled_weight_decay: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "amsgrad": amsgrad}
-        super().__init__(params, hyper, **as_torch(type(self).__name__, decoupled_weight_decay, shared))
+    lr: Rate = rate(default=1e-3, kw_only=False)
+    betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))
+    eps: Number = number(default=1e-8)
+    amsgrad: bool = flag(default=False, fixed="layout")
+    decoupled_weight_decay: bool = other_name(default=False, of="weight_decay_form", value="decoupled")
 
 
 def adam(

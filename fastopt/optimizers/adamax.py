@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, numbers, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Adamax(Optimizer):
@@ -57,17 +54,9 @@ class Adamax(Optimizer):
 
     _rules: ClassVar = {"adamax": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 2e-3,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: Number = 1e-8,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps}
-        super().__init__(params, hyper, **shared)
+    lr: Rate = rate(default=2e-3, kw_only=False)
+    betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))
+    eps: Number = number(default=1e-8)
 
 
 def adamax(

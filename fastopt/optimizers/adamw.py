@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ..optimizer import StepOptions
-from ..parameters import Number, Params
+from ..declarations import Number, number, other_name
 from ._plain import Array, State
 from .adam import Adam, adam
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class AdamW(Adam):
@@ -58,20 +52,10 @@ class AdamW(Adam):
     Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, https://arxiv.org/abs/1711.05101.
     """
 
-    _decoupled = True
+    _decay_form = "decoupled"
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-3,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: Number = 1e-8,
-        amsgrad: bool = False,
-        weight_decay: Number = 1e-2,
-        **shared: Unpack[StepOptions],
-    ) -> None:
-        super().__init__(params, lr, betas=betas, eps=eps, amsgrad=amsgrad, weight_decay=weight_decay, **shared)
+    weight_decay: Number = number(default=1e-2)
+    decoupled_weight_decay: bool = other_name(default=False, of="weight_decay_form", value="decoupled", init=False)
 
 
 def adamw(

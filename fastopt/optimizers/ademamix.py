@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, StepOptions
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, numbers, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, shrink, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class AdEMAMix(Optimizer):
@@ -69,33 +66,14 @@ class AdEMAMix(Optimizer):
     """
 
     _rules: ClassVar = {"ademamix": {}}
-    _decoupled = True
-    _parts: ClassVar = {"betas": ("beta1", "beta2", "beta3"), "alpha": ("mix",)}
+    _decay_form = "decoupled"
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-3,
-        *,
-        betas: tuple[Number, Number, Number] = (0.9, 0.999, 0.9999),
-        alpha: Number = 5.0,
-        warmup: Number = 0.0,
-        eps: Number = 1e-8,
-        weight_decay: Number = 0.0,
-        **shared: Unpack[StepOptions],
-    ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "alpha": alpha,
-                "warmup": warmup,
-                "eps": eps,
-            },
-            weight_decay=weight_decay,
-            **shared,
-        )
+    lr: Rate = rate(default=1e-3, kw_only=False)
+    betas: tuple[Number, Number, Number] = numbers(default=(0.9, 0.999, 0.9999), names=("beta1", "beta2", "beta3"))
+    alpha: Number = number(default=5.0, name="mix")
+    warmup: Number = number(default=0.0)
+    eps: Number = number(default=1e-8)
+    weight_decay: Number = number(default=0.0)
 
 
 def ademamix(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from ..declarations import Number, Rate, number, rate
 from ..nest import Array
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..optimizer import Optimizer
 from ._plain import State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class ASGD(Optimizer):
@@ -62,17 +59,10 @@ class ASGD(Optimizer):
     _rules: ClassVar = {"asgd": {}}
     _averages = ("ax",)
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-2,
-        *,
-        lambd: Number = 1e-4,
-        alpha: Number = 0.75,
-        t0: Number = 1e6,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0}, **shared)
+    lr: Rate = rate(default=1e-2, kw_only=False)
+    lambd: Number = number(default=1e-4)
+    alpha: Number = number(default=0.75)
+    t0: Number = number(default=1e6)
 
     @classmethod
     def _average_of(cls, p: Array, state: Mapping[str, Array], hyper: Mapping[str, Any]) -> Array:

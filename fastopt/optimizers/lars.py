@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, flag, number, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, trust_ratio, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class LARS(Optimizer):
@@ -61,25 +58,11 @@ class LARS(Optimizer):
     _rules: ClassVar = {"lars": {}, "lars_nesterov": {"nesterov": True}}
     _streams: ClassVar = {"lars": (2, 5), "lars_nesterov": (2, 5)}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1.0,
-        *,
-        momentum: Number = 0.9,
-        trust_coefficient: Number = 1e-3,
-        eps: Number = 0.0,
-        nesterov: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "momentum": momentum,
-            "trust_coefficient": trust_coefficient,
-            "eps": eps,
-            "nesterov": nesterov,
-        }
-        super().__init__(params, hyper, **shared)
+    lr: Rate = rate(default=1.0, kw_only=False)
+    momentum: Number = number(default=0.9)
+    trust_coefficient: Number = number(default=1e-3)
+    eps: Number = number(default=0.0)
+    nesterov: bool = flag(default=False, fixed="layout")
 
 
 def lars(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, StepOptions
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, numbers, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, shrink, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Lion(Optimizer):
@@ -56,18 +53,11 @@ class Lion(Optimizer):
     """
 
     _rules: ClassVar = {"lion": {}}
-    _decoupled = True
+    _decay_form = "decoupled"
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-4,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.99),
-        weight_decay: Number = 1e-3,
-        **shared: Unpack[StepOptions],
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas}, weight_decay=weight_decay, **shared)
+    lr: Rate = rate(default=1e-4, kw_only=False)
+    betas: tuple[Number, Number] = numbers(default=(0.9, 0.99), names=("beta1", "beta2"))
+    weight_decay: Number = number(default=1e-3)
 
 
 def lion(

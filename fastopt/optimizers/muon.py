@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from reprlib import repr as brief
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from weakref import WeakMethod
 
 import numpy as np
 
+from ..declarations import Number, Rate, choice, flag, number, numbers, rate
 from ..nest import Array
-from ..optimizer import Optimizer, StepOptions
-from ..parameters import Number, Params, at
+from ..optimizer import Optimizer
+from ..parameters import at
 from ._plain import State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Muon(Optimizer):
@@ -84,43 +81,23 @@ class Muon(Optimizer):
 
     _rules: ClassVar = {"muon": {}}
     _calls_numpy = True
-    _decoupled = True
-    _parts: ClassVar = {"ns_coefficients": ("ns_coefficient",) * 3}
-    _directions: tuple[Array, ...] = ()
+    _decay_form = "decoupled"
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-3,
-        *,
-        weight_decay: Number = 0.1,
-        momentum: Number = 0.95,
-        nesterov: bool = True,
-        ns_coefficients: tuple[Number, Number, Number] = (3.4445, -4.775, 2.0315),
-        eps: Number = 1e-7,
-        ns_steps: int = 5,
-        adjust_lr_fn: str | None = None,
-        **shared: Unpack[StepOptions],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "ns_coefficients": ns_coefficients,
-            "eps": eps,
-            "ns_steps": ns_steps,
-            "adjust_lr_fn": adjust_lr_fn,
-        }
-        super().__init__(params, hyper, weight_decay=weight_decay, **shared)
+    lr: Rate = rate(default=1e-3, kw_only=False)
+    weight_decay: Number = number(default=0.1)
+    momentum: Number = number(default=0.95)
+    nesterov: bool = flag(default=True, fixed="layout")
+    ns_coefficients: tuple[Number, Number, Number] = numbers(
+        default=(3.4445, -4.775, 2.0315), names=("ns_coefficient", "ns_coefficient", "ns_coefficient")
+    )
+    eps: Number = number(default=1e-7)
+    ns_steps: int = number(default=5)
+    adjust_lr_fn: str | None = choice(default=None, of=(None, "original", "match_rms_adamw"))
 
     @classmethod
-    def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:
-        super()._check(label, {key: value for key, value in hyper.items() if key != "adjust_lr_fn"})
+    def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
         if hyper["ns_steps"] != int(hyper["ns_steps"]):
             raise ValueError(f"{label}: ns_steps must be an integer in [1, 100), got {hyper['ns_steps']!r}")
-        how = hyper["adjust_lr_fn"]
-        if how is not None and (not isinstance(how, str) or how not in ("original", "match_rms_adamw")):
-            raise ValueError(f"{label}: adjust_lr_fn must be None, original or match_rms_adamw, got {brief(how)}")
 
     @classmethod
     def _check_array(cls, label: str, array: Array) -> None:
@@ -132,8 +109,9 @@ class Muon(Optimizer):
 
     def _append(self, *args: Any, **kwargs: Any) -> None:
         super()._append(*args, **kwargs)
-        new = list(self.state.values())[len(self._directions) :]
-        self._directions += tuple(dict.pop(arrays, "u") for arrays in new)  # of one step, so no state
+        # Of one step, so no state.
+        new = (dict.pop(arrays, "u") for arrays in self.state.values() if "u" in arrays)
+        self._directions: tuple[Array, ...] = (*getattr(self, "_directions", ()), *new)
         self._table.call_in_between(WeakMethod(self._orthogonalize))  # the table is not to keep the optimizer alive
 
     def _orthogonalize(self, used: list[int], step_count: int) -> None:

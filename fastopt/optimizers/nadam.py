@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared, as_torch
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, numbers, other_name, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, shrink, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class NAdam(Optimizer):
@@ -70,26 +66,11 @@ class NAdam(Optimizer):
 
     _rules: ClassVar = {"nadam": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 2e-3,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: Number = 1e-8,
-        momentum_decay: Number | None = 4e-3,
-        decoupled_weight_decay: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "momentum_decay": momentum_decay}
-        super().__init__(params, hyper, **as_torch(type(self).__name__, decoupled_weight_decay, shared))
-
-    @classmethod
-    def _flat(cls, hyper: Mapping[str, Any]) -> dict[str, Any]:
-        flat = super()._flat(hyper)
-        if flat["momentum_decay"] is None:
-            flat["momentum_decay"] = float("inf")
-        return flat
+    lr: Rate = rate(default=2e-3, kw_only=False)
+    betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))
+    eps: Number = number(default=1e-8)
+    momentum_decay: Number | None = number(default=4e-3, none=math.inf)
+    decoupled_weight_decay: bool = other_name(default=False, of="weight_decay_form", value="decoupled")
 
 
 def nadam(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, numbers, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class NovoGrad(Optimizer):
@@ -62,19 +59,11 @@ class NovoGrad(Optimizer):
 
     _rules: ClassVar = {"novograd": {}}
     _streams: ClassVar = {"novograd": (1, 5)}
-    _own_decay = True
+    _decay_form = "own"
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-3,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.25),
-        eps: Number = 1e-6,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps}
-        super().__init__(params, hyper, **shared)
+    lr: Rate = rate(default=1e-3, kw_only=False)
+    betas: tuple[Number, Number] = numbers(default=(0.9, 0.25), names=("beta1", "beta2"))
+    eps: Number = number(default=1e-6)
 
 
 def novograd(

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, flag, number, numbers, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Prodigy(Optimizer):
@@ -77,38 +73,15 @@ class Prodigy(Optimizer):
 
     _rules: ClassVar = {"prodigy": {}}
     _streams: ClassVar = {"prodigy": (9, 4)}
-    _own_decay = True
+    _decay_form = "own"
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1.0,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.999),
-        beta3: Number | None = None,
-        eps: Number = 1e-8,
-        d0: Number = 1e-6,
-        d_coef: Number = 1.0,
-        safeguard_warmup: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "betas": betas,
-            "beta3": beta3,
-            "eps": eps,
-            "d0": d0,
-            "d_coef": d_coef,
-            "safeguard_warmup": safeguard_warmup,
-        }
-        super().__init__(params, hyper, **shared)
-
-    @classmethod
-    def _flat(cls, hyper: Mapping[str, Any]) -> dict[str, Any]:
-        flat = super()._flat(hyper)
-        if flat["beta3"] is None:
-            flat["beta3"] = math.sqrt(flat["beta2"])
-        return flat
+    lr: Rate = rate(default=1.0, kw_only=False)
+    betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))
+    beta3: Number | None = number(default=None, none=lambda hyper: math.sqrt(hyper["beta2"]))
+    eps: Number = number(default=1e-8)
+    d0: Number = number(default=1e-6)
+    d_coef: Number = number(default=1.0)
+    safeguard_warmup: bool = flag(default=False)
 
 
 def prodigy(

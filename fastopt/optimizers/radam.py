@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared, as_torch
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, numbers, other_name, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, shrink, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class RAdam(Optimizer):
@@ -72,18 +69,10 @@ class RAdam(Optimizer):
 
     _rules: ClassVar = {"radam": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-3,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: Number = 1e-8,
-        decoupled_weight_decay: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps}
-        super().__init__(params, hyper, **as_torch(type(self).__name__, decoupled_weight_decay, shared))
+    lr: Rate = rate(default=1e-3, kw_only=False)
+    betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))
+    eps: Number = number(default=1e-8)
+    decoupled_weight_decay: bool = other_name(default=False, of="weight_decay_form", value="decoupled")
 
 
 def radam(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, flag, number, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class RMSprop(Optimizer):
@@ -74,19 +71,11 @@ class RMSprop(Optimizer):
         "rmsprop_centered_momentum": {"centered": True, "momentum": 0.9},
     }
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-2,
-        *,
-        alpha: Number = 0.99,
-        eps: Number = 1e-8,
-        momentum: Number = 0.0,
-        centered: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "centered": centered}
-        super().__init__(params, hyper, **shared)
+    lr: Rate = rate(default=1e-2, kw_only=False)
+    alpha: Number = number(default=0.99)
+    eps: Number = number(default=1e-8)
+    momentum: Number = number(default=0.0)
+    centered: bool = flag(default=False, fixed="layout")
 
 
 def rmsprop(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, numbers, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Rprop(Optimizer):
@@ -62,20 +59,12 @@ class Rprop(Optimizer):
 
     _rules: ClassVar = {"rprop": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-2,
-        *,
-        etas: tuple[Number, Number] = (0.5, 1.2),
-        step_sizes: tuple[Number, Number] = (1e-6, 50.0),
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes}, **shared)
+    lr: Rate = rate(default=1e-2, kw_only=False)
+    etas: tuple[Number, Number] = numbers(default=(0.5, 1.2), names=("eta_minus", "eta_plus"))
+    step_sizes: tuple[Number, Number] = numbers(default=(1e-6, 50.0), names=("step_min", "step_max"))
 
     @classmethod
-    def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:
-        super()._check(label, hyper)
+    def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
         low, high = map(float, hyper["step_sizes"])  # which NumPy's own would be rounded to compare
         if low > high:
             raise ValueError(f"{label}: step_sizes must be a smallest and a largest one, got {(low, high)!r}")

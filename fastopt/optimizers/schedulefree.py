@@ -14,16 +14,14 @@ class ScheduleFree(Optimizer):
     """What the schedule-free rules share: their average, and what does not go with it."""
 
     _averages = ("x",)
-    _told_by = ("momentum",)
 
     @classmethod
-    def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:
-        super()._check(label, hyper)
+    def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
         name, beta = ("betas[0]", hyper["betas"][0]) if "betas" in hyper else ("momentum", hyper["momentum"])
         if beta == 0:
             raise ValueError(f"{label}: {name} must be > 0, since x is told by its share in p, got {beta!r}")
         if hyper["weight_decay_form"] not in ("l2", "own"):
-            forms = "l2 or own" if cls._own_decay else "l2"
+            forms = "l2 or own" if cls._decay_form == "own" else "l2"
             raise ValueError(
                 f"{label}: weight_decay_form must be {forms}, since the others would shrink p but not z,"
                 f" got {hyper['weight_decay_form']}"

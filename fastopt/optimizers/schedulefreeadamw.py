@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, numbers, rate
 from ._plain import Array, State, gradient, zeros
 from .schedulefree import ScheduleFree, average_weight
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class ScheduleFreeAdamW(ScheduleFree):
@@ -80,30 +76,14 @@ class ScheduleFreeAdamW(ScheduleFree):
     """
 
     _rules: ClassVar = {"schedulefreeadamw": {}}
-    _own_decay = True
-    _told_by = ("betas",)
+    _decay_form = "own"
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 2.5e-3,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: Number = 1e-8,
-        warmup_steps: Number = 0,
-        r: Number = 0.0,
-        weight_lr_power: Number = 2.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "warmup_steps": warmup_steps,
-            "r": r,
-            "weight_lr_power": weight_lr_power,
-        }
-        super().__init__(params, hyper, **shared)
+    lr: Rate = rate(default=2.5e-3, kw_only=False)
+    betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"), fixed="steps")
+    eps: Number = number(default=1e-8)
+    warmup_steps: Number = number(default=0)
+    r: Number = number(default=0.0)
+    weight_lr_power: Number = number(default=2.0)
 
 
 def schedulefreeadamw(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from ..optimizer import Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, rate
 from ._plain import Array, State, gradient
 from .schedulefree import ScheduleFree, average_weight
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class ScheduleFreeSGD(ScheduleFree):
@@ -69,25 +65,11 @@ class ScheduleFreeSGD(ScheduleFree):
 
     _rules: ClassVar = {"schedulefreesgd": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1.0,
-        *,
-        momentum: Number = 0.9,
-        warmup_steps: Number = 0,
-        r: Number = 0.0,
-        weight_lr_power: Number = 2.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "momentum": momentum,
-            "warmup_steps": warmup_steps,
-            "r": r,
-            "weight_lr_power": weight_lr_power,
-        }
-        super().__init__(params, hyper, **shared)
+    lr: Rate = rate(default=1.0, kw_only=False)
+    momentum: Number = number(default=0.9, fixed="steps")
+    warmup_steps: Number = number(default=0)
+    r: Number = number(default=0.0)
+    weight_lr_power: Number = number(default=2.0)
 
 
 def schedulefreesgd(

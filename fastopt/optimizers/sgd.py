@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, flag, number, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class SGD(Optimizer):
@@ -66,22 +63,13 @@ class SGD(Optimizer):
         "nesterov": {"momentum": 0.9, "nesterov": True},
     }
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-3,
-        momentum: Number = 0.0,
-        *,
-        dampening: Number = 0.0,
-        nesterov: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        hyper = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov}
-        super().__init__(params, hyper, **shared)
+    lr: Rate = rate(default=1e-3, kw_only=False)
+    momentum: Number = number(default=0.0, kw_only=False)
+    dampening: Number = number(default=0.0)
+    nesterov: bool = flag(default=False, fixed="layout")
 
     @classmethod
-    def _check(cls, label: str, hyper: Mapping[str, Any]) -> None:
-        super()._check(label, hyper)
+    def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
         if hyper["nesterov"] and not (hyper["momentum"] > 0 and hyper["dampening"] == 0):
             raise ValueError(
                 f"{label}: nesterov must have momentum > 0 and dampening 0,"

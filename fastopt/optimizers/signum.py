@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Signum(Optimizer):
@@ -55,15 +52,8 @@ class Signum(Optimizer):
 
     _rules: ClassVar = {"signum": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-3,
-        *,
-        beta: Number = 0.9,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, {"lr": lr, "beta": beta}, **shared)
+    lr: Rate = rate(default=1e-3, kw_only=False)
+    beta: Number = number(default=0.9)
 
 
 def signum(

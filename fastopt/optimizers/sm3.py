@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class SM3(Optimizer):
@@ -65,17 +62,10 @@ class SM3(Optimizer):
 
     _rules: ClassVar = {"sm3": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 0.1,
-        *,
-        momentum: Number = 0.9,
-        b2: Number = 1.0,
-        eps: Number = 1e-8,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "b2": b2, "eps": eps}, **shared)
+    lr: Rate = rate(default=0.1, kw_only=False)
+    momentum: Number = number(default=0.9)
+    b2: Number = number(default=1.0)
+    eps: Number = number(default=1e-8)
 
 
 def sm3(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..optimizer import Optimizer, Shared
-from ..parameters import Number, Params
+from ..declarations import Number, Rate, number, numbers, rate
+from ..optimizer import Optimizer
 from ._plain import Array, State, gradient, zeros
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class Yogi(Optimizer):
@@ -64,26 +61,10 @@ class Yogi(Optimizer):
 
     _rules: ClassVar = {"yogi": {}}
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Number = 1e-2,
-        *,
-        betas: tuple[Number, Number] = (0.9, 0.999),
-        eps: Number = 1e-3,
-        initial_accumulator_value: Number = 1e-6,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "initial_accumulator_value": initial_accumulator_value,
-            },
-            **shared,
-        )
+    lr: Rate = rate(default=1e-2, kw_only=False)
+    betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))
+    eps: Number = number(default=1e-3)
+    initial_accumulator_value: Number = number(default=1e-6, fixed="start")
 
     @classmethod
     def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:

@@ -1,0 +1,400 @@
+"""How a class declares its arguments, once: from this follow its signature, its checks and what the C core reads.
+
+::
+
+    class Adam(Optimizer):
+        lr: Rate = rate(default=1e-3, kw_only=False)
+        betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))
+        eps: Number = number(default=1e-8)
+        amsgrad: bool = flag(default=False, fixed="layout")
+
+A hyperparameter has the range that hyper.def gives its name there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from reprlib import repr as brief
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+from . import _core
+from .scalars import each_unwrapped, is_number, unwrapped
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_: Any) -> Callable[[type], type]:
+        """Return what type checkers alone read."""
+        return lambda cls: cls
+
+
+Number: TypeAlias = float | Callable[[int], float]  # a hyperparameter: a number or a schedule
+
+# When a hyperparameter can be set no more.  "layout": never, since it decides which state exists, or what it means.
+# "start": never, since state starts from it.  "steps": once a step has been made, since the average that the rule keeps
+# is computed by it, by the first of several.
+Fixed: TypeAlias = Literal["", "layout", "start", "steps"]
+
+# What None stands for where a hyperparameter may be None: a number, or one of the others by their names in rules.def.
+Unset: TypeAlias = float | Callable[[Mapping[str, Any]], float] | None
+
+# What weight decay can be around a rule, and the field of fastopt_options that does it.
+DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
+ROWS = frozenset(name for name, *_ in _core.rules())
+VECTOR = "_vector"  # ends the name of what a rule of rows and columns is for a vector
+
+
+def is_schedule(value: Any) -> bool:
+    """Return whether a value is a schedule: a function of the steps made so far."""
+    return callable(value) and not isinstance(value, type)
+
+
+def first_of(value: Any) -> Any:
+    """Return the first of several numbers, or the only one."""
+    return value[0] if isinstance(value, (tuple, list)) else value
+
+
+def check_number(label: str, name: str, value: Any) -> float:
+    """Return a real number in the range of a hyperparameter as a float, or raise TypeError or ValueError."""
+    if type(value) is not float and not is_number(value := unwrapped(value)):
+        raise TypeError(f"{label} must be a number, got {brief(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{label} must be a number that a float can hold, got {brief(value)}") from None
+    _core.check_range(label, name, number)
+    return number
+
+
+def nearest(name: Any, names: Collection[str]) -> str:
+    """Return a question after the name that was meant, if one is much like this."""
+    from difflib import get_close_matches  # only those who mistype pay for it
+
+    found = get_close_matches(name.lower(), list(names), 1) if isinstance(name, str) else []
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+# ---- Arguments ----
+
+
+class Argument:
+    """An argument of a constructor."""
+
+    def __init__(
+        self, *, default: Any = inspect.Parameter.empty, kw_only: bool = True, init: bool = True, alias: str = ""
+    ) -> None:
+        self.default, self.kw_only, self.init, self.name = default, kw_only, init, alias
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = self.name or name
+
+
+class OtherName(Argument):
+    """A truth value that stands for one value of another argument."""
+
+    def __init__(self, of: str, value: str, **argument: Any) -> None:
+        super().__init__(**argument)
+        self.of, self.value = of, value
+
+    def put(self, label: str, values: dict[str, Any], given: Any) -> None:
+        """Put the value among those of arguments where it is meant, or raise TypeError or ValueError."""
+        if not isinstance(given := unwrapped(given), (bool, np.bool_)):
+            raise TypeError(f"{label}: {self.name} must be True or False, got {brief(given)}")
+        if given and values[self.of] not in (None, self.value):
+            raise ValueError(
+                f"{label}: {self.of} must be None or {self.value} with {self.name}, got {brief(values[self.of])}"
+            )
+        if given:
+            values[self.of] = self.value
+
+
+class Hyperparameter(Argument):
+    """An argument that groups hold: a number, or a schedule."""
+
+    scheduled: ClassVar[bool] = True  # it may be a schedule
+
+    def __init__(self, names: tuple[str, ...] = (), fixed: Fixed = "", none: Unset = None, **argument: Any) -> None:
+        super().__init__(**argument)
+        self.names = names  # of its numbers in rules.def
+        self.fixed = fixed
+        self.none = none  # None itself where it must not be None
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        super().__set_name__(owner, name)
+        self.names = self.names or (name,)
+
+    def unwrapped(self, value: Any) -> Any:
+        """Return a value without the arrays of one element around its numbers."""
+        return unwrapped(value)
+
+    def check(self, label: str, value: Any) -> None:
+        """Raise TypeError or ValueError unless the value is of the right type and in its range."""
+        if value is not None or self.none is None:
+            check_number(label, self.names[0], value)
+
+    def plain(self, value: Any) -> Any:
+        """Return a valid value as Python's own, which nobody else can change."""
+        return value if value is None else float(value)
+
+    def by_names(self, value: Any) -> dict[str, Any]:
+        """Return the numbers of a valid value by their names in rules.def."""
+        return {self.names[0]: self.none if value is None else value}
+
+
+class Rate:
+    """The learning rate of the next step, or where groups differ a tuple of theirs.
+
+    Setting it, to a number or a schedule, sets that of every group; a tuple or list has one for each.
+    """
+
+    def __get__(self, optimizer: Any, owner: type | None = None) -> float | tuple[float, ...]:
+        rates: Any = self if optimizer is None else optimizer._rates()
+        return rates  # type: ignore[no-any-return]
+
+    def __set__(self, optimizer: Any, value: Number | Sequence[Number]) -> None:
+        optimizer._set_rates(value)
+
+
+class RateArgument(Hyperparameter):
+    """The learning rate, which optimizers have as an attribute too."""
+
+
+class Several(Hyperparameter):
+    """A hyperparameter of several numbers, of which the first may be None."""
+
+    def unwrapped(self, value: Any) -> Any:
+        """Return the numbers without the arrays of one element around them."""
+        return each_unwrapped(value)
+
+    def check(self, label: str, value: Any) -> None:
+        """Raise TypeError or ValueError unless these are so many numbers, each in its range."""
+        if not isinstance(value, (tuple, list)) or len(value) != len(self.names):
+            words = "a pair of" if len(self.names) == 2 else "three"
+            raise TypeError(f"{label} must be {words} numbers, got {brief(value)}")
+        for i, (name, part) in enumerate(zip(self.names, value, strict=True)):
+            if part is not None or i > 0 or self.none is None:
+                check_number(f"{label}[{i}]", name, part)
+
+    def plain(self, value: Any) -> tuple[float | None, ...]:
+        """Return the numbers as Python's own."""
+        return tuple(part if part is None else float(part) for part in value)
+
+    def by_names(self, value: Any) -> dict[str, Any]:
+        """Return the numbers by their names in rules.def."""
+        return {name: self.none if part is None else part for name, part in zip(self.names, value, strict=True)}
+
+
+class Flag(Hyperparameter):
+    """A hyperparameter that is a truth value."""
+
+    scheduled = False
+
+    def check(self, label: str, value: Any) -> None:
+        """Raise TypeError unless the value is a truth value."""
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{label} must be True or False, got {brief(value)}")
+
+    def plain(self, value: Any) -> bool:
+        """Return the truth value as Python's own."""
+        return bool(value)
+
+
+class Choice(Hyperparameter):
+    """A hyperparameter that is one of some words, or None."""
+
+    scheduled = False
+
+    def __init__(self, of: tuple[str | None, ...], **hyper: Any) -> None:
+        super().__init__(**hyper)
+        self.of = of
+
+    def check(self, label: str, value: Any) -> None:
+        """Raise ValueError unless the value is one of these."""
+        if not (value is None or isinstance(value, str)) or value not in self.of:
+            raise ValueError(f"{label} must be one of {', '.join(map(str, self.of))}, got {brief(value)}")
+
+    def plain(self, value: Any) -> Any:
+        """Return the word."""
+        return value
+
+
+def argument(*, default: Any = inspect.Parameter.empty, kw_only: bool = True, alias: str = "") -> Any:
+    """Declare an argument that is no hyperparameter."""
+    return Argument(default=default, kw_only=kw_only, alias=alias)
+
+
+def other_name(*, default: bool, of: str, value: str, init: bool = True) -> Any:
+    """Declare an argument that is torch's name for a value of another; without `init` a class has it no more."""
+    return OtherName(of, value, default=default, init=init)
+
+
+def rate(*, default: float, kw_only: bool) -> Any:
+    """Declare the learning rate."""
+    return RateArgument(default=default, kw_only=kw_only)
+
+
+def number(
+    *,
+    default: float | None,
+    name: str = "",
+    fixed: Fixed = "",
+    none: Unset = None,
+    kw_only: bool = True,
+    init: bool = True,
+) -> Any:
+    """Declare a number, by its name in rules.def where that is another, and what None stands for where it may be None.
+
+    Without `init` it is one of groups alone.
+    """
+    names = (name,) if name else ()
+    return Hyperparameter(names, fixed, none, default=default, kw_only=kw_only, init=init)
+
+
+def numbers(*, default: tuple[Any, ...], names: tuple[str, ...], fixed: Fixed = "", none: Unset = None) -> Any:
+    """Declare several numbers, by their names in rules.def."""
+    return Several(names, fixed, none, default=default)
+
+
+def flag(*, default: bool, fixed: Fixed = "") -> Any:
+    """Declare a truth value."""
+    return Flag(fixed=fixed, default=default)
+
+
+def choice(*, default: str | None, of: tuple[str | None, ...]) -> Any:
+    """Declare a word."""
+    return Choice(of, default=default)
+
+
+# ---- Classes ----
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(argument, other_name, rate, number, numbers, flag, choice))
+class Declaring:
+    """A class whose constructor takes what it declares."""
+
+    _declared: ClassVar[dict[str, Argument]] = {}
+    _shared: ClassVar[frozenset[str]] = frozenset()  # what all classes declare; it comes last
+    _declaration: ClassVar[Declaration]
+    _rules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # the rows of rules.def that it runs, and what selects each
+    _decay_form: ClassVar[str] = "l2"  # what weight_decay does by default
+
+    def __init_subclass__(cls) -> None:
+        """Collect what the class declares: its attributes are those of optimizers, which have none of these names."""
+        own = {key: value for key, value in vars(cls).items() if isinstance(value, Argument)}
+        cls._declared = cls._declared | {value.name: value for value in own.values()}
+        for key, value in own.items():
+            if isinstance(value, RateArgument):
+                cls.lr = Rate()  # type: ignore[attr-defined]
+            else:
+                delattr(cls, key)
+        cls._shared = cls._shared or frozenset(cls._declared)
+        order = sorted(
+            cls._declared.items(), key=lambda item: item[1].kw_only + (item[1].kw_only and item[0] in cls._shared)
+        )
+        cls._declaration = Declaration(cls.__name__, dict(order), cls._rules, cls._decay_form, cls._check_together)
+
+    @classmethod
+    def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
+        """Raise ValueError unless these hyperparameters, each of which is valid, go together.
+
+        lr and weight_decay are alone: no rule asks more of them than their ranges.
+        """
+
+
+class Declaration:
+    """What a class declares: its arguments, its hyperparameters, and the rows of rules.def that it runs."""
+
+    def __init__(
+        self,
+        name: str,
+        declared: Mapping[str, Argument],
+        rows: Mapping[str, Mapping[str, Any]],
+        decay_form: str,
+        check_together: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
+        self.name, self.rows, self.decay_form, self._check_together = name, rows, decay_form, check_together
+        #: What the constructor takes, in this order.
+        self.arguments = {key: argument for key, argument in declared.items() if argument.init}
+        #: What a group holds, in this order.
+        self.hyper = {key: value for key, value in declared.items() if isinstance(value, Hyperparameter)}
+        #: Those that select the row.
+        self.selecting = {key for options in rows.values() for key in options}
+        if "weight_decay_form" in self.hyper:
+            forms = (*DECAYS, "own") if decay_form == "own" else tuple(DECAYS)
+            self.hyper["weight_decay_form"] = Choice(forms, names=("weight_decay_form",))
+        #: The names in rules.def of hyperparameters that have others there, or that are several numbers.
+        self.parts = {key: value.names for key, value in self.hyper.items() if value.names != (key,)}
+
+    def given(
+        self, label: str, by_position: Sequence[Any], by_name: Mapping[str, Any], takes: list[str]
+    ) -> dict[str, Any]:
+        """Return the value of each argument, or raise TypeError or ValueError for those that the class does not take.
+
+        `takes` are the arguments by which the user's class is known.
+        """
+        positional = [name for name, declared in self.arguments.items() if not declared.kw_only]
+        given = dict(zip(positional, by_position, strict=False))
+        for key in by_name:
+            if key not in self.arguments:
+                raise TypeError(f"{label}: arguments are {', '.join(takes)}, got {key!r}{nearest(key, takes)}")
+            if key in given:
+                raise TypeError(f"{label}: {key} must be given once, got it by position and by name")
+        if len(by_position) > len(positional):
+            value = brief(by_position[len(positional)])
+            raise TypeError(f"{label}: what comes after {', '.join(positional)} must be given by name, got {value}")
+        given |= by_name
+        if "params" not in given:
+            raise TypeError(f"{label}: params must be given, got none")
+        values = {name: given.get(name, declared.default) for name, declared in self.arguments.items()}
+        for name, declared in self.arguments.items():
+            if isinstance(declared, OtherName):
+                declared.put(label, values, values.pop(name))
+        return values
+
+    def unwrapped(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        """Return hyperparameters without the arrays of one element around their numbers."""
+        return {key: self.hyper[key].unwrapped(value) for key, value in hyper.items()}
+
+    def check_schedules(self, label: str, hyper: Mapping[str, Any]) -> None:
+        """Raise TypeError or ValueError for schedules of what cannot change from step to step."""
+        for key, value in hyper.items():
+            declared = self.hyper[key]
+            if is_schedule(value) and (not declared.scheduled or declared.fixed == "start"):
+                declared.check(f"{label}: {key}", value)
+            if declared.fixed == "steps" and is_schedule(first_of(value)):
+                name = f"{key}[0]" if isinstance(value, tuple) else key
+                raise ValueError(f"{label}: {name} must be no schedule, since x is told by it, got {first_of(value)!r}")
+
+    def check(self, label: str, hyper: Mapping[str, Any]) -> None:
+        """Raise TypeError or ValueError unless these hyperparameters are valid, alone and together."""
+        for key, value in hyper.items():
+            self.hyper[key].check(f"{label}: {key}", value)
+        scaled(label, hyper)
+        self._check_together(label, hyper)
+
+    def plain(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        """Return valid hyperparameters as Python's own values, which nobody else can change."""
+        return {key: self.hyper[key].plain(value) for key, value in hyper.items()}
+
+    def row(self, hyper: Mapping[str, Any]) -> str:
+        """Return the row of rules.def that these hyperparameters select: by those that are not 0."""
+        given = {key for key in self.selecting if hyper[key]}
+        return next(row for row, options in self.rows.items() if options.keys() == given)
+
+    def by_names(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        """Return valid hyperparameters by their names in rules.def."""
+        values: dict[str, Any] = {}
+        for key, value in hyper.items():
+            values |= self.hyper[key].by_names(value)
+        return {name: value(values) if callable(value) else value for name, value in values.items()}
+
+
+def scaled(label: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters with lr * lr_scale in the place of lr, or raise ValueError where that is too large."""
+    lr = float(hyper["lr"]) * float(hyper["lr_scale"])
+    _core.check_range(f"{label}: lr * lr_scale", "lr", lr)
+    return {**hyper, "lr": lr}
