@@ -230,6 +230,22 @@ static void fill_gradients(mixed *all, int64_t step, int group)
     }
 }
 
+/* A shape is that of the elements: none is negative, and their product does not overflow. */
+static void test_bad_shapes(void)
+{
+    static mixed all;
+    static const ptrdiff_t half = (ptrdiff_t)1 << (4 * sizeof(ptrdiff_t));
+    static const ptrdiff_t bad[][4] = {{-ROWS, -COLUMNS, 1, 1}, {half, half, ROWS, COLUMNS}, {ROWS, COLUMNS, 2, 1}};
+    make_mixed(&all);
+    fill_gradients(&all, 1, 0);
+    fastopt_tensor *t = &all.tensors[6]; /* adafactor */
+    t->ndim = 4;
+    for (int i = 0; i < 3; i++) {
+        t->shape = bad[i];
+        CHECK(fastopt_step(all.tensors, MIXED, 1) == FASTOPT_BAD_TENSOR && all.p[0][0] == sin(0));
+    }
+}
+
 /* GATHER and UPDATE make the step that one call makes: scalars, norms and sums are computed once. */
 static void test_two_calls(void)
 {
@@ -392,6 +408,7 @@ int main(void)
     test_strided();
     test_carry();
     test_decays();
+    test_bad_shapes();
     test_two_calls();
     test_clipping();
     test_averages();

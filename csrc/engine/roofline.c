@@ -1,6 +1,6 @@
 /* The memory limit of this machine, measured with as little around the loop as can be: one equal share per thread. */
-#include "../kernels/kernels.h"
-#include "../platform.h"
+#include "engine.h"
+
 #include "../threads/threads.h"
 
 typedef struct {
@@ -17,10 +17,10 @@ static int move_shares(void *data, int thread)
     int moved = 0;
     traffic *job = data;
     const fastopt_tensor *t = job->tensor;
-    const ptrdiff_t lines = t->n / 64;
+    const ptrdiff_t lines = t->n / CACHE_LINE;
     for (ptrdiff_t i; (i = fetch_add(&job->next, 1)) < job->shares;) {
-        const ptrdiff_t begin = lines * i / job->shares * 64;
-        const ptrdiff_t end = i == job->shares - 1 ? t->n : lines * (i + 1) / job->shares * 64;
+        const ptrdiff_t begin = i ? part_end(lines, job->shares, (int)i - 1) * CACHE_LINE : 0;
+        const ptrdiff_t end = i == job->shares - 1 ? t->n : part_end(lines, job->shares, (int)i) * CACHE_LINE;
         job->kernels->traffic(t->p, t->g, job->state, job->n_state, begin, end);
         moved++;
     }

@@ -152,10 +152,10 @@ typedef struct {
     struct {       /* filled in by the engine */
         ptrdiff_t start; /* elements, or pieces, in the tensors before this one */
         struct fastopt_matrices *matrices;
-        int behind;       /* whether rows may have missed steps */
-        int64_t gathered; /* the step that FASTOPT_GATHER has prepared; 0: none */
-        double scale;     /* what the gradient is multiplied by */
-        const void *k;    /* this step's scalars: k_store of this tensor or of one before it */
+        int has_missed_rows; /* whether rows may have missed steps */
+        int64_t gathered;    /* the step that FASTOPT_GATHER has prepared; 0: none */
+        double scale;        /* what the gradient is multiplied by */
+        const void *k;       /* this step's scalars: k_store of this tensor or of one before it */
         union {
             float f32[FASTOPT_MAX_SCALARS];
             double f64[FASTOPT_MAX_SCALARS];

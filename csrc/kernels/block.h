@@ -51,7 +51,7 @@ static void FN(load)(FN(block) *block, const fastopt_tensor *tensor, const FN(st
         if (at == row * tensor->row_length)
             FN(prefetch)(tensor, row + ROWS_AHEAD);
     }
-    if (tensor->engine.behind) {
+    if (tensor->engine.has_missed_rows) {
         const ptrdiff_t left = tensor->row_length - block->at % tensor->row_length;
         if (block->n > left)
             block->n = left;

@@ -91,8 +91,9 @@ typedef struct {
     void (*combine)(fastopt_tensor *tensor, const fastopt_sum *sums);
     void (*catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
     void (*average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
-    void (*tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile, fastopt_sum *sums);
-    void (*prepare)(fastopt_tensor *tensor, int made, const fastopt_sum *sums);
+    void (*tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int pass_index, ptrdiff_t tile,
+                 fastopt_sum *sums);
+    void (*prepare)(fastopt_tensor *tensor, int pass_index, const fastopt_sum *sums);
     void (*norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end, fastopt_sum *sum);
     int (*finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
     void (*traffic)(void *p, const void *g, void *const *state, int n_state, ptrdiff_t begin, ptrdiff_t end);

@@ -46,7 +46,7 @@ typedef struct {
                    fastopt_sum *sums);
     void (*combine)(const fastopt_inputs *in, const fastopt_sum *sums, void *scalars);
     FN(pass) *const *passes;
-    void (*prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums,
+    void (*prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int pass_index, const fastopt_sum *sums,
                     void *scalars);
     void (*catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped, ptrdiff_t n);
 } FN(rule_ops);
@@ -83,7 +83,7 @@ static void FN(combine)(fastopt_tensor *tensor, const fastopt_sum *sums)
         FN(ops_of)(tensor)->combine(&in, sums, tensor->engine.K_STORE);
 }
 
-static void FN(prepare)(fastopt_tensor *tensor, int made, const fastopt_sum *sums)
+static void FN(prepare)(fastopt_tensor *tensor, int pass_index, const fastopt_sum *sums)
 {
-    FN(ops_of)(tensor)->prepare(tensor, tensor->engine.matrices, made, sums, tensor->engine.K_STORE);
+    FN(ops_of)(tensor)->prepare(tensor, tensor->engine.matrices, pass_index, sums, tensor->engine.K_STORE);
 }

@@ -20,7 +20,7 @@ static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
 {
     const fastopt_options *options = tensor->options;
     if (!pass->plain || tensor->layout || tensor->g_format || tensor->ema || tensor->swa || tensor->slow ||
-        tensor->engine.behind)
+        tensor->engine.has_missed_rows)
         return 0;
     return !options || (!options->maximize && options->weight_decay == 0 && options->decoupled_decay == 0 &&
                         options->independent_decay == 0);
@@ -65,7 +65,7 @@ static void FN(stages_of_averages)(const fastopt_tensor *tensor, FN(stages) *sta
     const int64_t round = tensor->round ? tensor->round : tensor->step;
     const int begins = tensor->step == 1;
     if (tensor->averaged_rows)
-        stages->before = tensor->engine.behind;
+        stages->before = tensor->engine.has_missed_rows;
     else if (begins || tensor->round)
         stages->missed = FN(rates_of)(tensor, begins ? -1 : tensor->averaged, round - 1);
     stages->averages = FN(rates_of)(tensor, round - 1, round);

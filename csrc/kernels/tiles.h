@@ -1,11 +1,11 @@
 /* A pass of a rule of matrices over one tile. */
 
-static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int made, ptrdiff_t tile,
+static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int pass_index, ptrdiff_t tile,
                      fastopt_sum *sums)
 {
-    FN(pass) *const make = FN(ops_of)(tensor)->passes[made];
+    FN(pass) *const make = FN(ops_of)(tensor)->passes[pass_index];
     const fastopt_matrices *m = tensor->engine.matrices;
-    const int last = made == tensor->rule->passes - 1;
+    const int last = pass_index == tensor->rule->passes - 1;
     const FN(stages) stages = FN(stages_of)(tensor, pass);
     FN(block) block;
 

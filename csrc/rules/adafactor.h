@@ -141,17 +141,17 @@ static void FN(adafactor_mix_parts)(T *means, ptrdiff_t n, const double *squares
     }
 }
 
-static void FN(adafactor_prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums,
-                                  void *scalars)
+static void FN(adafactor_prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int pass_index,
+                                  const fastopt_sum *sums, void *scalars)
 {
     const adafactor_hyper *h = (const void *)tensor->hyper;
     const FN(adafactor_state) *state = (const void *)tensor->state;
     FN(adafactor_k) *k = scalars;
     const ptrdiff_t strips = m->strips / m->matrices; /* where they are of a part of a matrix */
-    if (made == 0) {
+    if (pass_index == 0) {
         k->eps = FN(adafactor_least)(h, tensor->step, m->rows > m->columns ? m->rows : m->columns);
         m->kept[FN(ADAFACTOR_OF_SQUARES)] = FN(adafactor_rest)(h, tensor->step);
-    } else if (made == 1) {
+    } else if (pass_index == 1) {
         const double rest = m->kept[FN(ADAFACTOR_OF_SQUARES)], eps = MAX(FN(adafactor_eps)(h), DBL_MIN);
         for (ptrdiff_t i = 0; i < m->matrices; i++) {
             T *R = state->R + i * m->rows, *C = state->C + i * m->columns;
@@ -167,7 +167,7 @@ static void FN(adafactor_prepare)(const fastopt_tensor *tensor, fastopt_matrices
             m->of_matrices[i] = mean < eps ? eps : mean;
         }
         m->kept[FN(ADAFACTOR_ALPHA)] = FN(adafactor_alpha)(h, tensor->step, FN(rms)(&sums[0], tensor->n));
-    } else if (made == 2) {
+    } else if (pass_index == 2) {
         k->rate = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(&sums[0], tensor->n));
     }
 }

@@ -79,11 +79,11 @@ static void FN(sm3)(T *restrict p, const T *restrict g, const void *buffers, con
 
 static FN(pass) *const FN(sm3_passes)[] = {FN(sm3)};
 
-static void FN(sm3_prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int made, const fastopt_sum *sums,
+static void FN(sm3_prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int pass_index, const fastopt_sum *sums,
                             void *scalars)
 {
     (void)sums, (void)scalars;
-    if (made == 0)
+    if (pass_index == 0)
         return;
     const ptrdiff_t all = m->last_axis + m->columns;
     T *mu = ((const FN(sm3_state) *)(const void *)tensor->state)->mu, *last = mu + m->last_axis,

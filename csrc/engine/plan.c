@@ -1,0 +1,223 @@
+/* Before a step: checks and scalars.  After it: how far tensors and their rows have come. */
+#include "engine.h"
+
+static int valid_hyper(const fastopt_tensor *t)
+{
+    for (int i = 0; t->rule->hyper[i]; i++)
+        if (!in_range(fastopt_rule_hyper(t->rule, i), t->hyper[i]))
+            return 0;
+    return 1;
+}
+
+static int valid_options(const fastopt_options *options)
+{
+    return IN_RANGE(weight_decay, options->weight_decay) && IN_RANGE(weight_decay, options->decoupled_decay) &&
+           IN_RANGE(weight_decay, options->independent_decay) && IN_RANGE(ema_decay, options->ema_decay) &&
+           IN_RANGE(lookahead_rate, options->lookahead_rate);
+}
+
+/* Whether a tensor has averages, or rows that the engine knows of. */
+static inline int has_averages_or_rows(const fastopt_tensor *t)
+{
+    return ((uintptr_t)t->ema | (uintptr_t)t->swa | (uintptr_t)t->slow | (uintptr_t)t->seen |
+            (uintptr_t)t->averaged_rows | (uintptr_t)t->rows) != 0;
+}
+
+static int valid_averages(const fastopt_tensor *t)
+{
+    const fastopt_options *options = t->options;
+    if (!t->ema && !t->swa && !t->slow)
+        return 1;
+    return options && t->round >= 0 && (!t->swa || (options->swa_start >= 1 && options->swa_every >= 1)) &&
+           (!t->slow || options->lookahead_every >= 1);
+}
+
+/* Whether a tensor can have what it has of rows: a gradient of some rows, the last step of each row, averages by row.
+ */
+static int valid_rows(const fastopt_tensor *t)
+{
+    const fastopt_options *options = t->options;
+    if ((t->seen || t->averaged_rows) && (t->row_length < 1 || t->n % t->row_length || t->slow))
+        return 0;
+    if (t->averaged_rows && (t->round < 1 || !fastopt_rule_takes_rows(t->rule)))
+        return 0;
+    if (t->seen &&
+        (!fastopt_rule_catch_up(t->rule) || t->layout || t->ema || t->swa ||
+         (options && (options->weight_decay != 0 || options->decoupled_decay != 0 || options->independent_decay != 0))))
+        return 0;
+    return !t->rows ||
+           (t->row_gradients && !t->g_format && t->row_length > 0 && t->n % t->row_length == 0 && !t->layout &&
+            !t->slow && (t->averaged_rows || (!t->ema && !t->swa)) && fastopt_rule_takes_rows(t->rule));
+}
+
+/* Whether the shape is one of the parameter, where the rule reads it. */
+static int valid_shape(const fastopt_tensor *t)
+{
+    ptrdiff_t n = 1;
+    if (t->rule->gathers != FASTOPT_MATRICES)
+        return 1;
+    if (!t->shape || t->ndim < 2)
+        return 0;
+    for (int axis = 0; axis < t->ndim; axis++) {
+        const ptrdiff_t length = t->shape[axis];
+        if (length < 0 || (length > 0 && n > PTRDIFF_MAX / length))
+            return 0;
+        n *= length;
+    }
+    return n == t->n;
+}
+
+fastopt_status fastopt_check(const fastopt_tensor *tensors, ptrdiff_t count)
+{
+    const double *hyper = NULL; /* of the last valid tensor, as the next two */
+    const fastopt_rule *rule = NULL;
+    const fastopt_options *options = NULL;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const fastopt_tensor *t = &tensors[i];
+        if (!t->g)
+            continue;
+        if (!t->rule || !t->hyper || !t->p || t->n < 0 || t->step < 1 || (unsigned)t->dtype > FASTOPT_FLOAT64 ||
+            (unsigned)t->g_format > FASTOPT_G_FLOAT64)
+            return FASTOPT_BAD_TENSOR;
+        for (int s = 0; t->rule->state[s]; s++)
+            if (!t->state[s])
+                return FASTOPT_BAD_TENSOR;
+        if (t->rule->carry[0] && !t->carry)
+            return FASTOPT_BAD_TENSOR;
+        if ((has_averages_or_rows(t) && !(valid_averages(t) && valid_rows(t))) || !valid_shape(t) ||
+            (t->decays && !fastopt_valid_decays(t)))
+            return FASTOPT_BAD_TENSOR;
+        if ((t->hyper != hyper || t->rule != rule) && !valid_hyper(t))
+            return FASTOPT_BAD_HYPER;
+        if (t->options && t->options != options && !valid_options(t->options))
+            return FASTOPT_BAD_HYPER;
+        hyper = t->hyper;
+        rule = t->rule;
+        options = t->options;
+    }
+    return FASTOPT_OK;
+}
+
+fastopt_status fastopt_check_averages(const fastopt_tensor *tensors, ptrdiff_t count)
+{
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const fastopt_tensor *t = &tensors[i];
+        if (!is_averaged_at_rest(t))
+            continue;
+        if (!t->rule || !t->p || t->n < 0 || (unsigned)t->dtype > FASTOPT_FLOAT64 || !valid_averages(t) ||
+            !valid_rows(t))
+            return FASTOPT_BAD_TENSOR;
+        if (!valid_options(t->options))
+            return FASTOPT_BAD_HYPER;
+    }
+    return FASTOPT_OK;
+}
+
+/* ---- Scalars ---- */
+
+/* Whether t takes the same scalars as a tensor before it, whose carried doubles were `carry` then. */
+static int same_scalars(const fastopt_tensor *t, const fastopt_tensor *before, const double *carry)
+{
+    if (!before || t->rule->gathers >= FASTOPT_ALONE || t->hyper != before->hyper || t->rule != before->rule ||
+        t->dtype != before->dtype || t->step != before->step ||
+        (t->decays != before->decays && !fastopt_same_decays(t, before)))
+        return 0;
+    for (int i = 0; t->rule->carry[i]; i++)
+        if (t->step > 1 && t->carry[i] != carry[i])
+            return 0;
+    return 1;
+}
+
+void fastopt_compute_scalars(const fastopt_job *job)
+{
+    const fastopt_tensor *computed = NULL;
+    double carry[FASTOPT_MAX_CARRY] = {0};
+    for (ptrdiff_t i = 0; i < job->count; i++) {
+        fastopt_tensor *t = &job->tensors[i];
+        if (!t->g)
+            continue;
+        if (t->decays)
+            fastopt_note_decays(t);
+        if (same_scalars(t, computed, carry)) {
+            t->engine.k = computed->engine.k;
+            for (int i = 0; t->rule->carry[i]; i++)
+                t->carry[i] = computed->carry[i];
+        } else {
+            for (int i = 0; t->rule->carry[i]; i++)
+                carry[i] = t->carry[i];
+            job->kernels->of[t->dtype].scalars(t);
+            t->engine.k = &t->engine.k_store;
+            computed = t;
+        }
+    }
+}
+
+/* ---- Rows that have missed steps ---- */
+
+/* The last step, or round, of each row, or NULL; sets `now` to the current one. */
+static int64_t *last_of_rows(const fastopt_tensor *t, int64_t *now)
+{
+    *now = t->seen ? t->step : t->round;
+    return t->seen ? t->seen : t->averaged_rows;
+}
+
+/* Where no row has missed a step, a whole gradient needs no attention to rows. */
+void fastopt_find_missed_rows(fastopt_job *job)
+{
+    int notes_steps = 0;
+    for (ptrdiff_t i = 0; i < job->count; i++) {
+        fastopt_tensor *t = &job->tensors[i];
+        t->engine.has_missed_rows = 0;
+        if (!((uint64_t)(uintptr_t)t->seen | (uint64_t)t->round) || !t->g)
+            continue;
+        notes_steps = 1;
+        int64_t now;
+        const int64_t *last = last_of_rows(t, &now);
+        const ptrdiff_t rows = last ? t->n / t->row_length : 0;
+        ptrdiff_t row = 0;
+        while (!t->rows && row < rows && last[row] == now - 1)
+            row++;
+        t->engine.has_missed_rows = t->rows || row < rows;
+    }
+    job->notes_steps = notes_steps;
+}
+
+/* Notes this step, or round, for all rows of a tensor, or for those that its gradient names. */
+static void note_rows(const fastopt_tensor *t, int64_t *last, int64_t now)
+{
+    const int64_t *rows = t->rows;
+    const ptrdiff_t count = t->n / t->row_length;
+    if (rows)
+        for (ptrdiff_t row = 0; row < count; row++)
+            last[rows[row]] = now;
+    else
+        for (ptrdiff_t row = 0; row < count; row++)
+            last[row] = now;
+}
+
+void fastopt_note_steps(const fastopt_job *job, int64_t offset)
+{
+    for (ptrdiff_t i = 0; i < job->count; i++) {
+        fastopt_tensor *t = &job->tensors[i];
+        int64_t now, *last = last_of_rows(t, &now);
+        if (!t->g)
+            continue;
+        if (last)
+            note_rows(t, last, now + offset);
+        t->averaged = t->round;
+        if (t->round && t->step == 1)
+            t->begun = t->round - 1;
+    }
+}
+
+void fastopt_note_rounds(fastopt_tensor *tensors, ptrdiff_t count)
+{
+    for (ptrdiff_t i = 0; i < count; i++) {
+        fastopt_tensor *t = &tensors[i];
+        if (!is_averaged_at_rest(t))
+            continue;
+        t->averaged = t->round;
+        if (t->averaged_rows)
+            note_rows(t, t->averaged_rows, t->round);
+    }
+}

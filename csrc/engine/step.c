@@ -1,0 +1,184 @@
+/* The order of a step. */
+#include "engine.h"
+
+#include "../threads/threads.h"
+#include "../threads/tuner.h"
+
+#include <stdlib.h>
+
+static int valid_call(const fastopt_call *call)
+{
+    return (!call->grad_scale || IN_RANGE(grad_scale, call->grad_scale)) &&
+           (!call->clip_norm || IN_RANGE(clip_norm, call->clip_norm)) &&
+           (!call->clip_value || IN_RANGE(clip_value, call->clip_value));
+}
+
+/* ---- The work of each pass on units begin to end of a tensor ---- */
+
+static void update(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
+{
+    job->kernels->of[t->dtype].update(t, &job->pass, begin, end);
+}
+
+static void check_finite(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
+{
+    if (!job->kernels->of[t->dtype].finite(t, begin, end))
+        fetch_add(&job->nonfinite, 1);
+}
+
+static void catch_up(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
+{
+    if (t->seen)
+        job->kernels->of[t->dtype].catch_up(t, begin, end);
+}
+
+static void average(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
+{
+    job->kernels->of[t->dtype].average(t, begin, end);
+}
+
+/* ---- A step ---- */
+
+/* Comes before the update: factors and check of the gradients, scalars, passes that gather. */
+static fastopt_status prepare(fastopt_job *job, fastopt_call *call)
+{
+    job->pass.scale = call->grad_scale ? 1 / call->grad_scale : 1;
+    if (call->clip_norm)
+        fastopt_clip_by_norm(job, call);
+    /* A finite norm is one of finite numbers.  One that is not may itself be beyond the doubles. */
+    if (call->check_finite && !(call->clip_norm && call->grad_norm <= DBL_MAX)) {
+        fastopt_make_pass(job, ELEMENTS, check_finite);
+        if (job->nonfinite)
+            return FASTOPT_NONFINITE;
+    }
+    fastopt_compute_scalars(job);
+    if (job->gathers)
+        fastopt_gather(job);
+    return FASTOPT_OK;
+}
+
+static fastopt_status step(fastopt_job *job, fastopt_call *call)
+{
+    const int clips = call->clip_value && call->clip_value <= DBL_MAX;
+    job->pass.clip_value = clips ? call->clip_value : INFINITY;
+    job->pass.zero_grads = call->zero_grads;
+    if (call->part == FASTOPT_UPDATE) {
+        fastopt_recall_factors(job);
+    } else {
+        const fastopt_status status = prepare(job, call);
+        if (status != FASTOPT_OK)
+            return status;
+    }
+    if (call->part == FASTOPT_GATHER) {
+        fastopt_keep_factors(job);
+        return FASTOPT_OK;
+    }
+    job->pass.plain = !job->pass.own_scales && job->pass.scale == 1 && !clips && !call->zero_grads;
+    fastopt_find_missed_rows(job);
+    fastopt_make_pass(job, job->n_matrices ? ELEMENTS_WITHOUT_TILES : ELEMENTS, update);
+    if (job->notes_steps)
+        fastopt_note_steps(job, 0);
+    return FASTOPT_OK;
+}
+
+/* Whether GATHER has prepared this step of all tensors; it is used up. */
+static int take_gathered(fastopt_tensor *tensors, ptrdiff_t count)
+{
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (tensors[i].g && tensors[i].engine.gathered != tensors[i].step)
+            return 0;
+    for (ptrdiff_t i = 0; i < count; i++)
+        tensors[i].engine.gathered = 0;
+    return 1;
+}
+
+/* Makes the step on the number of threads that the tuner chooses. */
+static fastopt_status step_with_tuner(fastopt_job *job, fastopt_call *call)
+{
+    job->threads = fastopt_next_threads(call->tuner, job->threads);
+    const double begin = fastopt_now();
+    const fastopt_status status = step(job, call);
+    if (status == FASTOPT_OK)
+        fastopt_note_time(call->tuner, job->threads, (fastopt_now() - begin) / (double)job->elements);
+    return status;
+}
+
+fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fastopt_call *call)
+{
+    const fastopt_kernels *kernels = fastopt_active_kernels();
+    if (!kernels)
+        return FASTOPT_BAD_ISA;
+    if (!valid_call(call))
+        return FASTOPT_BAD_HYPER;
+    fastopt_status status = fastopt_check(tensors, count);
+    if (status != FASTOPT_OK)
+        return status;
+    if (call->part == FASTOPT_UPDATE && !take_gathered(tensors, count))
+        return FASTOPT_BAD_TENSOR;
+
+    fastopt_sum few[FEW_PIECES][MAX_SUMS];
+    void *matrices = NULL;
+    fastopt_job job = {.kernels = kernels, .tensors = tensors, .count = count, .sums = few};
+    fastopt_begin_passes(&job, ELEMENTS, call->num_threads);
+    for (ptrdiff_t i = 0; i < count; i++)
+        job.gathers |= tensors[i].g && tensors[i].rule->gathers;
+    for (ptrdiff_t i = 0; job.gathers && i < count; i++)
+        job.n_matrices += has_tiles(&tensors[i]);
+    if ((job.gathers || call->clip_norm) && call->part != FASTOPT_UPDATE) {
+        if (job.n_matrices && !(matrices = fastopt_lay_out_matrices(&job)))
+            return FASTOPT_NO_MEMORY;
+        if (!fastopt_make_room_for_sums(&job, few)) {
+            free(matrices);
+            return FASTOPT_NO_MEMORY;
+        }
+    }
+    status = call->tuner && job.threads > 1 ? step_with_tuner(&job, call) : step(&job, call);
+    if (job.sums != few)
+        free(job.sums);
+    free(matrices);
+    return status;
+}
+
+fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    fastopt_call call = {.num_threads = num_threads};
+    return fastopt_step_with(tensors, count, &call);
+}
+
+/* ---- Between steps ---- */
+
+fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    const fastopt_kernels *kernels = fastopt_active_kernels();
+    if (!kernels)
+        return FASTOPT_BAD_ISA;
+    const fastopt_status status = fastopt_check(tensors, count);
+    if (status != FASTOPT_OK)
+        return status;
+    fastopt_job job = {.kernels = kernels, .tensors = tensors, .count = count};
+    fastopt_begin_passes(&job, ELEMENTS, num_threads);
+    fastopt_make_pass(&job, ELEMENTS, catch_up);
+    fastopt_note_steps(&job, -1);
+    return FASTOPT_OK;
+}
+
+fastopt_status fastopt_average(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    const fastopt_kernels *kernels = fastopt_active_kernels();
+    if (!kernels)
+        return FASTOPT_BAD_ISA;
+    const fastopt_status status = fastopt_check_averages(tensors, count);
+    if (status != FASTOPT_OK)
+        return status;
+    fastopt_job job = {.kernels = kernels, .tensors = tensors, .count = count};
+    fastopt_begin_passes(&job, ELEMENTS_AT_REST, num_threads);
+    fastopt_make_pass(&job, ELEMENTS_AT_REST, average);
+    fastopt_note_rounds(tensors, count);
+    return FASTOPT_OK;
+}
+
+int fastopt_finite(const fastopt_tensor *tensor)
+{
+    const fastopt_kernels *kernels = fastopt_active_kernels();
+    return !tensor->g || !kernels || kernels->of[tensor->dtype].finite(tensor, 0, tensor->n);
+}
