@@ -3,6 +3,8 @@ from hypothesis import settings
 
 import fastopt
 
+pytest.register_assert_rewrite("support")
+
 # The same examples on every run, and no limit on the time of one: a busy machine is not a bug.
 settings.register_profile("fastopt", derandomize=True, deadline=None, max_examples=200)
 settings.load_profile("fastopt")

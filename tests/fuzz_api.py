@@ -33,12 +33,16 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import reference
-from cases import AVERAGING, BY_ROW, DEFAULTS, DTYPES, KINDS, PARTS, TOLD_BY, Case, Oracle, bits
-from cases import FORMS as CASE_FORMS
 from numpy.lib.stride_tricks import as_strided
 
 import fastopt
+from support import reference, sums
+from support.arithmetic import Decay, converted, flush
+from support.arrays import DTYPES
+from support.asserts import bits
+from support.cases import AVERAGING, BY_ROW, DEFAULTS, KINDS, PARTS, TOLD_BY, Case, Oracle
+from support.cases import FORMS as CASE_FORMS
+from support.registry import CLASSES
 
 try:
     import resource
@@ -241,18 +245,6 @@ def plain_type(name: str, value: Any) -> bool:
     if isinstance(value, int):
         return abs(value) <= sys.float_info.max
     return value is None or isinstance(value, (int, float, np.integer, np.floating))
-
-
-def rule_of(cls: str, settings: Mapping[str, Any]) -> str:
-    if cls == "SGD":
-        return "nesterov" if settings["nesterov"] else "momentum" if settings["momentum"] else "sgd"
-    if cls == "LARS":
-        return "lars_nesterov" if settings["nesterov"] else "lars"
-    if cls == "RMSprop":
-        return "rmsprop" + "_centered" * settings["centered"] + "_momentum" * bool(settings["momentum"])
-    if cls in ("Adafactor", "SM3"):
-        return f"{cls.lower()}_vector"  # of which the oracle makes the other one where it has to
-    return "amsgrad" if settings.get("amsgrad") else {"AdamW": "adam"}.get(cls, cls.lower())
 
 
 def defaults(cls: str) -> dict[str, Any]:
@@ -508,7 +500,9 @@ class Life:
         if not meant:
             return False
         for p in self.parameters:
-            p.oracle = Oracle(Case("", self.cls, rule_of(self.cls, meant[p.group]), scaled(meant[p.group])), p.array)
+            p.oracle = Oracle(
+                Case("", self.cls, CLASSES[self.cls].rule_of(meant[p.group]), scaled(meant[p.group])), p.array
+            )
             options = {key: self.options[key] for key in ("ema_decay", "swa", "lookahead") if key in self.options}
             p.averages = reference.Averages(p.oracle.p, **options)
         self.check()
@@ -586,7 +580,7 @@ class Life:
         order = list(range(g.ndim))
         if not p.first.flags.c_contiguous and p.oracle.rule not in reference.ALONE | reference.TOGETHER:
             order.sort(key=lambda axis: -abs(p.first.strides[axis]))
-        return np.ascontiguousarray(reference.converted(g, p.dtype).transpose(order))
+        return np.ascontiguousarray(converted(g, p.dtype).transpose(order))
 
     def advance(self, grads: Sequence[Any], one: bool, **around: float) -> None:
         """Make the oracles' step with the gradients that are given."""
@@ -595,11 +589,7 @@ class Life:
         for p in stepped:
             p.averages.before(p.oracle.p, p.oracle.t + 1, now)
         for group in range(len(self.kinds)):
-            mine = [
-                (p, reference.converted(g, p.dtype))
-                for p, g in zip(self.parameters, grads, strict=True)
-                if g is not None
-            ]
+            mine = [(p, converted(g, p.dtype)) for p, g in zip(self.parameters, grads, strict=True) if g is not None]
             mine = [(p, g) for p, g in mine if p.group == group]
             if mine and mine[0][0].oracle.case.rule in reference.TOGETHER:
                 begun = []
@@ -652,7 +642,7 @@ class Life:
         factor, self.norm = 1 / (divisor * scale), None
         if "clip_norm" in changes:
             walked = [self.walked(p, g) for p, g in zip(self.parameters, grads, strict=True) if g is not None]
-            self.norm = factor * reference.norm(walked)
+            self.norm = factor * sums.norm(walked)
             clip = float(changes["clip_norm"]) / (self.norm + 1e-6)
             if clip < 1 or (clip != clip and changes["clip_norm"] < inf):
                 factor *= clip
@@ -710,7 +700,7 @@ class Life:
             for i, (p, g) in enumerate(zip(self.parameters, grads, strict=True)):
                 if g is not None:
                     sums[i] = np.zeros(p.array.shape, p.dtype) if sums[i] is None else sums[i]
-                    reference.step("sgd", sums[i], reference.converted(g, p.dtype), {}, 1, {"lr": 1.0}, maximize=True)
+                    reference.step("sgd", sums[i], converted(g, p.dtype), {}, 1, {"lr": 1.0}, maximize=True)
         way = self.rng.choice(("mean", "sum"))
         self.tell("step", way)
         expected = self.expected_step(sums, divisor=count if way == "mean" else 1)
@@ -1067,14 +1057,14 @@ class Life:
             for p in self.parameters:
                 entry = dict(saved["state"][p.name])
                 p.oracle.t = int(entry.pop("step"))
-                p.oracle.decays = {name: reference.Decay(value) for name, value in p.oracle.case.hyper().items()}
+                p.oracle.decays = {name: Decay(value) for name, value in p.oracle.case.hyper().items()}
                 if p.averages.ema_decay is not None or p.averages.swa is not None:
                     p.averages.averaged, p.averages.begun = entry.pop("averaged"), int(entry.pop("begun"))
                     self.over |= type(p.averages.averaged) is Array  # as rows have it
                 for name, decay in entry.pop("decays", {}).items():
                     if set(decay) != {"value", "since", "product", "age"}:
                         raise ValueError(f"decays of {p.name!r}")
-                    p.oracle.decays[name] = reference.Decay(**decay)
+                    p.oracle.decays[name] = Decay(**decay)
                 if set(entry) != set(self.opt.state[p.name]):
                     raise ValueError(f"state of {p.name!r}")
                 carries = reference.CARRIES.get(p.oracle.rule, ())
@@ -1438,7 +1428,7 @@ def kernel(rng: random.Random, tell: Callable[..., None]) -> Calls:
         state.update({name: state[name].item() for name in carries})
         meant = {name: meaning(name, value) for name, value in keywords.items() if name not in ("step", "num_threads")}
         rates = {name: meant.pop(name) for name in hyper}
-        g = reference.converted(wanted[1], wanted[0].dtype)
+        g = converted(wanted[1], wanted[0].dtype)
         reference.step(rule, wanted[0], g, state, int(keywords["step"]), rates, **meant)
         for name, actual, right in zip(("p", "g", *state), buffers, [*wanted[:2], *state.values()], strict=True):
             if not same(actual, np.reshape(right, actual.shape)):
@@ -1450,7 +1440,7 @@ def step_rows(oracle: Oracle, rows: Array, values: Array, met: Array | None) -> 
     """The oracle's step for some rows, those that come again summed; with `met`, after making up for missed steps."""
     sums: dict[int, Array] = {}
     for row, value in zip(rows.tolist(), values, strict=True):
-        sums[row] = reference.flush(sums[row] + value) if row in sums else value
+        sums[row] = flush(sums[row] + value) if row in sums else value
     oracle.t += 1
     unique = np.array(list(sums), np.intp)
     g = np.array(list(sums.values())) if sums else values[:0]
@@ -1526,7 +1516,7 @@ def table(rng: random.Random, tell: Callable[..., None]) -> Calls:
         given = numbers(
             rng, (len(rows), *shape[1:]), dtype if rng.random() < 0.7 else np.dtype(rng.choice(FORMATS)).type
         )
-        values = reference.converted(given, dtype)
+        values = converted(given, dtype)
         if way < 0.5:
             tell("RowGrad", case.name, p, catches, rows.tolist(), values)
             outcome, _ = attempt(opt.step, fastopt.RowGrad(rng.choice((list, np.asarray))(rows), given))

@@ -14,7 +14,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from cases import DTYPES, RULES, Case, Oracle
+
+from support.arrays import DTYPES
+from support.cases import RULES, Case, Oracle
 
 N = 40_009  # three chunks of the engine
 STEPS, GRADIENTS = 100, 10

@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from cases import CASES, DTYPES
 
 import fastopt
+from support.arrays import DTYPES
+from support.cases import CASES
 
 REFUSED = (TypeError, ValueError, FloatingPointError)
 WARM = 1000  # cycles after which nothing may grow any more

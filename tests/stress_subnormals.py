@@ -9,10 +9,10 @@ from statistics import median
 from time import perf_counter
 
 import numpy as np
-import reference
-from cases import CASES, FOR_MATRICES
 
 import fastopt
+from support import reference
+from support.cases import CASES, FOR_MATRICES
 
 SHAPE = (100, 1000)  # so that arithmetic counts, not memory
 ROUNDS = 40  # steps of each kind, in turns

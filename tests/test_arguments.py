@@ -7,9 +7,9 @@ import re
 
 import numpy as np
 import pytest
-from cases import DEFAULTS
 
 import fastopt
+from support.cases import DEFAULTS
 
 CLASSES = [getattr(fastopt, name) for name in DEFAULTS]
 

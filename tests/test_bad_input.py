@@ -3,49 +3,15 @@
 import copy
 import itertools
 import re
-from contextlib import contextmanager
 from math import inf, nan
 
 import numpy as np
 import pytest
-from cases import DEFAULTS, KINDS, PLAIN, ids
 from numpy.lib.stride_tricks import as_strided
 
 import fastopt
-
-REFUSED = (TypeError, ValueError, FloatingPointError)
-
-
-def plain(value):
-    """Something to compare that holds the bits of every array in value."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    return repr(value)
-
-
-@contextmanager
-def refused(message, opt=None, *arrays):
-    """The block raises an error with this text, and neither the optimizer nor the arrays change."""
-
-    def everything():
-        return plain([opt and opt.state_dict(), opt and [group["params"] for group in opt.groups], list(arrays)])
-
-    before = everything()
-    with pytest.raises(REFUSED, match=re.escape(message) or None):
-        yield
-    assert everything() == before
-
-
-def stepped():
-    """An optimizer with something to lose."""
-    opt = fastopt.Adam({"w": np.ones((2, 3)), "b": np.ones(3)})
-    opt.step({"w": np.full((2, 3), 0.5), "b": np.full(3, -0.5)})
-    return opt
-
+from support.asserts import REFUSED, contents, ids, refused, stepped
+from support.cases import DEFAULTS, KINDS, PLAIN
 
 # ---- Hyperparameters ----
 
@@ -463,9 +429,9 @@ def test_gradients_that_are_not_finite(bad, strided, at):
         opt.step({"w": good, "b": g})
     opt = fastopt.Adam({"w": np.ones(3000), "b": np.ones(3000)}, nonfinite="skip")
     opt.step({"w": good, "b": good})
-    before = plain([opt.groups[0]["params"], opt.state_dict()["state"]])
+    before = contents([opt.groups[0]["params"], opt.state_dict()["state"]])
     opt.step({"w": good, "b": g})
-    assert plain([opt.groups[0]["params"], opt.state_dict()["state"]]) == before
+    assert contents([opt.groups[0]["params"], opt.state_dict()["state"]]) == before
     assert opt.skipped_steps == 1
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import reference
 
 import fastopt
 from fastopt.cli import bench
+from support import reference
 
 
 def test_every_rule_can_be_chosen():

@@ -4,10 +4,12 @@ import copy
 
 import numpy as np
 import pytest
-import reference
-from cases import DTYPES, PLAIN, RULES, Oracle, assert_same_bits, ids
 
 import fastopt
+from support import reference
+from support.arrays import DTYPES
+from support.asserts import assert_same_bits, ids
+from support.cases import RULES, Oracle, named
 
 SHAPE = (40, 3)
 CAN = [case for case in RULES if case.rule in reference.CATCH_UP]
@@ -150,7 +152,7 @@ def test_what_comes_later_is_refused_and_changes_nothing():
         opt.load_state_dict(state)
     assert_same_bits(table, before)
     with pytest.raises(ValueError, match=r"catch_up\(\) is there with the option catch_up=True"):
-        PLAIN[0].make(np.ones(3)).catch_up()
+        named("sgd").make(np.ones(3)).catch_up()
 
 
 def test_an_empty_table():

@@ -13,11 +13,13 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from cases import CASES, DTYPES, RULES, Oracle, assert_like, gradients, ids
 
 import fastopt
 from fastopt import checkpoint
 from fastopt.checkpoint import load, save
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, ids
+from support.cases import CASES, RULES, Oracle
 
 safetensors = pytest.importorskip("safetensors", reason="saving needs safetensors: pip install 'fastopt[checkpoint]'")
 

@@ -6,11 +6,13 @@ import pickle
 
 import numpy as np
 import pytest
-import reference
-from cases import DTYPES, RULES, Oracle, assert_like, assert_same_bits, gradients, ids, step_together
 
 import fastopt
 from fastopt import schedules
+from support import reference, sums
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, assert_same_bits, ids
+from support.cases import RULES, Oracle, step_together
 
 A = np.array
 
@@ -153,7 +155,7 @@ def test_norms_are_right_at_the_ends_of_float64(scale, size):
     opt = fastopt.SGD(np.zeros(size), lr=1.0, clip_norm=scale, num_threads=2)
     opt.step(g)
     assert opt.grad_norm == pytest.approx(root_of_squares(g), rel=1e-13)
-    assert opt.grad_norm == reference.norm([g])
+    assert opt.grad_norm == sums.norm([g])
     wanted = -g * min(1.0, scale / (root_of_squares(g) + 1e-6))
     np.testing.assert_allclose(opt.groups[0]["params"][0], wanted, rtol=1e-13, atol=np.finfo(np.float64).tiny)
 
@@ -184,7 +186,7 @@ def test_parts_of_all_sizes_have_one_norm(seed, isa):
         opt = fastopt.SGD([np.zeros_like(x) for x in g], clip_norm=math.inf, num_threads=threads)
         opt.step(g)
         norms.add(opt.grad_norm)
-    assert norms == {reference.norm(g)}
+    assert norms == {sums.norm(g)}
     assert norms.pop() == pytest.approx(root_of_squares(*g), rel=1e-13)
 
 
@@ -308,7 +310,7 @@ def test_clip_norm_per(case, dtype, per):
             parts = [gs] if per == "group" else [[g] for g in gs]
             scales = []
             for part in parts:
-                norms.append(reference.norm(part))
+                norms.append(sums.norm(part))
                 scales += [min(1.0, 0.5 / (norms[-1] + 1e-6))] * len(part)
             step_apart(of_group, gs, scales)
         opt.step(grads)

@@ -9,12 +9,14 @@ import threading
 
 import numpy as np
 import pytest
-import reference
-from cases import DTYPES, RULES, Oracle, assert_like, assert_same_bits, gradients, ids, step_together
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
+from support import sums
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, assert_same_bits, ids
+from support.cases import RULES, Oracle, step_together
 
 HIDDEN = {"hidden.0": (20, 30), "hidden.1": (30, 12)}
 REST = {"embed": (50, 8), "bias": (30,), "gain": ()}
@@ -173,7 +175,7 @@ def test_one_norm_over_all(dtype):
         opt.step(grads)
         wanted = math.sqrt(math.fsum(float(x) ** 2 for g in grads.values() for x in g.flat))
         assert opt.grad_norm == pytest.approx(wanted, rel=1e-14)
-        assert opt.grad_norm == reference.norm([grads[name] for name in (*HIDDEN, *REST)])
+        assert opt.grad_norm == sums.norm([grads[name] for name in (*HIDDEN, *REST)])
         clipped = {name: np.asarray(g * (0.5 / (wanted + 1e-6)), dtype) for name, g in grads.items()}
         for one, gs in zip(apart, split(clipped), strict=True):
             one.step(gs)

@@ -6,12 +6,14 @@ import pickle
 
 import numpy as np
 import pytest
-import reference
-from cases import DTYPES, RULES, Oracle, assert_like, assert_same_bits, gradients, ids, step_together
 
 import fastopt
 from fastopt import schedules as s
 from fastopt.optimizers import plain
+from support import reference
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, assert_same_bits, ids
+from support.cases import RULES, Oracle, step_together
 
 STEPS = 40
 CORRECTED = [case for case in RULES if case.rule in reference.CORRECTED]

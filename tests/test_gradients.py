@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import CASES, assert_same_bits, ids
-from test_bad_input import refused
 
 import fastopt
+from support.asserts import assert_same_bits, ids, refused
+from support.cases import CASES
 
 PAIRS = [(p, g) for p in (np.float32, np.float64) for g in (np.float16, np.float32, np.float64) if p != g]
 LAYOUTS = {

@@ -5,12 +5,14 @@ import pickle
 
 import numpy as np
 import pytest
-from cases import DTYPES, RULES, assert_same_bits, gradients, ids
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
 from fastopt import schedules
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_same_bits, ids
+from support.cases import RULES
 
 NAMES = ["embed.table", "block.0.w", "block.0.bias", "block.1.w", "block.1.bias", "head.w", "head.bias"]
 

@@ -6,12 +6,13 @@ import threading
 
 import numpy as np
 import pytest
-import reference
-from cases import CASES, DTYPES, Oracle, assert_like, assert_same_bits, gradients, ids
-from test_bad_input import refused
 
 import fastopt
 from fastopt import schedules
+from support import reference
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, assert_same_bits, ids, refused
+from support.cases import CASES, Oracle
 
 SHAPES = {"a": (5, 7), "b": (), "c": (3, 4)}
 

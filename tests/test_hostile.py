@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from cases import assert_same_bits
-from test_bad_input import refused, stepped
 
 import fastopt
+from support.asserts import assert_same_bits, refused, stepped
 
 GRADS = {"w": np.ones((2, 3)), "b": np.ones(3)}
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-import reference
-from cases import CASES, DTYPES, RULES, Case, Oracle, assert_same_bits, gradients, ids
-from test_bad_input import refused
 
 import fastopt
+from support import reference
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_same_bits, ids, refused
+from support.cases import CASES, RULES, Case, Oracle
 
 
 def buffers(case: Case, p: np.ndarray) -> list[np.ndarray]:

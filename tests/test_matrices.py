@@ -4,11 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
-import reference
-from cases import CASES, DTYPES, Oracle, assert_like, assert_same_bits, gradients, ids
-from cases import RULES as EVERY_RULE
 
 import fastopt
+from support import reference
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, assert_same_bits, ids
+from support.cases import CASES, Oracle
+from support.cases import RULES as EVERY_RULE
 
 MATRIX_CASES = [case for case in CASES if case.rule.endswith("_vector")]
 RULES = [case for case in EVERY_RULE if case in MATRIX_CASES]

@@ -5,11 +5,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cases import DTYPES, FOR_MATRICES, PLAIN, RULES, ids
-from reference import TOGETHER
 
 import fastopt
 from fastopt.optimizers import plain
+from support.arrays import DTYPES
+from support.asserts import ids
+from support.cases import FOR_MATRICES, PLAIN, RULES
+from support.reference import TOGETHER
 
 DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 N = 400

@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
-from cases import CASES, assert_same_bits, ids
-from test_bad_input import refused
 
 import fastopt
+from support.asserts import assert_same_bits, ids, refused
+from support.cases import CASES
 
 
 def model(dtype=float):

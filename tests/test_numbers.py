@@ -12,10 +12,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from cases import BY_ELEMENT, CASES, DTYPES, RULES, Oracle, assert_like, assert_same_bits, gradients, ids
-from reference import CARRIES, flush, state_names
 
 import fastopt
+from support.arithmetic import flush
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, assert_same_bits, ids
+from support.cases import BY_ELEMENT, CASES, RULES, Oracle
+from support.reference import CARRIES, state_names
 
 SIZE = 50_001  # elements, enough for three threads, and no multiple of anything
 BAD = (np.nan, -np.nan, np.inf, -np.inf)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from cases import DEFAULTS
 
 from fastopt.optimizers import plain
+from support.cases import DEFAULTS
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)])

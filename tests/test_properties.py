@@ -6,26 +6,14 @@ from math import prod
 
 import numpy as np
 import pytest
-import reference
-from cases import (
-    BY_ELEMENT,
-    CASES,
-    DTYPES,
-    KINDS,
-    OPTIONS,
-    PLAIN,
-    RULES,
-    Case,
-    Oracle,
-    assert_like,
-    assert_same_bits,
-    gradients,
-    ids,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
+from support import reference
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, assert_same_bits, ids
+from support.cases import BY_ELEMENT, CASES, KINDS, OPTIONS, PLAIN, RULES, Case, Oracle, named
 
 cases = st.sampled_from(PLAIN + OPTIONS)
 dtypes = st.sampled_from(DTYPES)
@@ -97,7 +85,7 @@ def test_a_mapping_is_matched_by_name():
 
 def test_mixed_dtypes():
     single, double = np.ones(5, np.float32), np.ones(5)
-    case = PLAIN[4]
+    case = named("adam")
     oracles = Oracle(case, single), Oracle(case, double)
     opt = case.make([single, double])
     for g in take(gradients(1, 5, np.float64), 3):
@@ -215,7 +203,7 @@ def test_none_leaves_a_parameter_alone(case, dtype, seed, pattern):
 
 def test_each_parameter_carries_its_own_product():
     """At one step count, after steps with other betas."""
-    case, values = PLAIN[7], normal(1, 4, np.float64)
+    case, values = named("nadam"), normal(1, 4, np.float64)
     params, oracles = [values.copy(), values.copy()], [Oracle(case, values), Oracle(case, values)]
     opt = case.make(params)
     g = next(gradients(1, 4, np.float64))
@@ -410,8 +398,8 @@ def test_layouts_on_threads(layout, other):
     """Threads start in the middle of a strided array."""
     shape = (9, 101, 110)
     grads = take(gradients(4, shape, np.float32), 2)
-    check_layouts(PLAIN[5], normal(3, shape, np.float32), grads, LAYOUTS[layout], LAYOUTS[other], num_threads=3)
-    check_layouts(PLAIN[5], normal(3, shape, np.float32), grads, LAYOUTS[other], LAYOUTS[layout], num_threads=3)
+    check_layouts(named("adamw"), normal(3, shape, np.float32), grads, LAYOUTS[layout], LAYOUTS[other], num_threads=3)
+    check_layouts(named("adamw"), normal(3, shape, np.float32), grads, LAYOUTS[other], LAYOUTS[layout], num_threads=3)
 
 
 @st.composite
@@ -420,7 +408,7 @@ def layouts(draw, ndim):
     return draw(st.permutations(range(ndim))), steps, draw(st.sampled_from((0, 0, 1, 4)))
 
 
-@given(st.data(), st.sampled_from([*RULES, PLAIN[5]]), dtypes, seeds, shapes, st.booleans())
+@given(st.data(), st.sampled_from([*RULES, named("adamw")]), dtypes, seeds, shapes, st.booleans())
 def test_any_layout(data, case, dtype, seed, shape, stages):
     ndim = len(shape)
     if stages:
@@ -444,7 +432,7 @@ def test_broadcast_gradient(case):
 
 def test_the_gradient_changes_its_layout_between_steps():
     shape = (6, 5, 4)
-    values, case = normal(1, shape, np.float64), PLAIN[4]
+    values, case = normal(1, shape, np.float64), named("adam")
     oracle, p = Oracle(case, values), values.copy()
     opt = case.make(p)
     for g, layout in zip(gradients(1, shape, np.float64), [*LAYOUTS.values()] * 2, strict=False):

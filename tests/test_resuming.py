@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES, DTYPES, assert_same_bits, gradients, ids
 
 import fastopt
 from fastopt import schedules
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_same_bits, ids
+from support.cases import CASES
 
 pytest.importorskip("safetensors", reason="saving needs safetensors: pip install 'fastopt[checkpoint]'")
 

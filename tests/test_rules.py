@@ -7,23 +7,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-import reference
-from cases import (
-    BY_ELEMENT,
-    CASES,
-    DTYPES,
-    RULES,
-    Case,
-    Oracle,
-    assert_like,
-    assert_same_bits,
-    gradients,
-    ids,
-    step_together,
-)
 
 import fastopt
 from fastopt.optimizers import plain
+from support import reference
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, assert_same_bits, ids
+from support.cases import BY_ELEMENT, CASES, RULES, Case, Oracle, step_together
 
 SIZES = (0, 1, 7, 63, 64, 65, 1023, 1025, 100003)
 CUTS = np.cumsum(SIZES)[:-1]

@@ -8,14 +8,14 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import hashes
 import numpy as np
 import pytest
-from cases import Case
-from hashes import GRADIENTS, STEPS, N, by_oracle, by_package, digest, gradient, numbers
-from reference import ALONE, CARRIES, TOGETHER, state_names
 
 import fastopt
+import hashes
+from hashes import GRADIENTS, STEPS, N, by_oracle, by_package, digest, gradient, numbers
+from support.cases import Case
+from support.reference import ALONE, CARRIES, TOGETHER, state_names
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from cases import DEFAULTS, KINDS, PARTS, assert_same_bits
-from test_bad_input import refused
 
 import fastopt
 from fastopt import schedules
+from support.asserts import assert_same_bits, refused
+from support.cases import DEFAULTS, KINDS, PARTS
 
 ONE = {
     "no axes": np.asarray,

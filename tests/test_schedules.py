@@ -14,12 +14,14 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from cases import DTYPES, RULES, TOLD_BY, assert_same_bits, gradients, ids
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
 from fastopt import schedules as s
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_same_bits, ids
+from support.cases import RULES, TOLD_BY
 
 try:
     import torch

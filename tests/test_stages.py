@@ -8,23 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
-from cases import (
-    AVERAGING,
-    BY_ROW,
-    DTYPES,
-    PLAIN,
-    RULES,
-    Oracle,
-    assert_like,
-    assert_same_bits,
-    gradients,
-    ids,
-    step_together,
-)
 
 import fastopt
 from fastopt import schedules
+from support import reference, sums
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_like, assert_same_bits, ids
+from support.cases import AVERAGING, BY_ROW, PLAIN, RULES, Oracle, step_together
 
 SHAPES = [(3,), (40, 50), (), (70001,), (0,), (7, 3)]
 CLIP = [{"clip_norm": 0.5}, {"clip_norm": 1e9}, {"clip_value": 0.01}, {"grad_scale": 1024.0}]
@@ -41,7 +31,7 @@ def some(dtype, seed=5, shapes=SHAPES):
 
 def factor(grads, clip_norm=0.0, grad_scale=1.0, clip_value=0.0):
     """The norm, and what the rule's gradient is multiplied by, as documented."""
-    norm = 1 / grad_scale * reference.norm(grads)
+    norm = 1 / grad_scale * sums.norm(grads)
     clip = min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else 1.0
     return norm, 1 / grad_scale * clip if clip < 1 else 1 / grad_scale
 
@@ -92,7 +82,7 @@ def test_norm_of_any_layout(layout):
     view = views[layout]
     opt = fastopt.SGD(np.zeros_like(view), clip_norm=1.0)
     opt.step(view)
-    assert opt.grad_norm == reference.norm([np.ascontiguousarray(view)])
+    assert opt.grad_norm == sums.norm([np.ascontiguousarray(view)])
 
 
 def test_norms_are_right():
@@ -1041,7 +1031,7 @@ def test_everything_at_once(dtype, way):
             t += 1
             copies = {n: g + g for n, g in copies.items()} if way == "accumulate" else copies
             factor = 1 / (value * 2 if way == "accumulate" else value)
-            norm = factor * reference.norm([copies["b"], copies["w"]])
+            norm = factor * sums.norm([copies["b"], copies["w"]])
             clip = 0.7 / (norm + 1e-6)
             for name, oracle in oracles.items():
                 own = {"lr": 0.1 / t, "weight_decay": 0.0} if name == "b" else {"lr": 0.05, "weight_decay": 0.1}

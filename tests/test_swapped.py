@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import DTYPES, assert_same_bits, gradients, ids
 
 import fastopt
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_same_bits, ids
 
 SHAPES = ((3, 4), (17,), (), (0, 2))
 MAKE: dict[str, tuple[str, Callable[..., Any]]] = {

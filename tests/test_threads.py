@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from team_model import Model, WrongError
-from test_processes import FORK, HANGS, Run, assert_helped, in_a_process, step_as_a_forked_child
+
+from support.processes import FORK, HANGS, Run, assert_helped, in_a_process, step_as_a_forked_child
+from support.team_model import Model, WrongError
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"

@@ -1,13 +1,15 @@
 """Every class and option against torch.optim: swapping one for the other keeps a run's trajectory."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import DTYPES, ids
 
 import fastopt
+from support.arrays import DTYPES
+from support.asserts import ids
+from support.registry import CLASSES, RULES
+from support.twins import Draw, always, power_of_ten
 
 torch = pytest.importorskip("torch", reason="compares with torch.optim")
 
@@ -25,73 +27,8 @@ def _doubles():
     torch.set_default_dtype(before)
 
 
-Draw = Callable[[np.random.Generator], Any]
-
-
-def between(low: float, high: float) -> Draw:
-    return lambda rng: float(rng.uniform(low, high))
-
-
-def power_of_ten(low: float, high: float) -> Draw:
-    return lambda rng: float(10 ** rng.uniform(low, high))
-
-
-def betas(rng: np.random.Generator) -> tuple[float, float]:
-    return float(rng.uniform(0.5, 0.95)), float(rng.uniform(0.9, 0.9999))
-
-
-def etas(rng: np.random.Generator) -> tuple[float, float]:
-    return float(rng.uniform(0.3, 0.9)), float(rng.uniform(1.05, 2))
-
-
-def always(value: Any) -> Draw:
-    return lambda rng: value
-
-
 LR = power_of_ten(-4, -2)
-EPS = power_of_ten(-8, -6)
-OWN: dict[str, dict[str, Draw]] = {
-    "SGD": {},
-    "Adagrad": {"eps": EPS},
-    "Adadelta": {"lr": between(0.1, 1), "rho": between(0.5, 0.99), "eps": EPS},
-    "RMSprop": {"alpha": between(0.8, 0.999), "eps": EPS},
-    "Adam": {"betas": betas, "eps": EPS},
-    "AdamW": {"betas": betas, "eps": EPS},
-    "Adamax": {"betas": betas, "eps": EPS},
-    "NAdam": {"betas": betas, "eps": EPS},
-    "RAdam": {"betas": betas, "eps": EPS},
-    "Rprop": {"etas": etas},
-    "ASGD": {},
-    "Adafactor": {"lr": power_of_ten(-3, -1)},
-}
-MOMENTUM = {"momentum": between(0.5, 0.99)}
-DECOUPLED = {"decoupled_weight_decay": {"weight_decay": power_of_ten(-3, -1), "decoupled_weight_decay": always(True)}}
-OPTIONS: dict[str, dict[str, dict[str, Draw]]] = {
-    "SGD": {
-        "momentum": MOMENTUM,
-        "dampening": {**MOMENTUM, "dampening": between(0, 1)},
-        "nesterov": {**MOMENTUM, "nesterov": always(True)},
-    },
-    "Adagrad": {
-        "lr_decay": {"lr_decay": power_of_ten(-3, -1)},
-        "initial_accumulator_value": {"initial_accumulator_value": between(0, 1)},
-    },
-    "RMSprop": {
-        "momentum": MOMENTUM,
-        "centered": {"centered": always(True)},
-        "both": {**MOMENTUM, "centered": always(True)},
-    },
-    "Adam": {"amsgrad": {"amsgrad": always(True)}, **DECOUPLED},
-    "AdamW": {"amsgrad": {"amsgrad": always(True)}},
-    "NAdam": {"momentum_decay": {"momentum_decay": power_of_ten(-4, -1)}, **DECOUPLED},
-    "Rprop": {"step_sizes": {"step_sizes": always((2e-3, 2e-2))}},
-    "ASGD": {"early": {"t0": between(0, 30), "lambd": power_of_ten(-3, -1), "alpha": between(0.5, 0.99)}},
-    "Adafactor": {
-        "eps": {"eps": lambda rng: (float(10 ** rng.uniform(-8, -2)), float(rng.uniform(0, 2)))},
-        "slowing": {"beta2_decay": between(-1, -0.1), "d": between(1, 3)},
-    },
-    "RAdam": {"never_rectified": {"betas": always((0.9, 0.6))}, **DECOUPLED},
-}
+TWINS = {name: cls.torch for name, cls in CLASSES.items() if cls.torch}
 SHARED: dict[str, dict[str, Draw]] = {
     "plain": {},
     "weight_decay": {"weight_decay": power_of_ten(-3, -1)},
@@ -99,10 +36,10 @@ SHARED: dict[str, dict[str, Draw]] = {
     "both_stages": {"weight_decay": power_of_ten(-3, -1), "maximize": always(True)},
 }
 ROWS = [
-    pytest.param(cls, {"lr": LR, **own, **option}, id=f"{cls}-{name}")
-    for cls, own in OWN.items()
-    for name, option in {**SHARED, **OPTIONS.get(cls, {})}.items()
-    if not (cls == "Rprop" and "weight_decay" in option)  # which torch's has not
+    pytest.param(cls, {"lr": LR, **twin.own, **option}, id=f"{cls}-{name}")
+    for cls, twin in TWINS.items()
+    for name, option in {**SHARED, **twin.options}.items()
+    if twin.has_decay or "weight_decay" not in option
 ]
 
 
@@ -137,14 +74,13 @@ def test_trajectory(cls, draws, dtype, seed):
     assert_close(*run(cls, kwargs, dtype, seed), 1e-12 if dtype is np.float64 else 2e-6)
 
 
-@pytest.mark.parametrize("cls", OWN)
+@pytest.mark.parametrize("cls", TWINS)
 def test_defaults(cls):
     """The same call with nothing but a learning rate."""
-    lr = 1.0 if cls == "Adadelta" else 1e-2
-    assert_close(*run(cls, {"lr": lr}, np.float64, seed=11), 1e-12)
+    assert_close(*run(cls, {"lr": max(CLASSES[cls].own["lr"], 1e-2)}, np.float64, seed=11), 1e-12)
 
 
-@pytest.mark.parametrize("cls", ["Adam", "AdamW", "NAdam", "RAdam", "Adamax"])
+@pytest.mark.parametrize("cls", [cls for cls in TWINS if "betas" in CLASSES[cls].own])
 def test_betas_that_change(cls):
     """torch corrects by beta^t of the current beta, ours by the product: there the constant 1 counts as 0.55 / 0.75."""
     ours, theirs = np.zeros(1), torch.nn.Parameter(torch.zeros(1))
@@ -159,7 +95,8 @@ def test_betas_that_change(cls):
         peer.step()
         steps.append((before[0] - ours[0], before[1] - theirs.item()))
     np.testing.assert_allclose(*steps[0], rtol=1e-7)
-    if cls != "NAdam":  # whose corrections are products of its momenta in both
+    # NAdam corrects by products of its momenta in both.
+    if "beta1" in RULES[CLASSES[cls].rule_of(CLASSES[cls].defaults)].corrected:
         np.testing.assert_allclose(steps[1], (0.1, 0.1 * 0.55 / 0.75), rtol=1e-7)
     else:
         np.testing.assert_allclose(*steps[1], rtol=1e-7)

@@ -7,10 +7,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import disassembly
 import pytest
 
 import fastopt
+from support import disassembly
 
 CSRC = Path(__file__).parents[1] / "csrc"
 RULES = {row[0] for row in fastopt._core.rules()}

@@ -12,7 +12,7 @@
  * Nothing depends on a wake-up: a caller whose threads never come does all the work.  So a forked child, which has none
  * of its parent's threads, or a process that cannot start any, is never stuck.
  *
- * tests/team_model.py explores every order in which two threads and a caller can make these changes. */
+ * tests/support/team_model.py explores every order in which two threads and a caller can make these changes. */
 #include "placement.h"
 #include "system.h"
 #include "threads.h"

@@ -5,11 +5,54 @@ import threading
 
 import numpy as np
 import pytest
-from cases import DTYPES, FOR_MATRICES, assert_same_bits, gradients, ids
-from test_bad_input import refused
 
 import fastopt
-from fastopt.optimizers.muon import muon
+from fastopt.optimizers.muon import muon as muon_in_numpy
+from support.arithmetic import keep, rest
+from support.arrays import DTYPES, gradients
+from support.asserts import assert_same_bits, ids, refused
+from support.rule import ByHand, Class, Rule
+
+
+def muon(p, g, b, u, *, t, lr, momentum, nesterov):
+    """The two passes with nothing between them."""
+    T = p.dtype.type
+    mu, of_g = keep(T, momentum), rest(T, momentum)
+    b[...] = mu * b + of_g * g
+    u[...] = (mu if nesterov else T(1)) * b + (of_g if nesterov else T(0)) * g
+    p -= T(lr) * u
+
+
+RULES = [Rule(muon, gathers="alone")]
+CLASSES = [
+    Class(
+        "Muon",
+        {
+            "lr": 1e-3,
+            "weight_decay": 0.1,
+            "momentum": 0.95,
+            "nesterov": True,
+            "ns_coefficients": (3.4445, -4.775, 2.0315),
+            "eps": 1e-7,
+            "ns_steps": 5,
+            "adjust_lr_fn": None,
+        },
+        "muon",
+        decay_form="decoupled",
+        for_matrices=True,
+        by_hand={
+            # u = (3, 0; 0, 4), X = (0.6, 0; 0, 0.8), one iteration with A = 1.5, B = -0.5: x (1.5 - 0.5 x^2)
+            "": ByHand(
+                {"weight_decay": 0.5, "momentum": 0.0, "ns_coefficients": (1.5, -0.5, 0.0), "ns_steps": 1},
+                [[[3, 0], [0, 4]]],
+                [[[0.95 - 0.1 * 0.792, 0.95], [0.95, 0.95 - 0.1 * 0.944]]],
+                start=((1.0, 1.0), (1.0, 1.0)),
+                state={"b": [[[3, 0], [0, 4]]]},
+            ),
+        },
+        twin="test_torch",
+    )
+]
 
 SHAPES = ((6, 6), (5, 17), (40, 8), (1, 7), (3, 1))
 OPTIONS = {
@@ -38,7 +81,7 @@ def test_paper_form(dtype, options):
     for t, gs in enumerate(grads_of(dtype, 50), 1):
         opt.step(gs)
         for p, g, state in zip(paper, gs, states, strict=True):
-            muon(p, g.astype(np.float64), state, t, lr=0.05, **options)
+            muon_in_numpy(p, g.astype(np.float64), state, t, lr=0.05, **options)
     for i, p in enumerate(paper):
         scale = abs(p).max()
         np.testing.assert_allclose(params[i], p, rtol=0, atol=scale * (1e-12 if dtype is np.float64 else 1e-4))
@@ -88,17 +131,6 @@ def test_the_step_is_nearly_orthogonal(dtype):
             opt = fastopt.Muon(p, lr=1.0, weight_decay=0.0, **cubic)
             opt.step(g)
             np.testing.assert_allclose(-p, max(1, shape[0] / shape[1]) ** 0.5 * left @ right, atol=1e-13)
-
-
-def test_by_hand():
-    """u = (3, 0; 0, 4), X = (0.6, 0; 0, 0.8), one iteration with A = 1.5, B = -0.5: x (1.5 - 0.5 x^2)."""
-    p = np.ones((2, 2))
-    cubic = {"ns_coefficients": (1.5, -0.5, 0.0), "ns_steps": 1}
-    opt = fastopt.Muon(p, lr=0.1, weight_decay=0.5, momentum=0.0, **cubic)
-    opt.step(np.array([[3.0, 0.0], [0.0, 4.0]]))
-    wanted = [[0.95 - 0.1 * 0.792, 0.95], [0.95, 0.95 - 0.1 * 0.944]]
-    np.testing.assert_allclose(p, wanted, rtol=4e-16)
-    np.testing.assert_array_equal(opt.state[0]["b"], [[3, 0], [0, 4]])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
@@ -244,8 +276,8 @@ def test_groups_and_schedules():
     states = [{}, {}]
     for t, gs in enumerate(grads_of(np.float64, 3), 1):
         opt.step([[gs[0]], [gs[1]]])
-        muon(others[0], gs[0], states[0], t, lr=0.05)
-        muon(others[1], gs[1], states[1], t, lr=0.1 / t, ns_steps=2)
+        muon_in_numpy(others[0], gs[0], states[0], t, lr=0.05)
+        muon_in_numpy(others[1], gs[1], states[1], t, lr=0.1 / t, ns_steps=2)
     for p, q in zip((w, v), others, strict=True):
         np.testing.assert_allclose(p, q, rtol=0, atol=1e-13)
 
@@ -287,7 +319,7 @@ def test_refused(options, p, message):
         with refused(message, None):
             opt.groups[0][name] = value
     assert {key: value for key, value in opt.groups[0].items() if key != "params"} == {
-        **FOR_MATRICES["Muon"],
+        **CLASSES[0].defaults,
         "lr_scale": 1.0,
         "weight_decay_form": "decoupled",
     }
@@ -304,7 +336,7 @@ def test_rows_are_refused():
 @pytest.mark.parametrize("shape", [(7,), (1000, 30)], ids=str)
 def test_kernel(shape, nesterov, dtype, isa):
     """The two passes with nothing between them, in the oracle's bits."""
-    import reference
+    from support import reference  # which imports this file
 
     p, g, b, u = (next(gradients(i, shape, dtype)) for i in range(4))
     q, state = p.copy(), {"b": b.copy(), "u": u.copy()}

@@ -1,4 +1,4 @@
-"""Whether the compiler vectorised the loops: python disassembly.py FILE, an extension module or object with symbols.
+"""Whether the compiler vectorised the loops: python tests/support/disassembly.py FILE, an extension or object.
 
 Counts the arithmetic of every rule's loop by width. A vectorised loop has packed instructions on the registers of its
 instruction set, beside scalar ones for the elements left over; an operation that is only ever scalar, a fused
@@ -78,7 +78,7 @@ def problems(file: Path, rules: set[str]) -> list[str]:
 
 
 def main(file: Path) -> int:
-    rows = re.findall(r"^RULE\((\w+),", (Path(__file__).parents[1] / "csrc/rules/rules.def").read_text(), re.MULTILINE)
+    rows = re.findall(r"^RULE\((\w+),", (Path(__file__).parents[2] / "csrc/rules/rules.def").read_text(), re.MULTILINE)
     found = loops(file, set(rows))
     if not found:
         print(f"{file}: no loops, or no symbols")

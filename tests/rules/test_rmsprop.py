@@ -1,0 +1,109 @@
+"""RMSprop: plain, centered, with momentum, with both."""
+
+import math
+
+import numpy as np
+
+from support.arithmetic import above_root, coast, decay, keep, rest, rough_power, take
+from support.rule import ByHand, Class, Rule
+from support.twins import EPS, MOMENTUM, TorchTwin, always, between
+
+
+def variance(s, a, g, alpha):
+    T = a.dtype.type
+    d = g - a
+    s[...] = take(s, keep(T, alpha) * (d * d), alpha)
+    a[...] = keep(T, alpha) * a + rest(T, alpha) * g
+
+
+def decay_variance(s, a, alpha, skipped):
+    left, T = rough_power(alpha, skipped), a.dtype.type
+    s[...] = T(left) * s + T(left * (1 - left)) * (a * a)
+    a *= T(left)
+
+
+def rmsprop(p, g, v, *, t, lr, alpha, eps):
+    T = p.dtype.type
+    v[...] = take(v, g * g, alpha)
+    p -= T(lr) * g / (np.sqrt(v) + above_root(T, alpha, eps, t))
+
+
+def rmsprop_centered(p, g, s, a, *, t, lr, alpha, eps):
+    T = p.dtype.type
+    variance(s, a, g, alpha)
+    p -= T(lr) * g / (np.sqrt(s) + above_root(T, alpha, eps, t))
+
+
+def rmsprop_momentum(p, g, v, b, *, t, lr, alpha, eps, momentum):
+    T = p.dtype.type
+    v[...] = take(v, g * g, alpha)
+    b[...] = T(momentum) * b + g / (np.sqrt(v) + above_root(T, alpha, eps, t))
+    p -= T(lr) * b
+
+
+def rmsprop_centered_momentum(p, g, s, a, b, *, t, lr, alpha, eps, momentum):
+    T = p.dtype.type
+    variance(s, a, g, alpha)
+    b[...] = T(momentum) * b + g / (np.sqrt(s) + above_root(T, alpha, eps, t))
+    p -= T(lr) * b
+
+
+RULES = [
+    Rule(rmsprop, catch_up=lambda p, state, skipped, alpha, **_: decay(state["v"], alpha, skipped)),
+    Rule(
+        rmsprop_centered,
+        catch_up=lambda p, state, skipped, alpha, **_: decay_variance(state["s"], state["a"], alpha, skipped),
+    ),
+    Rule(
+        rmsprop_momentum,
+        catch_up=lambda p, state, skipped, lr, alpha, momentum, **_: [
+            decay(state["v"], alpha, skipped),
+            coast(p, state["b"], lr, momentum, skipped),
+        ],
+    ),
+    Rule(
+        rmsprop_centered_momentum,
+        catch_up=lambda p, state, skipped, lr, alpha, momentum, **_: [
+            decay_variance(state["s"], state["a"], alpha, skipped),
+            coast(p, state["b"], lr, momentum, skipped),
+        ],
+    ),
+]
+
+
+CLASSES = [
+    Class(
+        "RMSprop",
+        {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False},
+        lambda settings: "rmsprop" + "_centered" * settings["centered"] + "_momentum" * bool(settings["momentum"]),
+        options={
+            "centered": {"centered": True},
+            "momentum": {"momentum": 0.9},
+            "both": {"momentum": 0.9, "centered": True},
+        },
+        by_hand={
+            # v = 0.25 * 4 = 1, 2 / (1 + 1) = 1;  v = 0.75 + 0.25 = 1, 1 / (1 + 1) = 0.5
+            "": ByHand({"alpha": 0.75, "eps": 1.0}, [2, 1], [0.9, 0.85]),
+            # b = 1;  b = 0.5 * 1 + 0.5 = 1
+            "momentum": ByHand({"alpha": 0.75, "eps": 1.0, "momentum": 0.5}, [2, 1], [0.9, 0.8]),
+            # v = 0.5 * 4 = 2, a = 1, 2 / (sqrt(2 - 1) + 1) = 1;  v = 1 + 2 = 3, a = 1.5, 2 / (sqrt(3/4) + 1)
+            "centered": ByHand(
+                {"alpha": 0.5, "eps": 1.0, "centered": True}, [2, 2], [0.9, 0.9 - 0.2 / (math.sqrt(0.75) + 1)]
+            ),
+            # b = 1;  b = 0.5 * 1 + 2 / (sqrt(3/4) + 1)
+            "both": ByHand(
+                {"alpha": 0.5, "eps": 1.0, "centered": True, "momentum": 0.5},
+                [2, 2],
+                [0.9, 0.85 - 0.2 / (math.sqrt(0.75) + 1)],
+            ),
+        },
+        torch=TorchTwin(
+            {"alpha": between(0.8, 0.999), "eps": EPS},
+            {
+                "momentum": MOMENTUM,
+                "centered": {"centered": always(True)},
+                "both": {**MOMENTUM, "centered": always(True)},
+            },
+        ),
+    ),
+]

@@ -1,0 +1,92 @@
+"""What the files of tests/rules/ declare of a rule: rows of rules.def, classes, first steps by hand, twins."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from support.twins import OptaxTwin, TorchTwin
+
+Settings = Mapping[str, Any]
+
+# What every class takes, beside the options shared by all. Written out: the tests check the signatures against it.
+SHARED: dict[str, Any] = {"weight_decay": 0.0, "weight_decay_form": None, "maximize": False}
+OF_THE_STEP: dict[str, Any] = {
+    "nonfinite": "propagate",
+    "num_threads": None,
+    "grad_scale": None,
+    "clip_norm": None,
+    "clip_norm_per": "all",
+    "clip_value": None,
+    "max_skips": None,
+    "zero_grads": False,
+    "ema_decay": None,
+    "swa": None,
+    "lookahead": None,
+    "catch_up": False,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A row of rules.def: the rule in the order of the C loop, and the other fields of the row.
+
+    The oracle has the name of the rule. It takes parameter and gradient, then the state by the letters of the row, then
+    by keyword t, the step counted from 1, `carry` if the rule carries doubles from step to step, and the
+    hyperparameters in the order of the row. One that gathers over all parameters together yields the terms of its sums
+    and is sent the sums.
+    """
+
+    oracle: Callable[..., Any]
+    carries: tuple[str, ...] = ()
+    corrected: tuple[str, ...] = ()  # hyperparameters whose powers correct the bias of running means: D() in the row
+    gathers: str = (
+        ""  # "alone": looks at all of a parameter; "matrices": and at its axes; "together": at all parameters
+    )
+    starts: bool = False  # whether the first step sets state of all elements
+    catch_up: Callable[..., Any] | None = None  # steps without a gradient: p, state, how many, and hyperparameters
+    extents: Mapping[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = field(default_factory=dict)  # other shapes
+
+    @property
+    def name(self) -> str:
+        return self.oracle.__name__
+
+
+class ByHand(NamedTuple):
+    """Steps worked out by hand, with lr = 0.1 unless options say otherwise."""
+
+    options: dict[str, Any]
+    gradients: list[Any]
+    after: list[Any]  # the parameter after each step
+    start: Any = (1.0, 1.0, 1.0)  # the parameter before the first
+    state: Mapping[str, list[Any]] = {}  # buffers after each step
+
+
+@dataclass(frozen=True, eq=False)
+class Class:
+    """A class of the package."""
+
+    name: str
+    own: Mapping[str, Any]  # hyperparameters and their defaults, but for the shared ones that are as everywhere
+    rule: str | Callable[[Settings], str]  # of vectors, where it depends on that
+    by_hand: Mapping[str, ByHand]
+    options: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # option sets by name
+    decay_form: str = "l2"
+    kinds: Mapping[str, str] = field(default_factory=dict)  # hyperparameters that are something else in other classes
+    start: Callable[[Settings], dict[str, float]] = lambda settings: {}  # state before the first step, where not 0
+    averages: bool = False  # whether it keeps an average of its parameter
+    average_told_by: str = ""  # the hyperparameter that relates the two, and so must stay
+    for_matrices: bool = False  # whether it takes arrays of two axes and no others
+    torch: TorchTwin | None = None
+    optax: Mapping[str, OptaxTwin] = field(default_factory=dict)
+    twin: str = ""  # the test of the file that compares with another implementation, where neither of these can
+    no_twin: str = ""  # why there is none
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """All hyperparameters of the class and their defaults."""
+        others = {name: default for name, default in self.own.items() if name not in SHARED}
+        return {**others, **{name: self.own.get(name, default) for name, default in SHARED.items()}}
+
+    def rule_of(self, settings: Settings) -> str:
+        """The rule that the class runs with these hyperparameters."""
+        return self.rule if isinstance(self.rule, str) else self.rule(settings)
