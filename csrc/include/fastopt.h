@@ -180,10 +180,12 @@ typedef struct {
     int fresh;                          /* whether no step has been */
     int calm;                           /* steps since the last trial */
     double time[FASTOPT_MAX_CHOICES];   /* of each choice the sum of seconds per element, weighted by age, */
+    double square[FASTOPT_MAX_CHOICES]; /* the sum of their squares, */
     double weight[FASTOPT_MAX_CHOICES]; /* and the sum of weights */
     double now;                         /* the weight of a step now */
     double credit;                      /* seconds per element that trials may cost */
     int n_recent;                       /* of the last steps with the choice */
+    int doubts;                         /* times in a row that their median was another */
     double recent[8];                   /* a ring of their times */
     double typical;                     /* their median when the choice was new */
 } fastopt_tuner;

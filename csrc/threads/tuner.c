@@ -9,6 +9,8 @@
  * worse seldom. */
 #include "tuner.h"
 
+#include <math.h>
+
 enum {
     RECENT = sizeof(((fastopt_tuner *)0)->recent) / sizeof(double),
     TRIAL = 4,       /* steps, after one that is not counted: it wakes threads or moves data between caches */
@@ -17,6 +19,7 @@ enum {
     FIRST_PAUSE = 4, /* steps between trials, at least */
     PAUSE = 16,
     MEMORY = 512,  /* steps after which a time has faded to 1/e */
+    DOUBTS = 4,    /* times RECENT steps of another length, until they are no mere disturbance */
     ALLOWANCE = 8, /* steps: what the first trials may cost, and what can be saved up for later ones */
 };
 
@@ -24,6 +27,7 @@ static const double EARNED = 0.02;     /* of a step's time, for trials */
 static const double UNKNOWN = 0.5;     /* of a step's time: what a step of a trial is expected to cost */
 static const double TOO_SLOW = 1.5;    /* times the mean: a trial ends with such a step, a choice is doubted */
 static const double OUTLIER = 16;      /* times the median: such a step says nothing of the number of threads */
+static const double CERTAINTY = 0.7;   /* standard errors */
 static const double WORTH_MORE = 0.96; /* of the mean: what more threads must come to */
 
 static int index_of(int threads)
@@ -58,6 +62,27 @@ static double count(const fastopt_tuner *tuner, int threads)
     return tuner->now > 0 ? tuner->weight[index_of(threads)] / tuner->now : 0;
 }
 
+/* The variance of a time relative to the square of the mean. */
+static double spread(const fastopt_tuner *tuner, int threads)
+{
+    const int i = index_of(threads);
+    const double m = mean(tuner, threads), variance = tuner->square[i] / tuner->weight[i] - m * m;
+    return variance > 0 ? variance / (m * m) : 0;
+}
+
+/* Whether another number of threads has a mean below so much of the choice's, by more than what chance makes of both.
+ * Few times may have missed the seldom and long ones, so that their spread counts as a quarter of the choice's at
+ * least. */
+static int is_better(const fastopt_tuner *tuner, int threads, double share)
+{
+    if (count(tuner, threads) < ENOUGH)
+        return 0;
+    const double own = spread(tuner, tuner->threads), other = spread(tuner, threads);
+    const double error =
+        own / count(tuner, tuner->threads) + (other > own / 4 ? other : own / 4) / count(tuner, threads);
+    return mean(tuner, threads) < (share - CERTAINTY * sqrt(error)) * mean(tuner, tuner->threads);
+}
+
 static double median(const double *times, int n)
 {
     double sorted[RECENT] = {0};
@@ -77,7 +102,7 @@ static void choose(fastopt_tuner *tuner, int threads)
     tuner->trial = 0;
     tuner->calm = 0;
     tuner->settling = 1;
-    tuner->n_recent = 0;
+    tuner->n_recent = tuner->doubts = 0;
     tuner->typical = 0;
 }
 
@@ -86,13 +111,15 @@ static void doubt(fastopt_tuner *tuner)
 {
     const int i = index_of(tuner->threads);
     for (int j = 0; j < FASTOPT_MAX_CHOICES; j++)
-        tuner->time[j] = tuner->weight[j] = 0;
-    for (int j = 0; j < RECENT; j++)
+        tuner->time[j] = tuner->square[j] = tuner->weight[j] = 0;
+    for (int j = 0; j < RECENT; j++) {
         tuner->time[i] += tuner->recent[j];
+        tuner->square[i] += tuner->recent[j] * tuner->recent[j];
+    }
     tuner->now = 1;
     tuner->weight[i] = RECENT;
     tuner->credit = ALLOWANCE * mean(tuner, tuner->threads);
-    tuner->calm = 0;
+    tuner->calm = tuner->doubts = 0;
 }
 
 /* Notes a time; later ones weigh more, which is as if earlier ones faded. */
@@ -101,10 +128,12 @@ static void add(fastopt_tuner *tuner, int threads, double time)
     const int i = index_of(threads);
     tuner->now *= 1 + 1.0 / MEMORY;
     tuner->time[i] += tuner->now * time;
+    tuner->square[i] += tuner->now * time * time;
     tuner->weight[i] += tuner->now;
     if (tuner->now > 1e30) {
         for (int j = 0; j < FASTOPT_MAX_CHOICES; j++) {
             tuner->time[j] /= tuner->now;
+            tuner->square[j] /= tuner->now;
             tuner->weight[j] /= tuner->now;
         }
         tuner->now = 1;
@@ -118,10 +147,9 @@ static void compare(fastopt_tuner *tuner)
     const int few = fewer(tuner), many = more(tuner);
     if (count(tuner, tuner->threads) < ENOUGH)
         return;
-    const double now = mean(tuner, tuner->threads);
-    if (few < tuner->threads && count(tuner, few) >= ENOUGH && mean(tuner, few) < now)
+    if (few < tuner->threads && is_better(tuner, few, 1))
         choose(tuner, few);
-    else if (many > tuner->threads && count(tuner, many) >= ENOUGH && mean(tuner, many) < WORTH_MORE * now)
+    else if (many > tuner->threads && is_better(tuner, many, WORTH_MORE))
         choose(tuner, many);
 }
 
@@ -191,10 +219,13 @@ static void note_choice(fastopt_tuner *tuner, double time)
     if (tuner->n_recent % RECENT == 0) {
         const double now = median(tuner->recent, RECENT);
         const int changed = now > TOO_SLOW * tuner->typical || TOO_SLOW * now < tuner->typical;
-        if (changed && tuner->typical > 0)
-            doubt(tuner);
-        if (changed)
+        tuner->doubts = changed ? tuner->doubts + 1 : 0;
+        if (tuner->typical == 0) {
             tuner->typical = now;
+        } else if (tuner->doubts == DOUBTS) {
+            doubt(tuner);
+            tuner->typical = now;
+        }
     }
     if (tuner->calm % PAUSE == 0)
         compare(tuner);
