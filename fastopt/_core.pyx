@@ -144,17 +144,19 @@ cdef extern from "fastopt.h" nogil:
     const char *const *fastopt_rule_corrected(const fastopt_rule *rule)
     int fastopt_rule_takes_rows(const fastopt_rule *rule)
     int fastopt_finite(const fastopt_tensor *tensor)
-    fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)
     const fastopt_rule *fastopt_find_rule(const char *name)
     const fastopt_rule *fastopt_rule_at(int index)
     const fastopt_hyper *fastopt_find_hyper(const char *name)
     const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i)
     int fastopt_in_range(const fastopt_hyper *hyper, double value)
     const char *fastopt_isa()
-    const char *fastopt_isa_at(int index)
-    int fastopt_use_isa(const char *name)
     const char *fastopt_version()
     const char *fastopt_compiler()
+
+cdef extern from "fastopt_testing.h" nogil:
+    const char *fastopt_isa_at(int index)
+    int fastopt_use_isa(const char *name)
+    fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)
 
 
 # Below this many elements a step takes so little time that no other Python thread could use it: the GIL is kept, since

@@ -1,5 +1,5 @@
 /* A program that uses the C API alone.  Prints every check that fails, and exits with their number. */
-#include "fastopt.h"
+#include "fastopt_testing.h"
 
 #include <math.h>
 #include <stdio.h>

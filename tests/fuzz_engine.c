@@ -6,7 +6,7 @@
  * refused as documented, with nothing written.
  *
  * tests/sanitize.py builds and runs it. */
-#include "fastopt.h"
+#include "fastopt_testing.h"
 
 #include <float.h>
 #include <math.h>

@@ -52,12 +52,13 @@ def test_every_global_symbol_has_the_prefix(objects):
     assert [name for name in names if not name.startswith("fastopt_")] == []
 
 
+@pytest.mark.parametrize("header", ["fastopt.h", "fastopt_testing.h"])
 @pytest.mark.parametrize("standard", ["c++11", "c++20"])
-def test_header_in_cxx(standard, tmp_path):
+def test_header_in_cxx(standard, header, tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")
     source = tmp_path / "user.cpp"
-    source.write_text('#include "fastopt.h"\nint main() { fastopt_tensor t{}; return fastopt_step(&t, 0, 1); }\n')
+    source.write_text(f'#include "{header}"\nint main() {{ fastopt_tensor t{{}}; return fastopt_step(&t, 0, 1); }}\n')
     run(
         "g++",
         f"-std={standard}",

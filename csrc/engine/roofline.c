@@ -1,6 +1,7 @@
 /* The memory limit of this machine, measured with as little around the loop as can be: one equal share per thread. */
 #include "engine.h"
 
+#include "../include/fastopt_testing.h"
 #include "../threads/threads.h"
 
 typedef struct {

@@ -245,10 +245,6 @@ const char *const *fastopt_rule_corrected(const fastopt_rule *rule);
 /* Whether a tensor's gradient has neither NaN nor infinity. */
 int fastopt_finite(const fastopt_tensor *tensor);
 
-/* Moves the bytes that a step of this contiguous tensor would move, with one addition per stream instead of the rule:
- * what the step would take if only memory counted.  It overwrites all buffers but g. */
-fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads);
-
 /* The rule of that name, or NULL; the rules by index, NULL past the last. */
 const fastopt_rule *fastopt_find_rule(const char *name);
 const fastopt_rule *fastopt_rule_at(int index);
@@ -258,12 +254,9 @@ const fastopt_hyper *fastopt_find_hyper(const char *name);
 const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i); /* of its i-th hyperparameter, faster */
 int fastopt_in_range(const fastopt_hyper *hyper, double value);
 
-/* The instruction set in use; the ones this CPU can run, slowest first, NULL past the last; choose one (0: not
- * available here).  At load it is the fastest, or what FASTOPT_ISA names; fastopt_isa() is NULL, and every step
- * fails, while FASTOPT_ISA names one that is not available. */
+/* The instruction set in use: the fastest that this CPU can run, or what FASTOPT_ISA names.  NULL, and every step fails,
+ * where that is not available. */
 const char *fastopt_isa(void);
-const char *fastopt_isa_at(int index);
-int fastopt_use_isa(const char *name);
 
 /* What the library was built with. */
 const char *fastopt_version(void);

@@ -1,4 +1,5 @@
-/* Which kernel table this CPU runs. */
+/* The choice of a table of kernels for this CPU. */
+#include "../include/fastopt_testing.h"
 #include "kernels.h"
 #include "../platform.h"
 
