@@ -1,4 +1,4 @@
-/* What differs between compilers and CPUs: subnormals, and what threads share. */
+/* Differences between compilers and CPUs: subnormals, prefetching, atomic operations. */
 #ifndef FASTOPT_PLATFORM_H
 #define FASTOPT_PLATFORM_H
 

@@ -118,7 +118,7 @@ cdef extern from "fastopt.h" nogil:
         const int64_t *rows
         Py_ssize_t row_length
         const void **row_gradients
-        int64_t *seen
+        int64_t *last_step
 
     ctypedef struct fastopt_tuner:
         int threads
@@ -793,7 +793,7 @@ cdef class Table:
             t.carry = <double *>cnp.PyArray_DATA(<cnp.ndarray>carry[i])
             if seen[i] is not None and t.n:
                 self.catches_up = True
-                t.seen = <int64_t *>cnp.PyArray_DATA(<cnp.ndarray>seen[i])
+                t.last_step = <int64_t *>cnp.PyArray_DATA(<cnp.ndarray>seen[i])
                 t.row_length = t.n // len(seen[i])
             k = &self.known[before + i]
             k.ndim = cnp.PyArray_NDIM(p)
@@ -1168,7 +1168,7 @@ cdef class Table:
         t.g = k.g = cnp.PyArray_DATA(g)
         if t.layout != NULL:
             k.g = NULL
-            if t.seen != NULL:
+            if t.last_step != NULL:
                 raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be C-contiguous with catch_up, got"
                                  f" strides {gradient.strides} for shape {gradient.shape}")
         return 0
@@ -2038,7 +2038,7 @@ cdef class Table:
         for i in range(self.count):
             self.tensors[i].g = NULL
             self.known[i].g = NULL
-            if self.tensors[i].seen != NULL:
+            if self.tensors[i].last_step != NULL:
                 self.check_unchanged(i, True)
                 self.tensors[i].g = self.tensors[i].p
                 self.tensors[i].rows = NULL

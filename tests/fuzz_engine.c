@@ -120,7 +120,7 @@ typedef struct {
     fastopt_layout layout;
     ptrdiff_t shape[3]; /* for rules of matrices */
     fastopt_options options;
-    int64_t rows[MOST_ROWS], seen[MOST_ROWS], wanted_seen[MOST_ROWS], seen_before[MOST_ROWS];
+    int64_t rows[MOST_ROWS], last_step[MOST_ROWS], wanted_last_step[MOST_ROWS], last_step_before[MOST_ROWS];
     int64_t wanted_rows[MOST_ROWS];
     const void *row_gradients[MOST_ROWS], *wanted_gradients[MOST_ROWS];
     double hyper[FASTOPT_MAX_HYPER], carry[FASTOPT_MAX_CARRY], wanted_carry[FASTOPT_MAX_CARRY];
@@ -245,15 +245,15 @@ static int can_catch_up(const fastopt_tensor *t)
 /* When each row was met last; for a gradient of all rows, or of those that were chosen. */
 static void choose_seen(subject *s, ptrdiff_t elements)
 {
-    s->t.seen = s->seen;
+    s->t.last_step = s->last_step;
     for (int i = 0; i < MOST_ROWS; i++)
-        s->seen[i] = s->t.step - 1 - (one_in(2) ? 0 : byte() % 5 < s->t.step ? byte() % 5 % s->t.step : 0);
+        s->last_step[i] = s->t.step - 1 - (one_in(2) ? 0 : byte() % 5 < s->t.step ? byte() % 5 % s->t.step : 0);
     if (one_in(2)) {
         s->t.rows = NULL;
         s->t.n = elements;
     }
     for (ptrdiff_t i = 0; i < s->t.n / s->t.row_length; i++)
-        s->wanted_seen[i] = s->seen[s->t.rows ? s->rows[i] : i];
+        s->wanted_last_step[i] = s->last_step[s->t.rows ? s->rows[i] : i];
 }
 
 static void make(subject *s, const subject *before, int large, int zeroing)
@@ -368,7 +368,7 @@ static void make(subject *s, const subject *before, int large, int zeroing)
     }
     s->wanted.rows = t->rows ? s->wanted_rows : NULL;
     s->wanted.row_gradients = s->wanted_gradients;
-    s->wanted.seen = t->seen ? s->wanted_seen : NULL;
+    s->wanted.last_step = t->last_step ? s->wanted_last_step : NULL;
     s->wanted.carry = s->wanted_carry;
     s->wanted.p = s->of[0].wanted;
     s->wanted.g = s->g_wanted;
@@ -409,7 +409,7 @@ static void require_same(char *actual, const char *wanted, const subject *s)
 
 static void remember(subject *s)
 {
-    memcpy(s->seen_before, s->seen, sizeof s->seen);
+    memcpy(s->last_step_before, s->last_step, sizeof s->last_step);
     for (int b = 0; b < s->buffers; b++)
         s->of[b].before = copy(s->of[b].memory, s->of[b].bytes + !s->of[b].bytes);
 }
@@ -429,9 +429,9 @@ static void check(subject *s, char *g_before, int zeroed)
         REQUIRE(!memcmp(b->before, b->memory, b->bytes));
         free(b->before);
     }
-    for (ptrdiff_t i = 0; s->t.seen && i < s->t.n / s->t.row_length; i++)
-        s->seen_before[s->t.rows ? s->rows[i] : i] = s->wanted_seen[i];
-    REQUIRE(!memcmp(s->seen_before, s->seen, sizeof s->seen));
+    for (ptrdiff_t i = 0; s->t.last_step && i < s->t.n / s->t.row_length; i++)
+        s->last_step_before[s->t.rows ? s->rows[i] : i] = s->wanted_last_step[i];
+    REQUIRE(!memcmp(s->last_step_before, s->last_step, sizeof s->last_step));
     if (zeroed && s->t.g && !s->t.rows)
         for (ptrdiff_t i = 0; i < s->t.n; i++)
             memset(g_before + (s->g_first - s->g_memory) + g_place(s, i), 0, s->size);
@@ -499,7 +499,7 @@ static fastopt_status spoil(fastopt_tensor *t)
         which = (int)(byte() % COUNT(numbers));
         *numbers[which] = one_in(4) ? INFINITY : bad[byte() % COUNT(bad)];
         t->options = &bad_options;
-        return t->seen && which < 3 ? FASTOPT_BAD_TENSOR : FASTOPT_BAD_HYPER; /* no decay goes with seen */
+        return t->last_step && which < 3 ? FASTOPT_BAD_TENSOR : FASTOPT_BAD_HYPER; /* no decay goes with last_step */
     case 8:
         if (t->rule->carry[0]) {
             t->carry = NULL;
@@ -515,7 +515,7 @@ static fastopt_status spoil(fastopt_tensor *t)
             return FASTOPT_BAD_TENSOR;
         }
         if (one_in(2)) {
-            t->seen = &some_seen;
+            t->last_step = &some_seen;
             t->row_length = one_in(2) ? 0 : t->n + 1;
             if (t->n && one_in(2)) {
                 bad_options = good_options;
@@ -603,7 +603,7 @@ static void check_rows(void)
 /* Have the rows of a tensor make up for the steps that they have missed, on several threads and on one. */
 static void catch_up(subject *s, const char *isa, int num_threads)
 {
-    if (!s->t.seen || s->t.rows)
+    if (!s->t.last_step || s->t.rows)
         return;
     fastopt_tensor t = s->t, wanted = s->wanted;
     t.g = t.p;

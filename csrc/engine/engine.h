@@ -1,4 +1,4 @@
-/* What the files of the engine share.
+/* The internal interface of the engine.
  *
  * step.c    the order of a step
  * plan.c    checks, scalars, rows that have missed steps

@@ -19,7 +19,7 @@ static int valid_options(const fastopt_options *options)
 /* Whether a tensor has averages, or rows that the engine knows of. */
 static inline int has_averages_or_rows(const fastopt_tensor *t)
 {
-    return ((uintptr_t)t->ema | (uintptr_t)t->swa | (uintptr_t)t->slow | (uintptr_t)t->seen |
+    return ((uintptr_t)t->ema | (uintptr_t)t->swa | (uintptr_t)t->slow | (uintptr_t)t->last_step |
             (uintptr_t)t->averaged_rows | (uintptr_t)t->rows) != 0;
 }
 
@@ -37,11 +37,11 @@ static int valid_averages(const fastopt_tensor *t)
 static int valid_rows(const fastopt_tensor *t)
 {
     const fastopt_options *options = t->options;
-    if ((t->seen || t->averaged_rows) && (t->row_length < 1 || t->n % t->row_length || t->slow))
+    if ((t->last_step || t->averaged_rows) && (t->row_length < 1 || t->n % t->row_length || t->slow))
         return 0;
     if (t->averaged_rows && (t->round < 1 || !fastopt_rule_takes_rows(t->rule)))
         return 0;
-    if (t->seen &&
+    if (t->last_step &&
         (!fastopt_rule_catch_up(t->rule) || t->layout || t->ema || t->swa ||
          (options && (options->weight_decay != 0 || options->decoupled_decay != 0 || options->independent_decay != 0))))
         return 0;
@@ -157,8 +157,8 @@ void fastopt_compute_scalars(const fastopt_job *job)
 /* The last step, or round, of each row, or NULL; sets `now` to the current one. */
 static int64_t *last_of_rows(const fastopt_tensor *t, int64_t *now)
 {
-    *now = t->seen ? t->step : t->round;
-    return t->seen ? t->seen : t->averaged_rows;
+    *now = t->last_step ? t->step : t->round;
+    return t->last_step ? t->last_step : t->averaged_rows;
 }
 
 /* Where no row has missed a step, a whole gradient needs no attention to rows. */
@@ -168,7 +168,7 @@ void fastopt_find_missed_rows(fastopt_job *job)
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
         t->engine.has_missed_rows = 0;
-        if (!((uint64_t)(uintptr_t)t->seen | (uint64_t)t->round) || !t->g)
+        if (!((uint64_t)(uintptr_t)t->last_step | (uint64_t)t->round) || !t->g)
             continue;
         notes_steps = 1;
         int64_t now;

@@ -1,4 +1,4 @@
-/* The memory limit of this machine, measured with as little around the loop as can be: one equal share per thread. */
+/* The memory limit of this machine: a loop with nothing around it, one equal share per thread. */
 #include "engine.h"
 
 #include "../include/fastopt_testing.h"
@@ -7,7 +7,7 @@
 typedef struct {
     const fastopt_typed_kernels *kernels;
     const fastopt_tensor *tensor;
-    void *state[FASTOPT_MAX_STATE]; /* what moves with p: buffers of rows and columns are next to nothing */
+    void *state[FASTOPT_MAX_STATE]; /* the buffers as large as p; those of rows and columns are too small to count */
     int n_state, shares;
     volatile ptrdiff_t next;
 } traffic;

@@ -28,7 +28,7 @@ static void check_finite(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t be
 
 static void catch_up(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
 {
-    if (t->seen)
+    if (t->last_step)
         job->kernels->of[t->dtype].catch_up(t, begin, end);
 }
 

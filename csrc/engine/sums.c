@@ -39,7 +39,7 @@ static void add_pieces(const fastopt_job *job, ptrdiff_t i, int count, fastopt_s
 static double clip_factor(double clip_norm, double norm)
 {
     if (clip_norm > DBL_MAX)
-        return 1; /* measured alone */
+        return 1; /* computed, not used */
     const double factor = clip_norm / (norm + 1e-6);
     return factor >= 1 ? 1 : factor;
 }
@@ -100,7 +100,7 @@ static void prepare_pass(const fastopt_job *job, fastopt_tensor *t, int pass_ind
     flush_end(mode);
 }
 
-/* Hands the sums of a pass to the rules: those of one tensor, or of all tensors that share its hyperparameters. */
+/* Hands each rule its sums over one tensor, or over all tensors that share hyperparameters. */
 static void combine(fastopt_job *job)
 {
     fastopt_sum sums[MAX_SUMS];

@@ -57,20 +57,20 @@ typedef struct {
     const char *range; /* the same in words */
 } fastopt_hyper;
 
-/* The shape of a state buffer: the parameter's; the same without its last axis, or without its last but one; an element
- * for each index of each axis, one axis after the other. */
+/* The shape of a state buffer: that of the parameter (WHOLE), without its last axis (ROWS) or without its last but one
+ * (COLUMNS); or an element for each index of each axis, one axis after the other (AXES). */
 typedef enum { FASTOPT_WHOLE, FASTOPT_ROWS, FASTOPT_COLUMNS, FASTOPT_AXES } fastopt_extent;
 
-/* How a rule passes over memory: once; twice, since it needs sums over all tensors that share its hyperparameters, or
- * over a whole tensor; or by the rows and columns of matrices. */
+/* The passes of a rule over memory.
+ *
+ * ONE_PASS  one
+ * TOGETHER  two: the first computes sums over all tensors that share hyperparameters, the second uses them
+ * ALONE     two: the first computes sums over one tensor
+ * MATRICES  several: each can compute results of each row and each column of the matrices that the last two axes of a
+ *           tensor make, and the next one uses them */
 typedef enum { FASTOPT_ONE_PASS, FASTOPT_TOGETHER, FASTOPT_ALONE, FASTOPT_MATRICES } fastopt_gathering;
 
-/* An update rule.  The lists of names end with NULL.
- *
- * Most rules pass over memory once.  A rule that gathers passes twice: the first pass sums what the second one needs to
- * know of all tensors that share its hyperparameters (TOGETHER) or of a whole tensor (ALONE).  A rule of MATRICES,
- * which the last two axes of a tensor make, makes some number of passes, each of which can tell the next one something
- * of each row and each column. */
+/* An update rule.  The lists of names end with NULL. */
 typedef struct {
     const char *name;
     int index;                                /* its row in rules.def */
@@ -78,17 +78,17 @@ typedef struct {
     const char *hyper[FASTOPT_MAX_HYPER + 1]; /* the learning rate comes first */
     const char *carry[FASTOPT_MAX_CARRY + 1]; /* doubles kept from step to step, set by the rule itself on step 1 */
     fastopt_gathering gathers;
-    int passes;                                  /* that gather; of MATRICES all of them */
+    int passes;                                  /* passes before the last one; of MATRICES all passes */
     fastopt_extent extent[FASTOPT_MAX_STATE];    /* of each state buffer */
     int starts;                                  /* whether the first step sets state of all elements */
-    int catches_up;                              /* whether it has a closed form for steps whose gradient was 0, */
+    int catches_up;                              /* whether it has a closed form for steps whose gradient is 0, */
     const char *catch_up[FASTOPT_MAX_HYPER + 1]; /* and the hyperparameters that this form reads */
 } fastopt_rule;
 
 /* The elements of the rule's s-th state buffer for a parameter of this shape. */
 ptrdiff_t fastopt_state_size(const fastopt_rule *rule, int s, int ndim, const ptrdiff_t *shape);
 
-/* What happens around the rule, in the same pass over memory, by parameter. */
+/* Operations around the rule, in the same pass over memory, for one parameter. */
 typedef struct {
     double weight_decay;      /* L2: the rule sees g + weight_decay * p */
     double decoupled_decay;   /* p is multiplied by 1 - lr * decoupled_decay - independent_decay before the rule */
@@ -97,12 +97,13 @@ typedef struct {
     double ema_decay;         /* with tensor->ema: ema += (1 - ema_decay) * (p - ema) after the rule */
     int64_t swa_start;        /* with tensor->swa: the mean of p after rounds swa_start, swa_start + swa_every, ... */
     int64_t swa_every;
-    int64_t lookahead_every; /* with tensor->slow, each so many steps: slow += lookahead_rate * (p - slow), p = slow */
+    int64_t
+        lookahead_every; /* with tensor->slow, on every so many steps: slow += lookahead_rate * (p - slow), p = slow */
     double lookahead_rate;
 } fastopt_options;
 
-/* How to walk a parameter and a gradient that are not one aligned contiguous run in the same order.  The state is
- * always contiguous, in the order of this walk (last axis fastest). */
+/* The strides of a parameter and a gradient that are not both contiguous, aligned and in the same order.  The state is
+ * always contiguous, in the order of this shape (last axis fastest). */
 typedef struct {
     int ndim;
     ptrdiff_t shape[FASTOPT_MAX_NDIM];
@@ -112,10 +113,10 @@ typedef struct {
 
 /* The values that a hyperparameter had on the steps so far.  A bias correction divides by 1 minus their product. */
 typedef struct {
-    double value;   /* on the last steps, */
-    int64_t since;  /* before which this many were made; */
-    double product; /* of the values on these, */
-    double age;     /* and the sum of the weights of their gradients in the running mean, each times its age in steps */
+    double value;   /* the current value */
+    int64_t since;  /* steps made before it was the current one */
+    double product; /* of the values on those steps */
+    double age;     /* the sum over those steps of the gradient's weight in the running mean times its age in steps */
 } fastopt_decay;
 
 typedef struct {
@@ -130,31 +131,32 @@ typedef struct {
     int64_t step;                   /* the step about to be made, counted from 1 */
     int ndim;                       /* axes of the parameter, and its shape: for rules of MATRICES alone */
     const ptrdiff_t *shape;
-    const double *hyper;   /* the rule's hyperparameters; tensors that share the pointer share the work */
-    fastopt_decay *decays; /* one for each of them, where those of fastopt_rule_corrected() may change from step
-                              to step: filled in on step 1, then updated; NULL: they are the same on all steps */
-    ptrdiff_t clip_group;  /* with clip_norm: tensors side by side with the same number are clipped by one norm */
-    double grad_norm;      /* comes back: with clip_norm, that norm, divided by grad_scale, not clipped */
+    const double *hyper; /* the rule's hyperparameters; scalars are computed once for tensors that share the pointer */
+    fastopt_decay *decays;          /* one for each hyperparameter, filled in on step 1 and then updated, if those of
+                                       fastopt_rule_corrected() can change from step to step; NULL: they cannot */
+    ptrdiff_t clip_group;           /* with clip_norm: adjacent tensors with the same number are clipped by one norm */
+    double grad_norm;               /* output, with clip_norm: this norm, divided by grad_scale, before clipping */
     const fastopt_options *options; /* NULL: none */
     const fastopt_layout *layout;   /* NULL: p and g are contiguous and aligned */
-    void *ema, *swa, *slow;         /* buffers like those of the state, each NULL unless options ask for it; whatever is
-                                       in them, they begin as p is before step 1 */
-    int64_t round;    /* with ema or swa: which step of all tensors this is, from 1; 0: it is step, none are missed */
-    int64_t begun;    /* with round: the last one before step 1, which sets it: swa counts from there on */
-    int64_t averaged; /* with round: the last one that ema and swa have taken in, below 0 where they are to begin; the
-                         step makes up for those between, as if p had stood still (see fastopt_average), and sets it */
-    int64_t *averaged_rows; /* the same of each row of p, in its place: for rows with ema or swa */
-    const int64_t *rows;    /* not NULL: the gradient is that of n / row_length rows of p and of the state, each of */
-    ptrdiff_t row_length;   /* them once; without layout and slow */
-    const void *const *row_gradients; /* with rows: the gradient of each of them; g then only must not be NULL */
-    int64_t *seen; /* not NULL: of each row of p the last step that met it; the rule makes up for the steps since then,
-                      whose gradient was zero, when it meets the row again (see fastopt_rule_catch_up) */
-    struct {       /* filled in by the engine */
-        ptrdiff_t start; /* elements, or pieces, in the tensors before this one */
+    void *ema, *swa, *slow;         /* averages of p, shaped like it; NULL unless options ask for it; step 1 sets them
+                                       to p as it was before */
+    int64_t round;    /* with ema or swa: the step of the whole list of tensors, counted from 1; 0: the same as step */
+    int64_t begun;    /* with round, set by step 1: the round before it, from which swa counts */
+    int64_t averaged; /* with round, updated: the last round that ema and swa include, below 0 if they include none; a
+                         step includes the rounds since then with p as it is (see fastopt_average) */
+    int64_t *averaged_rows; /* with rows and ema or swa: the same for each row of p, instead of averaged */
+    const int64_t *rows;    /* not NULL: the gradient is one of these n / row_length rows of p, all different; without
+                               layout and slow */
+    ptrdiff_t row_length;
+    const void *const *row_gradients; /* with rows: the gradient of each; g is not read, but must not be NULL */
+    int64_t *last_step; /* not NULL: the last step of each row of p; before the next one the rule makes up for the steps
+                           between, whose gradient was zero (see fastopt_rule_catch_up) */
+    struct {            /* set by the engine */
+        ptrdiff_t start; /* the number of units of work in the tensors before this one */
         struct fastopt_matrices *matrices;
         int has_missed_rows; /* whether rows may have missed steps */
         int64_t gathered;    /* the step that FASTOPT_GATHER has prepared; 0: none */
-        double scale;        /* what the gradient is multiplied by */
+        double scale;        /* factor of the gradient */
         const void *k;       /* this step's scalars: k_store of this tensor or of one before it */
         union {
             float f32[FASTOPT_MAX_SCALARS];
@@ -163,14 +165,14 @@ typedef struct {
     } engine;
 } fastopt_tensor;
 
-/* One optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1), of the library's
- * own: who calls from each of several threads, as in a region of OpenMP, asks for 1.  Everything is checked first:
- * unless FASTOPT_OK comes back, nothing was written. */
+/* Makes one optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1) of the
+ * library's own.  Callers that make steps on several threads of theirs, as in a region of OpenMP, pass 1.  Everything
+ * is checked before the first write: unless it returns FASTOPT_OK, nothing was written. */
 fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
 
-/* With a tuner the number of threads is chosen by the mean of what steps take with it: threads that pay in a loop of
- * nothing but steps can slow a step where the caller's own threads occupy the CPUs.  A tuner starts as zeros and
- * belongs to one list of tensors and one part of their step. */
+/* A tuner chooses the number of threads by the mean time of steps: threads that pay in a loop of nothing but steps can
+ * slow a step where the caller's own threads occupy the CPUs.  A tuner starts as zeros and belongs to one list of
+ * tensors and one part of their step. */
 enum { FASTOPT_MAX_CHOICES = 9 }; /* 1, 2, 4, ... 256 threads */
 typedef struct {
     int threads, limit;                 /* the choice so far, 0: none yet; the most it may be */
@@ -190,52 +192,54 @@ typedef struct {
     double typical;                     /* their median when the choice was new */
 } fastopt_tuner;
 
-/* A step in two calls, on the same tensors in the same memory: GATHER computes norms, scalars and sums, and checks the
- * gradients; UPDATE makes the step with them, so that its own grad_scale, clip_norm and check_finite are not looked at.
- * Without GATHER it is refused with FASTOPT_BAD_TENSOR.  Between the two the caller may change the state that the rule
- * leaves to him. */
+/* A step can be made in two calls, on the same tensors in the same memory.  GATHER computes norms, scalars and sums,
+ * and checks the gradients.  UPDATE makes the step with them; it does not read grad_scale, clip_norm and check_finite,
+ * and returns FASTOPT_BAD_TENSOR without a GATHER before.  Between the two the caller may change the state that the
+ * rule leaves to it. */
 typedef enum { FASTOPT_ALL, FASTOPT_GATHER, FASTOPT_UPDATE } fastopt_part;
 
 typedef struct {
     int num_threads;      /* at least 1; with a tuner the most it may choose */
-    fastopt_tuner *tuner; /* NULL: num_threads as it is */
-    int check_finite;     /* refuse gradients with NaN or infinity: FASTOPT_NONFINITE, after one pass over them */
-    double grad_scale;    /* gradients are divided by it before all else; 0: they are not */
+    fastopt_tuner *tuner; /* NULL: num_threads is used */
+    int check_finite;     /* return FASTOPT_NONFINITE for gradients with NaN or infinity, after one pass over them */
+    double grad_scale;    /* gradients are first divided by it; 0: they are not */
     double clip_norm;     /* above 0: gradients are scaled by min(1, clip_norm / (norm of their clip group + 1e-6)); a
-                             norm of NaN makes them NaN; infinity: norms are measured alone */
-    double clip_value;    /* above 0: then each element is clipped to +-clip_value; infinity: it is not */
+                             norm of NaN makes them NaN; infinity: norms are computed, nothing is clipped */
+    double clip_value;    /* above 0: each element is then clipped to +-clip_value; infinity: it is not */
     fastopt_part part;    /* of the step that this call makes */
-    int zero_grads;       /* set gradients (but not those of rows) to zero once they have been used: their memory must
-                             be writable, and no two of them may overlap */
-    double grad_norm; /* comes back: with clip_norm, the norm of all gradients, divided by grad_scale, not clipped */
+    int zero_grads;       /* set gradients, but not gradients of rows, to zero after use: their memory must be writable,
+                             and no two may overlap */
+    double grad_norm; /* output, with clip_norm: the norm of all gradients, divided by grad_scale, before clipping */
 } fastopt_call;
 
-/* fastopt_step() with more to say. */
+/* fastopt_step() with options of the call. */
 fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fastopt_call *call);
 
-/* Has ema and swa of tensors without a gradient, but with step above 1 and a round, take in p as it is, once for each
- * round after `averaged`: in closed form, ema = p + ema_decay^k (ema - p) for k rounds, to rounding. */
+/* Updates ema and swa of tensors without a gradient, whose step is above 1 and whose round is set, with p as it is for
+ * all rounds after `averaged`: in closed form, ema = p + ema_decay^k (ema - p) for k rounds, to rounding. */
 fastopt_status fastopt_average(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
 
-/* Whether gradients of rows will do for a rule: it needs no sums over all of a parameter, and its first step does not
- * set state of all elements. */
+/* Whether a rule accepts gradients of rows: it needs no sums over a whole parameter, and its first step does not set
+ * state of all elements. */
 int fastopt_rule_takes_rows(const fastopt_rule *rule);
 
-/* For gradients of rows: the numbers of the rows without repetition, in the order in which they first come, and for
- * each of the given ones its place among them.  Returns how many there are, or why it cannot tell. */
+/* For gradients of rows: writes the rows without repetition to `unique`, in the order of their first occurrence, and
+ * for each of the given rows its index there to `places`.  Returns the number of unique rows, or one of these. */
 enum { FASTOPT_ROWS_NO_MEMORY = -1, FASTOPT_ROWS_BEYOND = -2 /* a row is not in [0, limit) */ };
 ptrdiff_t fastopt_unique_rows(const int64_t *rows, ptrdiff_t count, int64_t limit, int64_t *unique, ptrdiff_t *places);
 
-/* And for each of those its gradient: the row of values itself, or where it comes several times their sum, in the order
- * in which they come.  gradients starts as NULLs; sums has room for as many rows as there are repetitions. */
+/* And points gradients[i] to the gradient of unique row i: to the row of values itself, or for a row that occurs
+ * several times to the sum, in the order of occurrence.  `gradients` starts as NULLs; `sums` has room for one row for
+ * each repetition. */
 void fastopt_row_gradients(fastopt_dtype dtype, const void *values, const ptrdiff_t *places, ptrdiff_t count,
                            ptrdiff_t row_length, const void **gradients, void *sums);
 
-/* Has all rows of tensors with seen and g (which is not read) make up for the steps before the one about to be made. */
+/* Makes all rows of tensors with last_step and g (which is not read) catch up with the step before the one about to be
+ * made. */
 fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
 
-/* The hyperparameters by which a rule makes up for steps whose gradient was zero, as if each had been made, to
- * rounding, if they have not changed since; NULL: it cannot.  It cannot with weight decay either. */
+/* The hyperparameters that a rule reads to make up for steps whose gradient was zero.  The result is that of the steps,
+ * to rounding, if these hyperparameters have not changed since.  NULL: the rule cannot; with weight decay none can. */
 const char *const *fastopt_rule_catch_up(const fastopt_rule *rule);
 
 /* The hyperparameters of a rule whose powers correct the bias of running means that start from 0; NULL past the last.
@@ -254,11 +258,11 @@ const fastopt_hyper *fastopt_find_hyper(const char *name);
 const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i); /* of its i-th hyperparameter, faster */
 int fastopt_in_range(const fastopt_hyper *hyper, double value);
 
-/* The instruction set in use: the fastest that this CPU can run, or what FASTOPT_ISA names.  NULL, and every step fails,
- * where that is not available. */
+/* The instruction set in use: the fastest that this CPU can run, or what FASTOPT_ISA names.  NULL, and every step
+ * fails, where that is not available. */
 const char *fastopt_isa(void);
 
-/* What the library was built with. */
+/* The version of the library, and the compiler that built it. */
 const char *fastopt_version(void);
 const char *fastopt_compiler(void);
 

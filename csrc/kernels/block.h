@@ -1,97 +1,98 @@
 /* The way of a block: load, stages, rule, stages, store. */
 
-/* Elements at to at + n of a tensor, the way a rule sees them: in its own memory where that can be, in the scratch
- * where anything has to be done first. */
+/* n elements of a tensor as the rule sees them: in the memory of the caller where possible, in the scratch where stages
+ * come first. */
 typedef struct {
-    ptrdiff_t at, n; /* where in the memory of p and of the state */
+    ptrdiff_t offset, n; /* the first one in the memory of p and of the state, and the number */
     T *p;
     const T *g;
     T *state[FASTOPT_MAX_STATE];
     T p_scratch[BLOCK], g_scratch[BLOCK];
 } FN(block);
 
-/* The gradient from element at on, in another format. */
-NOINLINE static const T *FN(load_other)(const fastopt_tensor *tensor, ptrdiff_t at, ptrdiff_t n, T *scratch)
+/* n elements of a gradient in another format. */
+NOINLINE static const T *FN(load_other)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n, T *scratch)
 {
     const ptrdiff_t size = (ptrdiff_t)fastopt_format_size(tensor->g_format);
     if (tensor->layout)
-        FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, at, n, LOAD,
+        FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, n, LOAD,
                          tensor->g_format);
     else
-        FN(convert)(scratch, (const char *)tensor->g + at * size, size, n, tensor->g_format);
+        FN(convert)(scratch, (const char *)tensor->g + offset * size, size, n, tensor->g_format);
     return scratch;
 }
 
-/* The gradient from element at on, of up to n elements; it may be of fewer, which n then says. */
-static const T *FN(load_g)(const fastopt_tensor *tensor, ptrdiff_t at, ptrdiff_t *n, T *scratch)
+/* Up to n elements of the gradient; sets n to the number. */
+static const T *FN(load_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t *n, T *scratch)
 {
     if (tensor->rows) {
-        const ptrdiff_t row = at / tensor->row_length, column = at - row * tensor->row_length;
+        const ptrdiff_t row = offset / tensor->row_length, column = offset - row * tensor->row_length;
         if (*n > tensor->row_length - column)
             *n = tensor->row_length - column;
         return (const T *)tensor->row_gradients[row] + column;
     }
     if (tensor->g_format)
-        return FN(load_other)(tensor, at, *n, scratch);
+        return FN(load_other)(tensor, offset, *n, scratch);
     if (!tensor->layout)
-        return (const T *)tensor->g + at;
-    FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, at, *n, LOAD, 0);
+        return (const T *)tensor->g + offset;
+    FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, *n, LOAD, 0);
     return scratch;
 }
 
-static void FN(load)(FN(block) *block, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t at,
+static void FN(load)(FN(block) *block, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t offset,
                      ptrdiff_t n)
 {
-    block->at = at;
+    block->offset = offset;
     block->n = n;
-    block->g = FN(load_g)(tensor, at, &block->n, block->g_scratch);
+    block->g = FN(load_g)(tensor, offset, &block->n, block->g_scratch);
     if (tensor->rows) {
-        const ptrdiff_t row = at / tensor->row_length;
-        block->at = ((ptrdiff_t)tensor->rows[row] - row) * tensor->row_length + at;
-        if (at == row * tensor->row_length)
+        const ptrdiff_t row = offset / tensor->row_length;
+        block->offset = ((ptrdiff_t)tensor->rows[row] - row) * tensor->row_length + offset;
+        if (offset == row * tensor->row_length)
             FN(prefetch)(tensor, row + ROWS_AHEAD);
     }
     if (tensor->engine.has_missed_rows) {
-        const ptrdiff_t left = tensor->row_length - block->at % tensor->row_length;
+        const ptrdiff_t left = tensor->row_length - block->offset % tensor->row_length;
         if (block->n > left)
             block->n = left;
-        if (tensor->seen)
-            FN(make_up)(tensor, block->at, block->n);
+        if (tensor->last_step)
+            FN(make_up)(tensor, block->offset, block->n);
     }
-    block->p = (T *)tensor->p + block->at;
+    block->p = (T *)tensor->p + block->offset;
     if (tensor->layout) {
         block->p = block->p_scratch;
-        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, at, n, LOAD, 0);
+        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, offset, n, LOAD, 0);
     }
     for (int s = 0; tensor->rule->state[s]; s++)
-        block->state[s] = (T *)tensor->state[s] + (tensor->rule->extent[s] == FASTOPT_WHOLE ? block->at : 0);
+        block->state[s] = (T *)tensor->state[s] + (tensor->rule->extent[s] == FASTOPT_WHOLE ? block->offset : 0);
     if (stages->on_g) {
         FN(stage_g)(block->g_scratch, block->g, block->p, stages, block->n);
         block->g = block->g_scratch;
     }
 }
 
-static void FN(zero_g)(const fastopt_tensor *tensor, ptrdiff_t at, ptrdiff_t n, T *scratch)
+static void FN(zero_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n, T *scratch)
 {
     const size_t size = tensor->g_format ? fastopt_format_size(tensor->g_format) : sizeof(T);
     if (!tensor->layout) {
-        memset((char *)tensor->g + (size_t)at * size, 0, (size_t)n * size);
+        memset((char *)tensor->g + (size_t)offset * size, 0, (size_t)n * size);
         return;
     }
     memset(scratch, 0, (size_t)n * sizeof(T));
-    FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, at, n, STORE,
+    FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, n, STORE,
                      tensor->g_format);
 }
 
-/* What comes after the rule. */
+/* The stages after the rule. */
 static inline void FN(finish)(FN(block) *block, const fastopt_tensor *tensor, const FN(stages) *stages)
 {
     if (stages->after)
-        FN(stage_averages)(block->p, tensor, stages, block->at, block->n);
+        FN(stage_averages)(block->p, tensor, stages, block->offset, block->n);
     if (tensor->layout)
-        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, block->at, block->n, STORE, 0);
+        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, block->offset, block->n, STORE,
+                         0);
     if (stages->zero)
-        FN(zero_g)(tensor, block->at, block->n, block->g_scratch);
+        FN(zero_g)(tensor, block->offset, block->n, block->g_scratch);
 }
 
 /* A pass that leaves p as it is sees it as the last pass will, which writes it. */
@@ -108,10 +109,10 @@ NOINLINE static void FN(update_by_blocks)(const fastopt_tensor *tensor, const fa
 {
     FN(block) block;
     const FN(stages) stages = FN(stages_of)(tensor, pass);
-    for (ptrdiff_t at = begin; at < end; at += block.n) {
-        FN(load)(&block, tensor, &stages, at, end - at < STRIP ? end - at : STRIP);
+    for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
+        FN(load)(&block, tensor, &stages, offset, end - offset < STRIP ? end - offset : STRIP);
         if (stages.before)
-            FN(stage_missed)(block.p, tensor, &stages, block.at, block.n);
+            FN(stage_missed)(block.p, tensor, &stages, block.offset, block.n);
         if (stages.on_p)
             FN(stage_p)(block.p, &stages, block.n);
         loop(block.p, block.g, block.state, tensor->engine.k, block.n);
@@ -139,19 +140,19 @@ static void FN(average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t
 {
     FN(rates) rates = FN(rates_of)(tensor, tensor->averaged, tensor->round);
     T scratch[BLOCK];
-    for (ptrdiff_t at = begin, n; at < end; at += n) {
-        n = end - at < BLOCK ? end - at : BLOCK;
+    for (ptrdiff_t offset = begin, n; offset < end; offset += n) {
+        n = end - offset < BLOCK ? end - offset : BLOCK;
         if (tensor->averaged_rows) {
-            const ptrdiff_t row = at / tensor->row_length, left = (row + 1) * tensor->row_length - at;
+            const ptrdiff_t row = offset / tensor->row_length, left = (row + 1) * tensor->row_length - offset;
             rates = FN(rates_of)(tensor, tensor->averaged_rows[row], tensor->round);
             n = n < left ? n : left;
         }
-        const T *p = (const T *)tensor->p + at;
+        const T *p = (const T *)tensor->p + offset;
         if (tensor->layout) {
-            FN(copy_strided)(scratch, tensor->p, tensor->layout, tensor->layout->p_stride, at, n, LOAD, 0);
+            FN(copy_strided)(scratch, tensor->p, tensor->layout, tensor->layout->p_stride, offset, n, LOAD, 0);
             p = scratch;
         }
-        FN(take_in)(tensor, rates, p, at, n);
+        FN(take_in)(tensor, rates, p, offset, n);
     }
 }
 
@@ -160,8 +161,8 @@ static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
 {
     const FN(stages) stages = FN(stages_of)(tensor, pass);
     FN(block) block;
-    for (ptrdiff_t at = begin; at < end; at += block.n) {
-        FN(load)(&block, tensor, &stages, at, end - at < BLOCK ? end - at : BLOCK);
+    for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
+        FN(load)(&block, tensor, &stages, offset, end - offset < BLOCK ? end - offset : BLOCK);
         if (stages.on_p)
             FN(stage_p_apart)(&block, &stages);
         FN(ops_of)(tensor)->gather(block.p, block.g, block.state, tensor->engine.k, block.n, sums);
@@ -171,9 +172,9 @@ static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
 static void FN(norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end, fastopt_sum *sum)
 {
     T scratch[BLOCK];
-    for (ptrdiff_t at = begin, n; at < end; at += n) {
-        n = end - at < BLOCK ? end - at : BLOCK;
-        const T *g = FN(load_g)(tensor, at, &n, scratch);
+    for (ptrdiff_t offset = begin, n; offset < end; offset += n) {
+        n = end - offset < BLOCK ? end - offset : BLOCK;
+        const T *g = FN(load_g)(tensor, offset, &n, scratch);
         FN(add_squares)(sum, g, n);
     }
 }
@@ -181,9 +182,9 @@ static void FN(norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t en
 static int FN(finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
 {
     T scratch[BLOCK];
-    for (ptrdiff_t at = begin, n; at < end; at += n) {
-        n = end - at < BLOCK ? end - at : BLOCK;
-        const T *g = FN(load_g)(tensor, at, &n, scratch);
+    for (ptrdiff_t offset = begin, n; offset < end; offset += n) {
+        n = end - offset < BLOCK ? end - offset : BLOCK;
+        const T *g = FN(load_g)(tensor, offset, &n, scratch);
         int bad = 0;
         for (ptrdiff_t i = 0; i < n; i++)
             bad |= !(ABS(g[i]) <= LARGEST);

@@ -1,4 +1,4 @@
-/* What steps whose gradient is 0 come to, for the rules that can make up for them. */
+/* Closed forms of several steps whose gradient is 0. */
 
 /* A running mean decays. */
 static void FN(decay)(T *restrict mean, double rate, int64_t skipped, ptrdiff_t n)

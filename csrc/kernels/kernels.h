@@ -1,5 +1,5 @@
-/* What a kernel file provides: one table per instruction set.  System headers come in here, before the target pragmas
- * of the files that include this. */
+/* The table of kernels that each instruction set has a file for.  System headers are included here, before the target
+ * pragmas of these files. */
 #ifndef FASTOPT_KERNELS_H
 #define FASTOPT_KERNELS_H
 
@@ -23,30 +23,29 @@
 #define FASTOPT_X86_TARGETS 0
 #endif
 
-/* What a pass over all tensors does to every gradient. */
+/* The changes that a pass makes to every gradient. */
 typedef struct {
     double scale, clip_value; /* multiply by scale; infinity: do not clip */
-    int own_scales;           /* multiply by that of the tensor instead */
+    int own_scales;           /* multiply by tensor->engine.scale instead */
     int zero_grads;
-    int plain; /* none of these is to be done */
+    int plain; /* no change */
 } fastopt_pass;
 
 /* A tensor as matrices over its last two axes, cut into tiles of about TILE elements: strips of rows, cut into columns.
- * A strip is of one matrix, or of several whole ones that are small.  A tile is passed over row by row, and a row span
- * by span.
+ * A strip holds rows of one matrix, or several whole matrices that are small.  A pass visits a tile row by row, and a
+ * row span by span.
  *
- * What a pass finds out about the part of a row or a column that lies in a tile has a place of its own, so that it does
- * not depend on the threads.  Where a tile has all of a row, or of a column, and the state of a matrix is its own, the
- * pass can tell the state at once, and there is no such place: notes of every row would be as large as the tensor where
- * rows are short. */
+ * The result of a pass for the part of a row or a column in one tile has a place of its own, so that it does not depend
+ * on the threads.  If a tile holds the whole row (or column), and matrices do not share state, the pass updates the
+ * state directly, without such places: where rows are short, they would take as much memory as the tensor. */
 typedef struct fastopt_matrices {
     ptrdiff_t matrices, rows, columns;
     ptrdiff_t strips, strip_rows, column_tiles;
     ptrdiff_t last_axis; /* where the entries of the last axis begin in a state buffer of AXES */
-    double kept[2];      /* for the rule, from pass to pass of a step */
-    double *of_matrices; /* likewise, by matrix; NULL where they share state */
-    double *of_rows;     /* by matrix, tile of columns and row; NULL: the state is told */
-    double *of_columns;  /* by strip and column; likewise */
+    double kept[2];      /* the rule's, from pass to pass of a step */
+    double *of_matrices; /* the rule's, by matrix; NULL where matrices share state */
+    double *of_rows;     /* results by matrix, tile of columns and row; NULL: the pass updates the state */
+    double *of_columns;  /* results by strip and column; NULL likewise */
 } fastopt_matrices;
 
 /* The first row of a strip, counted through all matrices.  Strips of a part of a matrix end where it does. */
@@ -59,16 +58,17 @@ static inline ptrdiff_t fastopt_strip_begin(const fastopt_matrices *m, ptrdiff_t
     return strip < m->strips ? strip * m->strip_rows : m->matrices * m->rows;
 }
 
-/* What a pass is told and tells of the span that is at hand. */
+/* Inputs and outputs of a pass for one span. */
 typedef struct {
     const fastopt_tensor *tensor;
     ptrdiff_t row;              /* counted through all matrices */
-    const double *of_matrix;    /* what is kept of its matrix, or NULL */
-    double *of_row;             /* of the row's spans in this tile, to be added to what was 0 */
-    double *of_columns;         /* of each column's rows in this tile, likewise */
-    int ends_row, ends_columns; /* whether that is all of the row, of the columns: the state is to be told */
-    fastopt_sum *sums;          /* of the tile, to be added to */
-} fastopt_edges;
+    const double *of_matrix;    /* the entry of its matrix in of_matrices, or NULL */
+    double *of_row;             /* output for this row in this tile, 0 at first; its spans add to it */
+    double *of_columns;         /* output for each column in this tile, likewise */
+    int ends_row, ends_columns; /* whether the output is that of the whole row, of the whole columns: the pass updates
+                                   the state */
+    fastopt_sum *sums;          /* output for the tile; the pass adds to it */
+} fastopt_span;
 
 /* The functions of one dtype, for elements begin to end of a tensor, on the memory of the caller.
  *

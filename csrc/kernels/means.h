@@ -27,7 +27,7 @@ static inline T FN(rest)(double beta)
 }
 
 /* The weight of all gradients so far in such a mean, whose beta is a hyperparameter: 1 - the product of the betas,
- * but for the rounding of keep.  It is at least that of the last. */
+ * corrected for the rounding of keep.  It is at least the weight of the last gradient. */
 static inline double FN(weight)(const fastopt_inputs *in, const double *hyper)
 {
     const double beta = *hyper, keep = (double)FN(keep)(beta), product = fastopt_product(in, hyper);

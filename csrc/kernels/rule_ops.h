@@ -1,4 +1,4 @@
-/* What a rule does, for one T: the structs of its state and scalars, and its record of functions. */
+/* The structs of state and scalars of each rule, and its record of functions, for one T. */
 
 /* The state and the scalars of each rule, by the names in its row. */
 #define S(x)       T *x;
@@ -27,10 +27,10 @@
 
 typedef void FN(update_of)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n);
 typedef void FN(pass)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
-                      const fastopt_edges *edges);
+                      const fastopt_span *span);
 
-/* What a rule does.  `buffers` points to the struct of its state, `scalars` to that of its scalars, `hyper` to that of
- * its hyperparameters.
+/* The functions of a rule.  `buffers` points to the struct of its state, `scalars` and `hyper` to the structs of its
+ * scalars and hyperparameters.
  *
  * scalars   computes the scalars of a step
  * update    the loop of the step; of a rule that gathers, its second pass

@@ -9,9 +9,9 @@ enum {
     LANES = 16,   /* partial sums of a block */
 
     TILE = 64 * 1024,
-    TILE_ROWS = 64, /* at the least, so that notes of columns are few */
+    TILE_ROWS = 64, /* or more, so that the results for columns take little memory */
     TILE_COLUMNS = 4096,
-    SPAN = 512, /* columns that are passed over at a time: with what a pass knows of them they fit the L1 cache */
+    SPAN = 512, /* columns that a pass visits at a time: they and their results fit the L1 cache */
 
     LINE = 64,           /* bytes of a cache line */
     ROWS_AHEAD = 8,      /* rows are fetched so many before they are updated */

@@ -2,20 +2,20 @@
  * rule, averages after it. */
 
 typedef struct {
-    T ema, swa; /* by how much the averages move towards p; 0: they stay */
+    T ema, swa; /* the fraction of the way to p that the averages move */
 } FN(rates);
 
 typedef struct {
-    int on_g, on_p, after; /* whether anything is to be done to g before the rule, to p before it, to either after it */
-    int before;            /* whether averages begin, or make up for rounds, before all that */
+    int on_g, on_p, after; /* whether there is a stage on g before the rule, on p before it, on either after it */
+    int before;            /* whether averages start, or make up for rounds, before all these */
     int zero;
     T scale, scale_rest, weight_decay, shrink;
     T clip;                     /* infinity: none */
     T lookahead;                /* below 0: not in this step */
-    FN(rates) missed, averages; /* before the rule, where rows have none of their own, and after it */
+    FN(rates) missed, averages; /* of averages before the rule, unless each row has its own, and after it */
 } FN(stages);
 
-/* Whether there is nothing around the rule, so that it can run on the memory of the caller, for rows row by row. */
+/* Whether the rule can run on the memory of the caller, for gradients of rows row by row. */
 static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
 {
     const fastopt_options *options = tensor->options;
@@ -26,7 +26,7 @@ static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
                         options->independent_decay == 0);
 }
 
-/* A factor as a T; one beyond the numbers of T as two, of which `rest` is the other. */
+/* A factor as a T.  One beyond the numbers of T is the product of two: `rest` is the second. */
 static T FN(split)(double factor, T *rest)
 {
     const double size = fabs(factor);
@@ -36,7 +36,7 @@ static T FN(split)(double factor, T *rest)
     return (T)(size < SMALLEST ? fastopt_times_2_100(factor) : factor / 0x1p100);
 }
 
-/* How many values swa is the mean of after this round. */
+/* The number of values in the mean swa after this round. */
 static int64_t FN(samples)(const fastopt_options *options, int64_t round)
 {
     return round < options->swa_start ? 0 : (round - options->swa_start) / options->swa_every + 1;
@@ -59,7 +59,7 @@ static FN(rates) FN(rates_of)(const fastopt_tensor *tensor, int64_t from, int64_
     return rates;
 }
 
-/* What the averages need to know of a step. */
+/* The stages of averages in this step. */
 static void FN(stages_of_averages)(const fastopt_tensor *tensor, FN(stages) *stages)
 {
     const int64_t round = tensor->round ? tensor->round : tensor->step;
@@ -102,15 +102,15 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
     return stages;
 }
 
-/* The other part of a factor that is beyond the numbers of T.  Not inlined: it is rare, and slows down what is not. */
+/* The second part of a factor beyond the numbers of T.  Not inlined: it is rare, and would slow down the usual case. */
 NOINLINE static void FN(scale_again)(T *out, T factor, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++)
         out[i] *= factor;
 }
 
-/* What the rule sees: clip(scale * g) + weight_decay * p.  Without decay p is not read: 0 * p is not 0 for an infinite
- * p. */
+/* The gradient for the rule: clip(scale * g) + weight_decay * p.  Without decay p is not read: 0 * p is not 0 for an
+ * infinite p. */
 static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) *stages, ptrdiff_t n)
 {
     const T scale = stages->scale, clip = stages->clip, weight_decay = stages->weight_decay;
@@ -151,33 +151,34 @@ static void FN(mix)(T *restrict average, const T *restrict p, T rate, ptrdiff_t 
         average[i] += rate * (p[i] - average[i]);
 }
 
-static void FN(take_in)(const fastopt_tensor *tensor, FN(rates) rates, const T *p, ptrdiff_t at, ptrdiff_t n)
+static void FN(take_in)(const fastopt_tensor *tensor, FN(rates) rates, const T *p, ptrdiff_t offset, ptrdiff_t n)
 {
     if (rates.ema != 0)
-        FN(mix)((T *)tensor->ema + at, p, rates.ema, n);
+        FN(mix)((T *)tensor->ema + offset, p, rates.ema, n);
     if (rates.swa != 0)
-        FN(mix)((T *)tensor->swa + at, p, rates.swa, n);
+        FN(mix)((T *)tensor->swa + offset, p, rates.swa, n);
 }
 
 /* Averages of the parameter as it is before the step, elements of one row where rows have rounds of their own. */
-static void FN(stage_missed)(const T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t at,
+static void FN(stage_missed)(const T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t offset,
                              ptrdiff_t n)
 {
     FN(rates) missed = stages->missed;
     if (tensor->averaged_rows)
-        missed = FN(rates_of)(tensor, tensor->averaged_rows[at / tensor->row_length], tensor->round - 1);
+        missed = FN(rates_of)(tensor, tensor->averaged_rows[offset / tensor->row_length], tensor->round - 1);
     if (tensor->slow && tensor->step == 1)
-        memcpy((T *)tensor->slow + at, p, (size_t)n * sizeof(T));
-    FN(take_in)(tensor, missed, p, at, n);
+        memcpy((T *)tensor->slow + offset, p, (size_t)n * sizeof(T));
+    FN(take_in)(tensor, missed, p, offset, n);
 }
 
 /* Averages of the new parameter: Lookahead moves it, so it comes first. */
-static void FN(stage_averages)(T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t at, ptrdiff_t n)
+static void FN(stage_averages)(T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t offset,
+                               ptrdiff_t n)
 {
     if (stages->lookahead >= 0) {
-        T *slow = (T *)tensor->slow + at;
+        T *slow = (T *)tensor->slow + offset;
         FN(mix)(slow, p, stages->lookahead, n);
         memcpy(p, slow, (size_t)n * sizeof(T));
     }
-    FN(take_in)(tensor, stages->averages, p, at, n);
+    FN(take_in)(tensor, stages->averages, p, offset, n);
 }

@@ -18,16 +18,16 @@ static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int
     double columns[TILE_COLUMNS], of_row;
     double *of_columns = m->of_columns ? m->of_columns + strip * m->columns + first : columns;
     memset(of_columns, 0, (size_t)width * sizeof *columns);
-    fastopt_edges edges = {.tensor = tensor, .sums = sums};
+    fastopt_span span = {.tensor = tensor, .sums = sums};
     ptrdiff_t matrix = begin / m->rows, place = begin % m->rows; /* of a row in its matrix */
 
     for (ptrdiff_t row = begin, rows; row < end; row += rows) {
         rows = at_once < end - row ? at_once : end - row;
-        for (ptrdiff_t at = 0; at < width; at += SPAN) {
-            const ptrdiff_t n = width - at < SPAN ? width - at : SPAN, column = first + at;
+        for (ptrdiff_t offset = 0; offset < width; offset += SPAN) {
+            const ptrdiff_t n = width - offset < SPAN ? width - offset : SPAN, column = first + offset;
             FN(load)(&block, tensor, &stages, row * m->columns + column, rows * n);
             if (stages.before && last)
-                FN(stage_missed)(block.p, tensor, &stages, block.at, block.n);
+                FN(stage_missed)(block.p, tensor, &stages, block.offset, block.n);
             if (stages.on_p && last)
                 FN(stage_p)(block.p, &stages, rows * n);
             else if (stages.on_p)
@@ -41,17 +41,17 @@ static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int
                                                  : extent == FASTOPT_COLUMNS ? matrix * m->columns + column
                                                                              : m->last_axis + column);
                 }
-                edges.row = row + i;
-                edges.of_matrix = m->of_matrices ? m->of_matrices + matrix : NULL;
-                edges.of_row =
+                span.row = row + i;
+                span.of_matrix = m->of_matrices ? m->of_matrices + matrix : NULL;
+                span.of_row =
                     m->of_rows ? m->of_rows + (matrix * m->column_tiles + column_tile) * m->rows + place : &of_row;
-                if (at == 0)
-                    *edges.of_row = 0;
-                edges.of_columns = of_columns + at;
-                edges.ends_row = !m->of_rows && at + n == width;
-                edges.ends_columns = !m->of_columns && place == m->rows - 1;
-                make(block.p + i * n, block.g + i * n, state, tensor->engine.k, n, &edges);
-                if (at + n == width && ++place == m->rows) {
+                if (offset == 0)
+                    *span.of_row = 0;
+                span.of_columns = of_columns + offset;
+                span.ends_row = !m->of_rows && offset + n == width;
+                span.ends_columns = !m->of_columns && place == m->rows - 1;
+                make(block.p + i * n, block.g + i * n, state, tensor->engine.k, n, &span);
+                if (offset + n == width && ++place == m->rows) {
                     place = 0;
                     matrix++;
                     if (!m->of_columns)

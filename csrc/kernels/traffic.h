@@ -1,5 +1,5 @@
-/* What a rule would cost if arithmetic were free: the same streams read and written, one addition each.  Each addition
- * takes the one before it, so that no compiler makes several loops of one. */
+/* The memory traffic of a rule: the same streams are read and written, with one addition each.  Each addition reads the
+ * result of the one before, so that no compiler splits the loop. */
 
 static void FN(traffic0)(T *restrict p, const T *restrict g, T *const *restrict s, ptrdiff_t n)
 {

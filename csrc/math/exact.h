@@ -43,10 +43,10 @@ static inline double fastopt_times_2_100(double x)
     return bits < 0 ? -raised : raised;
 }
 
-/* b^n for 0 <= b <= 1 and n >= 0, rounded once but for one case in some 2^40. */
+/* b^n for 0 <= b <= 1 and n >= 0.  Correctly rounded, except in about one of 2^40 cases. */
 double fastopt_power(double b, int64_t n);
 
-/* b^n for 0 <= b <= 1 and n >= 0, to some units in the last place: the same everywhere, and fast for any n. */
+/* b^n for 0 <= b <= 1 and n >= 0, to some units in the last place.  The same everywhere, and fast for any n. */
 static inline double fastopt_rough_power(double b, int64_t n)
 {
     double power = 1;

@@ -65,7 +65,7 @@ static void FN(adafactor_scalars)(const fastopt_inputs *in, void *scalars)
 
 /* ---- Matrices ---- */
 
-/* What a step keeps: 1 - beta, and the rate before the size of u is known. */
+/* Indices in m->kept: 1 - beta, and the rate before it is divided by the size of u. */
 enum { FN(ADAFACTOR_OF_SQUARES), FN(ADAFACTOR_ALPHA) };
 
 /* Takes the mean of `count` squares into a running mean. */
@@ -76,53 +76,53 @@ static inline T FN(adafactor_mix)(T mean, double squares, ptrdiff_t count, doubl
 
 /* First pass: squares by row and by column, and the size of p. */
 static void FN(adafactor_squares)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
-                                  ptrdiff_t n, const fastopt_edges *edges)
+                                  ptrdiff_t n, const fastopt_span *span)
 {
     (void)scalars;
     const FN(adafactor_state) *state = buffers;
-    const fastopt_matrices *m = edges->tensor->engine.matrices;
+    const fastopt_matrices *m = span->tensor->engine.matrices;
     const double rest = m->kept[FN(ADAFACTOR_OF_SQUARES)];
     T *restrict R = state->R, *restrict C = state->C;
-    double *restrict of_columns = edges->of_columns;
+    double *restrict of_columns = span->of_columns;
     for (ptrdiff_t i = 0; i < n; i++)
         of_columns[i] += (double)g[i] * (double)g[i];
-    *edges->of_row += FN(sum_squares)(g, n);
-    if (edges->ends_row)
-        *R = FN(adafactor_mix)(*R, *edges->of_row, m->columns, rest);
-    if (edges->ends_columns)
+    *span->of_row += FN(sum_squares)(g, n);
+    if (span->ends_row)
+        *R = FN(adafactor_mix)(*R, *span->of_row, m->columns, rest);
+    if (span->ends_columns)
         for (ptrdiff_t i = 0; i < n; i++)
             C[i] = FN(adafactor_mix)(C[i], of_columns[i], m->rows, rest);
-    FN(add_squares)(&edges->sums[0], p, n);
+    FN(add_squares)(&span->sums[0], p, n);
 }
 
 /* R / max(mean of R, eps1) */
-static inline T FN(adafactor_share)(const FN(adafactor_state) *state, const fastopt_edges *edges)
+static inline T FN(adafactor_share)(const FN(adafactor_state) *state, const fastopt_span *span)
 {
-    return (T)((double)*state->R / *edges->of_matrix);
+    return (T)((double)*state->R / *span->of_matrix);
 }
 
 /* Second pass: the size of u. */
 static void FN(adafactor_size)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
-                               ptrdiff_t n, const fastopt_edges *edges)
+                               ptrdiff_t n, const fastopt_span *span)
 {
     (void)p;
     const FN(adafactor_state) *state = buffers;
     const FN(adafactor_k) *k = scalars;
     const T *restrict C = state->C;
-    const T R = FN(adafactor_share)(state, edges), eps = k->eps;
+    const T R = FN(adafactor_share)(state, span), eps = k->eps;
     T u[SPAN];
     for (ptrdiff_t i = 0; i < n; i++)
         u[i] = g[i] / FN(adafactor_root)(R * C[i], eps);
-    FN(add_squares)(&edges->sums[0], u, n);
+    FN(add_squares)(&span->sums[0], u, n);
 }
 
 static void FN(adafactor)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
-                          const fastopt_edges *edges)
+                          const fastopt_span *span)
 {
     const FN(adafactor_state) *state = buffers;
     const FN(adafactor_k) *k = scalars;
     const T *restrict C = state->C;
-    const T R = FN(adafactor_share)(state, edges), eps = k->eps, shrink = k->shrink, rate = k->rate;
+    const T R = FN(adafactor_share)(state, span), eps = k->eps, shrink = k->shrink, rate = k->rate;
     for (ptrdiff_t i = 0; i < n; i++)
         p[i] = shrink * p[i] - rate * (g[i] / FN(adafactor_root)(R * C[i], eps));
 }

@@ -30,15 +30,15 @@ double fastopt_age_deficit(const fastopt_inputs *in, const double *beta)
     return ((double)n * product + power * ((1 - decay->product) * limit - decay->age)) / (1 - product);
 }
 
-/* Ends the steps with one value, of which `made` were made in all, and begins those with another. */
-static void change(fastopt_decay *decay, double value, int64_t made)
+/* Changes the value after `step` steps. */
+static void change(fastopt_decay *decay, double value, int64_t step)
 {
-    const int64_t n = made - decay->since;
+    const int64_t n = step - decay->since;
     const double power = fastopt_power(decay->value, n), limit = decay->value / (1 - decay->value);
     const double age = power * (decay->age - (double)n * decay->product) + (1 - power) * limit;
-    decay->age = age<0 ? 0 : age>(double) made ? (double)made : age; /* which rounding can leave */
+    decay->age = age<0 ? 0 : age>(double) step ? (double)step : age; /* rounding can leave this range */
     decay->product *= power;
-    decay->since = made;
+    decay->since = step;
     decay->value = value;
 }
 

@@ -7,7 +7,7 @@
 #include "../include/fastopt.h"
 #include "../math/exact.h"
 
-/* What the scalars of a step are computed from. */
+/* Inputs of the scalars of a step. */
 typedef struct {
     const void *hyper; /* the struct of the rule's hyperparameters */
     const fastopt_decay *decays;

@@ -5,7 +5,7 @@
  * m = beta1 m + g / (sqrt(v) + eps) + weight_decay p
  * p -= lr m
  *
- * v is kept as v 2^v_exponent: an exponent other than 0 is that of squares beyond the doubles. */
+ * v is kept as v 2^v_exponent: the exponent is not 0 for squares beyond the doubles. */
 
 static void FN(novograd_scalars)(const fastopt_inputs *in, void *scalars)
 {

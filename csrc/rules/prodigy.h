@@ -1,5 +1,5 @@
 /* Prodigy.  Mishchenko & Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", 2024,
- * https://arxiv.org/abs/2306.06101.  d is the estimate of the distance to the solution, of all tensors together.
+ * https://arxiv.org/abs/2306.06101.  d estimates the distance to the solution, over all tensors.
  *
  * dlr = d lr sqrt(1 - beta2^t) / (1 - beta1^t)
  * m = beta1 m + (1 - beta1) d g

@@ -12,7 +12,7 @@
  * x is not kept: with x = (p - (1 - beta) z) / beta the last two lines are
  * p += c (z - p) - lr_t (1 - beta (1 - c)) u, with z as it was. */
 
-/* What both share; beta is the momentum of SGD. */
+/* The scalars of both; beta is the momentum of SGD. */
 static void FN(schedulefree_scalars)(const fastopt_inputs *in, double lr, double beta, double warmup_steps, double r,
                                      double weight_lr_power, FN(schedulefreesgd_k) *k)
 {

@@ -48,15 +48,15 @@ static T FN(sm3_least)(const fastopt_tensor *tensor, ptrdiff_t row)
 }
 
 static void FN(sm3)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
-                    const fastopt_edges *edges)
+                    const fastopt_span *span)
 {
     const FN(sm3_state) *state = buffers;
     const FN(sm3_k) *k = scalars;
     T *restrict m = state->m;
     const T *restrict mu = state->mu;
-    double *restrict columns = edges->of_columns;
+    double *restrict columns = span->of_columns;
     const T lr = k->lr, beta = k->beta, rest = k->rest, b2 = k->b2, w = k->w, eps = k->eps, infinity = k->infinity;
-    const T of_row = FN(sm3_least)(edges->tensor, edges->row);
+    const T of_row = FN(sm3_least)(span->tensor, span->row);
     T nu[SPAN], lanes[LANES] = {0};
     for (ptrdiff_t i = 0; i < n; i++) {
         nu[i] = b2 * MIN(of_row, mu[i]) + w * (g[i] * g[i]);
@@ -74,7 +74,7 @@ static void FN(sm3)(T *restrict p, const T *restrict g, const void *buffers, con
         lanes[0] = MAX(lanes[0], nu[i]);
     for (int lane = 1; lane < LANES; lane++)
         lanes[0] = MAX(lanes[0], lanes[lane]);
-    *edges->of_row = MAX(*edges->of_row, (double)lanes[0]);
+    *span->of_row = MAX(*span->of_row, (double)lanes[0]);
 }
 
 static FN(pass) *const FN(sm3_passes)[] = {FN(sm3)};

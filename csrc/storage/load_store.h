@@ -1,6 +1,6 @@
 /* A block of elements that are stored in another format, or at strides, is loaded into T or stored from it. */
 
-/* Elements of another format, so many bytes apart.  memcpy, because they may be aligned to bytes only. */
+/* Loads elements of another format at a stride in bytes.  memcpy, because they may be aligned to bytes only. */
 NOINLINE static void FN(convert)(T *restrict out, const char *g, ptrdiff_t stride, ptrdiff_t n, fastopt_format format)
 {
     switch (format) {
@@ -27,7 +27,7 @@ NOINLINE static void FN(convert)(T *restrict out, const char *g, ptrdiff_t strid
     }
 }
 
-/* In every format, 0 is bytes of 0. */
+/* Sets elements to zero, which is bytes of 0 in every format. */
 NOINLINE static void FN(clear)(char *g, ptrdiff_t stride, ptrdiff_t n, fastopt_format format)
 {
     const size_t size = fastopt_format_size(format);
@@ -35,16 +35,16 @@ NOINLINE static void FN(clear)(char *g, ptrdiff_t stride, ptrdiff_t n, fastopt_f
         memset(g + i * stride, 0, size);
 }
 
-/* Elements at to at + n of a strided array, counted in the order of the layout, to or from a block; of an array in
- * another format, to a block, or set to zero. */
+/* Copies n elements of a strided array, counted in the order of the layout, to or from a block.  Elements in another
+ * format are loaded, or set to zero. */
 static inline void FN(copy_strided)(T *block, char *array, const fastopt_layout *layout, const ptrdiff_t *stride,
-                                    ptrdiff_t at, ptrdiff_t n, fastopt_direction direction, fastopt_format format)
+                                    ptrdiff_t offset, ptrdiff_t n, fastopt_direction direction, fastopt_format format)
 {
     const int last = layout->ndim - 1;
     ptrdiff_t index[FASTOPT_MAX_NDIM];
     for (int d = last; d >= 0; d--) {
-        index[d] = at % layout->shape[d];
-        at /= layout->shape[d];
+        index[d] = offset % layout->shape[d];
+        offset /= layout->shape[d];
         array += index[d] * stride[d];
     }
     while (n > 0) {
