@@ -2,12 +2,16 @@
 
 import inspect
 
+import numpy as np
 import pytest
 
 import fastopt
 from fastopt.optimizers import plain
-from support import reference
+from support import arithmetic, reference
+from support.arithmetic import rounded_power
+from support.asserts import ids
 from support.cases import CASES, DEFAULTS, OPTIONS, PLAIN
+from support.cases import RULES as EVERY_RULE
 from support.registry import CLASSES, FILE_OF, RULES
 from support.rule import OF_THE_STEP
 
@@ -99,3 +103,53 @@ def test_names_of_cases():
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
     assert {case.cls for case in OPTIONS} <= set(DEFAULTS)
+
+
+# ---- What a row says is what the rule does ----
+
+
+def after_one_step(case, t):
+    """The state when the first step of an element is step t, and has no gradient."""
+    p, g = np.array([2.0, -3.0]), np.zeros(2)
+    state = [np.zeros(2) for _ in reference.state_names(case.rule)]
+    carry = [np.ones(1) for _ in RULES[case.rule].carries]
+    getattr(fastopt.kernels, case.rule)(p, g, *state, *carry, step=t, **case.hyper())
+    return np.array(state)
+
+
+@pytest.mark.parametrize("case", [case for case in EVERY_RULE if not RULES[case.rule].gathers], ids=ids)
+def test_rules_whose_first_step_sets_state_say_so(case):
+    """Where step 1 leaves other state than step 9 does, rows that it did not name would miss it: they are refused."""
+    special = not np.array_equal(after_one_step(case, 1), after_one_step(case, 9))
+    assert RULES[case.rule].starts == special, f"tests/rules/{FILE_OF[case.rule]}: starts of Rule({case.rule})"
+    opt = case.make(np.ones((4, 2)))
+    try:
+        opt.step(fastopt.RowGrad([1], np.ones((1, 2))))
+    except ValueError:
+        takes_rows = False
+    else:
+        takes_rows = True
+    row = f"csrc/rules/rules.def: RULE({case.rule}, ...)"
+    assert case.rule.endswith("_vector") or takes_rows != special, (
+        f"{row} must {'' if special else 'not '}say .starts = 1"
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_that_correct_a_bias_say_so(rule, monkeypatch):
+    """A hyperparameter whose powers the oracle uses may change, and then needs the product of its values: D()."""
+    powers = set()
+
+    def noting(b, n):
+        powers.add(float(b))
+        return rounded_power(b, n)
+
+    monkeypatch.setattr(arithmetic, "rounded_power", noting)
+    hyper, decays = dict.fromkeys(reference.hyper_names(rule), 0.25), {}
+    for i, name in enumerate(name for name in hyper if name in ("alpha", "beta", "beta1", "beta2", "beta3", "rho")):
+        hyper[name] = decays[name] = 0.5 + i / 8
+    p = np.ones((2, 3) if RULES[rule].gathers == "matrices" else 3)
+    reference.step(rule, p, np.ones_like(p), reference.new_state(rule, p, {}), 1, hyper)
+    used = tuple(name for name, value in decays.items() if value in powers)
+    assert fastopt._core.Settings(rule).corrected == used, f"csrc/rules/rules.def: D() of RULE({rule}, ...)"
+    assert RULES[rule].corrected == used, f"tests/rules/{FILE_OF[rule]}: corrected of Rule({rule})"

@@ -91,6 +91,7 @@ CLASSES = [
         },
         decay_form="own",
         kinds={"eps": "pair of eps"},
+        unset=lambda settings: {"eps1": math.inf},
         by_hand={
             # v = 4, u = 1, rms(p) = 1, rms(u) = 1;  rest = 1/2: v = 2 + 32 = 34, u = 8 / sqrt(34) > 1 is scaled to 1
             "vector": ByHand({"beta2_decay": -1.0}, [2, 8], [0.9, 0.81]),

@@ -41,6 +41,7 @@ CLASSES = [
             "constant": {"momentum_decay": None},
             "as_torch": {"weight_decay": 0.1, "decoupled_weight_decay": True},
         },
+        unset=lambda settings: {"momentum_decay": math.inf},
         by_hand={
             # m = 1, v_hat = 4;  0.5 * 1 / (1 - 0.25) + 0.5 * 2 / (1 - 0.5) = 8/3, over 2 + 2
             "constant": ByHand({"betas": BETAS, "eps": 2.0, "momentum_decay": None}, [2], [1 - 0.1 * 8 / 3 / 4]),

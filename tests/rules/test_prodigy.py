@@ -47,6 +47,7 @@ CLASSES = [
         "prodigy",
         options={"safeguard": {"safeguard_warmup": True, "beta3": 0.9, "d_coef": 2.0}},
         decay_form="own",
+        unset=lambda settings: {"beta3": math.sqrt(settings["beta2"])},
         by_hand={
             # d = 1: m_hat = 2, v_hat = 4, but eps is added to the root that is not corrected: 0.1 * 1 / (1 + 1)
             # r = DLR_2 * 3 * 2 * 0.05, s = 1/2 * 0.2 + DLR_2 * 2, d = 100 r / (3 s);  m = 1/2 + 1, v = 3/4 + 1

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -62,11 +61,8 @@ class Case:
         for name, value in [*settings.items()]:
             kind = CLASSES[self.cls].kinds.get(name, name)
             settings.update(zip(PARTS[kind], value, strict=True) if kind in PARTS else {kind: value})
-        for name in ("momentum_decay", "eps1"):
-            if settings.get(name, 0) is None:
-                settings[name] = inf
-        if settings.get("beta3", 0) is None:
-            settings["beta3"] = sqrt(settings["beta2"])
+        unset = CLASSES[self.cls].unset(settings)
+        settings.update({name: value for name, value in unset.items() if settings[name] is None})
         settings["decay"] = settings["weight_decay"] if settings["weight_decay_form"] == "own" else 0.0
         return {name: float(settings[name]) + 0.0 for name in reference.hyper_names(self.rule)}  # -0 is 0
 

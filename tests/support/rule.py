@@ -71,7 +71,10 @@ class Class:
     by_hand: Mapping[str, ByHand]
     options: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # option sets by name
     decay_form: str = "l2"
-    kinds: Mapping[str, str] = field(default_factory=dict)  # hyperparameters that are something else in other classes
+    kinds: Mapping[str, str] = field(
+        default_factory=dict
+    )  # hyperparameters that are other ones elsewhere, or pairs: PARTS of cases.py
+    unset: Callable[[Settings], dict[str, float]] = lambda settings: {}  # what hyperparameters are that are None
     start: Callable[[Settings], dict[str, float]] = lambda settings: {}  # state before the first step, where not 0
     averages: bool = False  # whether it keeps an average of its parameter
     average_told_by: str = ""  # the hyperparameter that relates the two, and so must stay
