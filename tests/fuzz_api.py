@@ -32,6 +32,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+if __name__ == "__main__":  # the calls are those of the tree that this file lies in, whatever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
