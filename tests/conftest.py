@@ -1,9 +1,16 @@
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
 import fastopt
 
 pytest.register_assert_rewrite("support")
+
+# Processes that tests start import the package that is tested, whatever else is installed.
+paths = [str(Path(fastopt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 # The same examples on every run, and no limit on the time of one: a busy machine is not a bug.
 settings.register_profile("fastopt", derandomize=True, deadline=None, max_examples=200)

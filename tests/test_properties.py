@@ -302,7 +302,7 @@ def test_a_state_dict_is_plain_data_of_its_own(case):
     assert repr(saved) == repr(frozen)
     assert (saved["format"], saved["rule"], saved["step_count"]) == (1, case.cls, 1)
     assert [group["params"] for group in saved["groups"]] == [["w", "b"]]
-    assert {k: v for k, v in saved["groups"][0].items() if k != "params"} == case.settings()
+    assert {k: v for k, v in saved["groups"][0].items() if k != "params"} == {"lr_scale": 1.0, **case.settings()}
     assert {name: row["step"] for name, row in saved["state"].items()} == {"w": 1, "b": of_b}
     assert all(set(row) == {"step", *opt.state[name]} for name, row in saved["state"].items())
 

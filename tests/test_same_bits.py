@@ -210,7 +210,8 @@ def test_save_and_load_in_another_process():
         for t in range(1, 51):
             opt.step(hashes.gradient_of(p, t))
         saved.append((p, opt.state_dict()))
-    assert python("-c", SECOND_HALF, given=pickle.dumps(saved), PYTHONPATH=str(HERE)) == all_expected()
+    path = os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]])
+    assert python("-c", SECOND_HALF, given=pickle.dumps(saved), PYTHONPATH=path) == all_expected()
 
 
 # ---- By other builds, from C ----
