@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 
 import numpy
@@ -16,6 +17,11 @@ UNIX_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-
 UNIX_FLAGS += ["-pthread"]
 X86_FLAGS = ["-mprefer-vector-width=256"]  # as csrc/kernels/kernels_avx512.c says
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
+# FASTOPT_OPENMP=1: OpenMP makes the team's threads, not the system.
+OPENMP_FLAGS = {
+    "msvc": (["/openmp"], []),
+    "unix": (["-Xpreprocessor", "-fopenmp"], ["-lomp"]) if sys.platform == "darwin" else (["-fopenmp"], ["-fopenmp"]),
+}
 
 
 class BuildExt(build_ext):
@@ -28,6 +34,11 @@ class BuildExt(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args += MSVC_FLAGS if msvc else unix
             extension.extra_link_args += [] if msvc else ["-pthread"]
+            if os.environ.get("FASTOPT_OPENMP"):
+                compile_flags, link_flags = OPENMP_FLAGS["msvc" if msvc else "unix"]
+                extension.extra_compile_args += compile_flags
+                extension.extra_link_args += link_flags
+                extension.define_macros.append(("FASTOPT_OPENMP", "1"))
         super().build_extensions()
 
 

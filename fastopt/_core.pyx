@@ -152,6 +152,7 @@ cdef extern from "fastopt.h" nogil:
     const char *fastopt_isa()
     const char *fastopt_version()
     const char *fastopt_compiler()
+    int fastopt_openmp()
 
 cdef extern from "fastopt_testing.h" nogil:
     const char *fastopt_isa_at(int index)
@@ -226,8 +227,8 @@ def use_isa(str name):
 
 
 def build_info():
-    """Version and compiler of the C core."""
-    return fastopt_version().decode(), fastopt_compiler().decode()
+    """Version and compiler of the C core, and the OpenMP date where OpenMP makes the threads, else 0."""
+    return fastopt_version().decode(), fastopt_compiler().decode(), fastopt_openmp()
 
 
 def check_range(str label, str name, double value):

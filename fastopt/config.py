@@ -24,14 +24,15 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"show_config: mode must be 'stdout' or 'dicts', got {mode!r}")
-    version, compiler = _core.build_info()
+    version, compiler, openmp = _core.build_info()
+    makers = f"OpenMP's ({openmp})" if openmp else "the system's"
     config = {
         "version": version,
         "compiler": compiler,
         "machine": f"{platform.system()} {platform.machine()}, {usable_cpus()} usable CPUs",
         "instruction sets": ", ".join(_core.available_isas()),
         "chosen": f"{_core.isa()} (FASTOPT_ISA overrides)",
-        "threads": f"up to {get_num_threads()}, the system's (FASTOPT_NUM_THREADS overrides)",
+        "threads": f"up to {get_num_threads()}, {makers} (FASTOPT_NUM_THREADS overrides)",
     }
     if mode == "dicts":
         return config

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import fastopt
 from support.processes import FORK, HANGS, Run, assert_helped, in_a_process, step_as_a_forked_child
 from support.team_model import Model, WrongError
 
@@ -59,12 +60,15 @@ def test_no_part_of_the_protocol_can_be_left_out(part, wrong):
 # ---- The code ----
 
 
-@pytest.fixture(scope="module", params=["-UFASTOPT_NO_FUTEX", "-DFASTOPT_NO_FUTEX"], ids=["futexes", "conditions"])
+WAYS = {"futexes": [], "conditions": ["-DFASTOPT_NO_FUTEX"], "OpenMP": ["-fopenmp", "-DFASTOPT_OPENMP"]}
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def stress_team(request, tmp_path_factory):
-    """The program stress_team, whose threads sleep on futexes, and on the conditions of systems without them."""
+    """The program stress_team, whose threads sleep on futexes or conditions, or are made by OpenMP."""
     program = tmp_path_factory.mktemp("stress") / "stress_team"
     sources = [*sorted(CSRC.glob("threads/*.c")), HERE / "stress_team.c"]
-    subprocess.run(["gcc", *FLAGS, request.param, *map(str, sources), "-o", str(program)], check=True)
+    subprocess.run(["gcc", *FLAGS, *WAYS[request.param], *map(str, sources), "-o", str(program)], check=True)
     return program
 
 
@@ -82,6 +86,11 @@ def test_stress(stress_team, arguments):
     done = subprocess.run([str(stress_team), *arguments.split()], capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done
     assert int(done.stdout.split()[0]) > 0, "no job had help"
+
+
+def test_show_config_says_whose_threads():
+    openmp = fastopt._core.build_info()[2]
+    assert ("OpenMP's" if openmp else "the system's") in fastopt.show_config(mode="dicts")["threads"]
 
 
 # ---- Forks, beside a user of OpenMP ----

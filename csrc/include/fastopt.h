@@ -265,6 +265,7 @@ const char *fastopt_isa(void);
 /* The version of the library, and the compiler that built it. */
 const char *fastopt_version(void);
 const char *fastopt_compiler(void);
+int fastopt_openmp(void); /* the OpenMP date, such as 201511, where OpenMP makes the threads; 0 where the system does */
 
 #ifdef __cplusplus
 }

@@ -6,7 +6,13 @@
 #include "system.h"
 #include "threads.h"
 
+#include "fastopt.h"
+
 #include <stdlib.h>
+
+#ifdef FASTOPT_OPENMP
+#include <omp.h>
+#endif
 
 #ifdef _WIN32
 #include <windows.h>
@@ -156,27 +162,66 @@ double fastopt_now(void)
 #endif
 
 typedef struct {
-    int index;
+    int first, count;
     void (*loop)(int index);
 } beginning;
+
+#ifdef FASTOPT_OPENMP
+/* A region that never ends.  Its first thread would spin at the end until the others come: it sleeps instead. */
+static void run_loops(const beginning *mine)
+{
+    omp_set_dynamic(0);
+#pragma omp parallel num_threads(mine->count + 1)
+    {
+        if (omp_get_thread_num())
+            mine->loop(mine->first + omp_get_thread_num() - 1);
+        fastopt_bed bed;
+        fastopt_make_bed(&bed);
+        word_exchange(&bed.asleep, 1);
+        fastopt_sleep(&bed);
+    }
+}
+#else
+static void run_loops(const beginning *mine)
+{
+    mine->loop(mine->first);
+}
+#endif
 
 static THREAD_FUNCTION begin_thread(void *data)
 {
     const beginning mine = *(beginning *)data;
     free(data);
-    mine.loop(mine.index);
+    run_loops(&mine);
     return 0;
+}
+
+static void start_loops(int first, int count, void (*loop)(int index))
+{
+    beginning *data = malloc(sizeof *data);
+    if (!data)
+        return;
+    *data = (beginning){first, count, loop};
+    if (!start_thread(begin_thread, data))
+        free(data);
 }
 
 void fastopt_start_threads(int first, int count, void (*loop)(int index))
 {
     stay_loaded();
-    for (int i = first; i < first + count; i++) {
-        beginning *data = malloc(sizeof *data);
-        if (!data)
-            return;
-        *data = (beginning){i, loop};
-        if (!start_thread(begin_thread, data))
-            free(data);
-    }
+#ifdef FASTOPT_OPENMP
+    start_loops(first, count, loop);
+#else
+    for (int i = 0; i < count; i++)
+        start_loops(first + i, 1, loop);
+#endif
+}
+
+int fastopt_openmp(void)
+{
+#ifdef FASTOPT_OPENMP
+    return _OPENMP;
+#else
+    return 0;
+#endif
 }
