@@ -51,7 +51,7 @@ def build(request, tmp_path_factory):
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_loops(build, isa):
-    assert disassembly.problems(build(isa), RULES) == []
+    assert disassembly.problems(build(isa), RULES, disassembly.gathering()) == []
 
 
 def test_the_extension():
@@ -79,6 +79,13 @@ def test_scalar_loops_are_found(build):
         for dtype in ("f32", "f64")
         for rule in sorted(RULES)
     ]
+
+
+def test_scalar_loops_that_gather_are_found(build):
+    flags = {"gcc": ["-fno-tree-vectorize"], "clang": ["-fno-vectorize", "-fno-slp-vectorize"]}[build.compiler]
+    wrong = disassembly.problems(build("avx2", *flags), set(), disassembly.gathering())
+    for loop in ("sum_squares", "prodigy_gather", "adafactor_squares", "adafactor_size"):
+        assert f"{loop}_f32_avx2: no packed instruction on ymm registers" in wrong
 
 
 def test_fused_operations_are_found(build):

@@ -1,20 +1,34 @@
 """Whether the compiler vectorised the loops: python tests/support/disassembly.py FILE, an extension or object.
 
-Counts the arithmetic of every rule's loop by width. A vectorised loop has packed instructions on the registers of its
+Counts the arithmetic of every rule's loops by width. A vectorised loop has packed instructions on the registers of its
 instruction set, beside scalar ones for the elements left over; an operation that is only ever scalar, a fused
-multiply-add or an approximate root or quotient is a problem. Exits with 1 when there is one. x86-64 only.
+multiply-add or an approximate root or quotient is a problem. Passes that gather also add their sums, in scalars. Exits
+with 1 when there is a problem. x86-64 only.
 """
 
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
+RULES = Path(__file__).parents[2] / "csrc/rules"
 REGISTERS = {"baseline": ("xmm",), "avx2": ("ymm",), "avx512": ("ymm",)}
 LOOP = re.compile(r"^[0-9a-f]+ <_?(?P<rule>\w+)_(?P<dtype>f32|f64)_(?P<isa>baseline|avx2|avx512)(\.\w+)*>:$")
 ARITHMETIC = re.compile(r"\tv?(?P<op>add|sub|mul|div|sqrt)(?P<lanes>[ps])[sd]\s.*?(?P<register>[xyz]mm)")
 INEXACT = re.compile(r"\t(?P<name>vf[n]?m(?:add|sub)\w+|v?r(?:sqrt|cp)\w+)\s")
+
+
+def gathering(folder: Path = RULES) -> set[str]:
+    """The functions that rules gather with: their first passes, all passes of matrices but the last, and the sums."""
+    found = {"sum_squares", "sum_products"}
+    for rule in folder.glob("*.h"):
+        text = rule.read_text()
+        found.update(re.findall(r"\.gather = FN\((\w+)\)", text))
+        for passes in re.findall(r"FN\(pass\) \*const FN\(\w+\)\[\] = \{(.*?)\}", text, re.DOTALL):
+            found.update(re.findall(r"FN\((\w+)\)", passes)[:-1])
+    return found
 
 
 def loops(file: Path, rules: set[str]) -> dict[tuple[str, str, str], Counter[str]]:
@@ -54,8 +68,9 @@ def packed_loops(file: Path, function: str) -> int:
     return sum(any(low <= address <= high for address in packed) for low, high in innermost)
 
 
-def problems(file: Path, rules: set[str]) -> list[str]:
-    """What is wrong with the loops in the file, one line each."""
+def problems(file: Path, rules: set[str], gather: Collection[str] = ()) -> list[str]:
+    """What is wrong with the loops of rules, and with those that gather, in the file, one line each."""
+    rules = rules.union(gather)
     found = loops(file, rules)
     wrong = []
     for isa in sorted({key[2] for key in found}):
@@ -67,9 +82,11 @@ def problems(file: Path, rules: set[str]) -> list[str]:
                     continue
                 packed = {key.split()[0] for key in counts if " packed " in key and key.endswith(REGISTERS[isa])}
                 scalar = {key.split()[0] for key in counts if key.endswith("scalar")}
+                if rule in gather:
+                    scalar -= {"add", "sub"}  # of the sums
                 if (isa, dtype) == ("baseline", "f64"):
                     pass  # two lanes: for a loop with conditions a compiler may rightly choose scalars
-                elif not packed:
+                elif not packed and (scalar or rule not in gather):
                     wrong.append(f"{name}: no packed instruction on {' or '.join(REGISTERS[isa])} registers")
                 elif scalar - packed:
                     wrong.append(f"{name}: only scalar {', '.join(sorted(scalar - packed))}")
@@ -78,14 +95,14 @@ def problems(file: Path, rules: set[str]) -> list[str]:
 
 
 def main(file: Path) -> int:
-    rows = re.findall(r"^RULE\((\w+),", (Path(__file__).parents[2] / "csrc/rules/rules.def").read_text(), re.MULTILINE)
-    found = loops(file, set(rows))
+    rows = re.findall(r"^RULE\((\w+),", (RULES / "rules.def").read_text(), re.MULTILINE)
+    found = loops(file, {*rows, *gathering()})
     if not found:
         print(f"{file}: no loops, or no symbols")
         return 1
     for (rule, dtype, isa), counts in sorted(found.items()):
         print(f"{rule}_{dtype}_{isa}: " + ", ".join(f"{n} {key}" for key, n in sorted(counts.items())))
-    wrong = problems(file, set(rows))
+    wrong = problems(file, set(rows), gathering())
     print("\n".join(wrong))
     return bool(wrong)
 
