@@ -11,8 +11,8 @@
  *     v = v + rest (g^2 - v)              rest the number nearest to 1 - beta
  *
  * which forgets at the rate of beta itself, and whose rounding errors cancel.  With a small beta a small g^2 would be
- * lost beside a large v, so below 1/2 it is the other form.  g^2 is held at the largest number, because an infinite v
- * would be NaN in the next step. */
+ * lost beside a large v, so below 1/2 it is the other form.  Where g^2 overflows, v becomes infinite and stays so: the
+ * element stands still.  A v held at the largest number would be too small for m, and steps too large. */
 
 /* The number nearest to beta that leaves a rest. */
 static inline T FN(keep)(double beta)
@@ -41,19 +41,19 @@ static inline double FN(weight)(const fastopt_inputs *in, const double *hyper)
 /* The scalars of a mean of squares. */
 typedef struct {
     T beta, rest;
-    T largest; /* as a variable: compilers make two instructions of the minimum with a constant */
+    T infinite;
 } FN(squares);
 
 static inline FN(squares) FN(squares_of)(double beta)
 {
-    return (FN(squares)){(T)beta, (T)(1 - beta), LARGEST};
+    return (FN(squares)){(T)beta, (T)(1 - beta), (T)INFINITY};
 }
 
 /* A mean of squares takes one more of them. */
 static inline T FN(take)(T mean, T square, FN(squares) of)
 {
-    const T held = of.largest < square ? of.largest : square;
-    return of.beta < (T)0.5 ? of.beta * mean + of.rest * held : mean + of.rest * (held - mean);
+    const T next = of.beta < (T)0.5 ? of.beta * mean + of.rest * square : mean + of.rest * (square - mean);
+    return next < of.infinite ? next : of.infinite; /* infinity for the NaN of infinity - infinity too */
 }
 
 /* By how much a mean of squares can be too small after t steps because numbers below SMALLEST count as 0: a step loses

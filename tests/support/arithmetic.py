@@ -180,11 +180,8 @@ def weight(T: Any, beta: float, t: int) -> float:
 def take(mean: Any, square: Any, beta: float) -> Any:
     """A mean of squares that has taken one more of them."""
     T = mean.dtype.type
-    largest = np.finfo(T).max
-    held = np.where(largest < square, largest, square).view(Flushed)
-    if T(beta) < 0.5:
-        return T(beta) * mean + T(1 - beta) * held
-    return mean + T(1 - beta) * (held - mean)
+    next_ = T(beta) * mean + T(1 - beta) * square if T(beta) < 0.5 else mean + T(1 - beta) * (square - mean)
+    return np.where(next_ < np.inf, next_, T(np.inf)).view(Flushed)
 
 
 def lost_mean(T: Any, beta: float, t: int) -> float:
