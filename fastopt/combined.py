@@ -8,11 +8,11 @@ from reprlib import repr as brief
 from typing import Any, Literal
 
 from . import _core
-from .declarations import Number
+from .declarations import Number, refuse_unknown
 from .loss_scale import LossScale
 from .nest import Array, Name, describe
 from .optimizer import FORMAT, Loaded, Optimizer, Stepping, check_entries, groups_of
-from .parameters import Fixed, Group, check_names
+from .parameters import Fixed, Group, check_names, put_hyper, rates_of, warn_of_passed
 
 # The options of the step, which all share, and what each is where nothing is asked for.
 SHARED = {
@@ -81,7 +81,9 @@ class Combined(Stepping):
         clip_value: float | None = None,
         max_skips: int | None = None,
         zero_grads: bool = False,
+        **unknown: Any,
     ) -> None:
+        refuse_unknown("Combined", ("optimizers", *SHARED), unknown)
         if isinstance(optimizers, (str, bytes)) or not isinstance(optimizers, Sequence):
             raise TypeError(f"Combined: optimizers must be a sequence of optimizers, got {type(optimizers).__name__}")
         #: The optimizers, in the order in which gradients come.
@@ -184,17 +186,17 @@ class Combined(Stepping):
 
     @lr.setter
     def lr(self, value: Number | Sequence[Number]) -> None:
-        groups = self.groups
-        values: list[Any] = list(value) if isinstance(value, (tuple, list)) else [value] * len(groups)
-        if len(values) != len(groups):
-            raise ValueError(
-                f"Combined: lr must be one for all of the {len(groups)} groups or one for each, got {brief(value)}"
-            )
-        for group, rate in zip(groups, values, strict=True):
-            group.checked({"lr": rate})
+        changes = rates_of("Combined", self.groups, value)
+        for group, hyper in changes:
+            group.checked(hyper)
+        parts = []
         for optimizer in self.optimizers:
-            count = len(optimizer.groups)
-            optimizer.lr, values = values[:count], values[count:]
+            part, changes = changes[: len(optimizer.groups)], changes[len(optimizer.groups) :]
+            optimizer._table.check_turn()
+            warn_of_passed([(group.class_name, hyper) for group, hyper in part], optimizer.step_count, level=3)
+            parts.append((optimizer._table, part))
+        for table, part in parts:
+            put_hyper(table, part)
 
     @property
     def step_count(self) -> int:

@@ -70,12 +70,41 @@ def check_number(label: str, name: str, value: Any) -> float:
     return number
 
 
+# Words of other libraries, for which there is another one here.
+ELSEWHERE = {
+    "b1": "betas",
+    "backoff_factor": "backoff",
+    "beta_1": "betas",
+    "beta_2": "betas",
+    "decay": "weight_decay",
+    "decay_mult": "weight_decay",
+    "epsilon": "eps",
+    "growth_factor": "growth",
+    "growth_interval": "interval",
+    "init_scale": "value",
+    "l2": "weight_decay",
+    "learning_rate": "lr",
+    "lr_mult": "lr_scale",
+    "lr_multiplier": "lr_scale",
+    "wd": "weight_decay",
+}
+
+
 def nearest(name: Any, names: Collection[str]) -> str:
-    """Return a question after the name that was meant, if one is much like this."""
+    """Return a question after the name that was meant, if another library has it or one is much like this."""
     from difflib import get_close_matches  # only those who mistype pay for it
 
-    found = get_close_matches(name.lower(), list(names), 1) if isinstance(name, str) else []
+    if not isinstance(name, str):
+        return ""
+    here = ELSEWHERE.get(name.lower())
+    found = [here] if here in names else get_close_matches(name.lower(), list(names), 1)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def refuse_unknown(label: str, takes: Collection[str], unknown: Collection[str]) -> None:
+    """Raise TypeError for the first keyword that a class does not take."""
+    for key in unknown:
+        raise TypeError(f"{label}: arguments are {', '.join(takes)}, got {key!r}{nearest(key, takes)}")
 
 
 # ---- Arguments ----
@@ -338,9 +367,8 @@ class Declaration:
         """
         positional = [name for name, declared in self.arguments.items() if not declared.kw_only]
         given = dict(zip(positional, by_position, strict=False))
+        refuse_unknown(label, takes, [key for key in by_name if key not in self.arguments])
         for key in by_name:
-            if key not in self.arguments:
-                raise TypeError(f"{label}: arguments are {', '.join(takes)}, got {key!r}{nearest(key, takes)}")
             if key in given:
                 raise TypeError(f"{label}: {key} must be given once, got it by position and by name")
         if len(by_position) > len(positional):

@@ -9,27 +9,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .declarations import Declaring
+from .declarations import ELSEWHERE, Declaring
 from .optimizers import load_all
 from .scalars import unwrapped
 
 Label: TypeAlias = str | bool | int | float | None
 
 CLOSE = 0.76  # the least similarity, by difflib, to a word that may have been meant
-# Words of other libraries, for which there is another one here.
-ELSEWHERE = {
-    "b1": "betas",
-    "beta_1": "betas",
-    "beta_2": "betas",
-    "decay": "weight_decay",
-    "decay_mult": "weight_decay",
-    "epsilon": "eps",
-    "l2": "weight_decay",
-    "learning_rate": "lr",
-    "lr_mult": "lr_scale",
-    "lr_multiplier": "lr_scale",
-    "wd": "weight_decay",
-}
 
 
 def label_of(where: str, key: Any, value: Any, hyper: Collection[str]) -> Label:

@@ -7,7 +7,7 @@ from typing import Any
 from warnings import warn
 from weakref import WeakSet
 
-from .declarations import check_number
+from .declarations import check_number, refuse_unknown
 from .scalars import is_integer, unwrapped
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**126  # float32 has the inverse of each as a normal number
@@ -79,7 +79,15 @@ class LossScale:
     Micikevicius et al., "Mixed precision training", 2018, https://arxiv.org/abs/1710.03740.
     """
 
-    def __init__(self, value: float = 65536.0, growth: float = 2.0, backoff: float = 0.5, interval: int = 2000) -> None:
+    def __init__(
+        self,
+        value: float = 65536.0,
+        growth: float = 2.0,
+        backoff: float = 0.5,
+        interval: int = 2000,
+        **unknown: Any,
+    ) -> None:
+        refuse_unknown("LossScale", ("value", "growth", "backoff", "interval"), unknown)
         scale = _checked_value("LossScale: value", value)
         growth = check_number("LossScale: growth", "grad_scale", growth)
         backoff = check_number("LossScale: backoff", "grad_scale", backoff)

@@ -39,6 +39,7 @@ from .parameters import (
     check_names,
     group_hyper,
     places_of,
+    rates_of,
     restored,
     saved,
     scheduled,
@@ -340,7 +341,7 @@ class Stepping:
         if max_skips is not None:
             check_count(f"{label}: max_skips", max_skips)
             if nonfinite != "skip":
-                raise ValueError(f'{label}: max_skips must be None but with nonfinite="skip", got {max_skips!r}')
+                raise ValueError(f'{label}: max_skips must be None unless nonfinite is "skip", got {max_skips!r}')
         of_one_step = {key: options[key] for key in (*PER_STEP, "zero_grads")}
         if is_schedule(clip_norm):
             of_one_step["clip_norm"] = scheduled(label, "clip_norm", clip_norm, 0)
@@ -970,18 +971,14 @@ class Optimizer(Stepping, Declaring):
             self._table.swapped = None
 
     def _rates(self) -> float | tuple[float, ...]:
-        rates = tuple(lr(self.step_count) if is_schedule(lr := group["lr"]) else lr for group in self.groups)
+        label, step_count = type(self).__name__, self.step_count
+        rates = tuple(
+            scheduled(label, "lr", lr, step_count) if is_schedule(lr := group["lr"]) else lr for group in self.groups
+        )
         return rates if any(lr != rates[0] for lr in rates) else rates[0]
 
     def _set_rates(self, value: Number | Sequence[Number]) -> None:
-        given = each_unwrapped(unwrapped(value))
-        values = given if isinstance(given, (tuple, list)) else [given] * len(self.groups)
-        if len(values) != len(self.groups):
-            raise ValueError(
-                f"{type(self).__name__}: lr must be one for all of the {len(self.groups)} groups or one for each,"
-                f" got {brief(value)}"
-            )
-        set_hyper(self._table, [(group, {"lr": lr}) for group, lr in zip(self.groups, values, strict=True)], level=5)
+        set_hyper(self._table, rates_of(type(self).__name__, self.groups, value), level=5)
 
     # Save and load.
 

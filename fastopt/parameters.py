@@ -25,7 +25,7 @@ from .declarations import (
 )
 from .labels import label_of
 from .nest import Array, Name, Part, Place, is_consumed, is_nest, is_sequence, members, places
-from .scalars import unwrapped
+from .scalars import each_unwrapped, unwrapped
 
 Params: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any]
 # A group's nest of arrays, its hyperparameters, and its mapping, or None where there are no groups.
@@ -370,17 +370,33 @@ class Group(Fixed):
 
 
 def set_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]], level: int = 4) -> None:
-    """Set hyperparameters of groups, all or none, in one turn: what other threads set meanwhile is kept.
+    """Set hyperparameters of groups as `put_hyper`, with a warning of schedules that have passed.
 
-    A warning is shown at the line so many calls above.
+    The warning is shown at the line so many calls above.
     """
     table.check_turn()
     warn_of_passed([(group.class_name, of_group) for group, of_group in changes], table.step_count, level)
+    put_hyper(table, changes)
+
+
+def put_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]]) -> None:
+    """Set hyperparameters of groups, all or none, in one turn: what other threads set meanwhile is kept."""
     with table:
         adopted = [group.change(group.checked(of_group)) for group, of_group in changes]
         if table.catches_up:
             table.catch_up_in_turn()  # with the values that were in force
         table.adopt(adopted)
+
+
+def rates_of(label: str, groups: Sequence[Group], value: Any) -> list[tuple[Group, dict[str, Any]]]:
+    """Return each group with the learning rate that it gets, of one for all or one for each; or raise ValueError."""
+    given = each_unwrapped(unwrapped(value))
+    rates = given if isinstance(given, (tuple, list)) else [given] * len(groups)
+    if len(rates) != len(groups):
+        raise ValueError(
+            f"{label}: lr must be one for all of the {len(groups)} groups or one for each, got {brief(value)}"
+        )
+    return [(group, {"lr": rate}) for group, rate in zip(groups, rates, strict=True)]
 
 
 def warn_of_passed(changes: Sequence[tuple[str, Mapping[str, Any]]], step_count: int, level: int = 4) -> None:

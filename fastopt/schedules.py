@@ -1117,8 +1117,10 @@ def _identity(value: Any, depth: int = 0) -> Any:
     """Return what a schedule is, as plain data: its name and arguments, and of others all that can be compared.
 
     That is the name of a function that can be imported by it; of a `functools.partial` the function and its arguments;
-    of an object its class and public attributes, or just its class where it has a state of its own.  A lambda and a
-    function within another one have no such name: they are the same only as one object of one process.
+    of an object its class and public attributes, or just its class where it has a state of its own.  Of an object that
+    is no schedule, but has a method that is one or is an argument, those public attributes are compared that are plain:
+    it may hold a whole model.  A lambda and a function within another one have no such name: they are the same only as
+    one object of one process.
     """
     if depth > MAX_DEPTH:
         return _name_of(type(value))
@@ -1144,18 +1146,35 @@ def _identity(value: Any, depth: int = 0) -> Any:
         }
     if isinstance(value, float):
         return repr(value)
-    if not callable(value) or isinstance(value, type):
-        return _name_of(value if isinstance(value, type) else type(value))
+    if isinstance(value, type):
+        return _name_of(value)
     if isinstance(value, MethodType):
         return {"name": _name_of(value), "self": _identity(value.__self__, depth + 1)}
-    if hasattr(value, "__qualname__"):
+    if callable(value) and hasattr(value, "__qualname__"):
         name = _name_of(value)
         return name if _imported(value) is value else {"name": name, "object": _token(value)}
     name = _name_of(type(value))
-    attributes = {key: entry for key, entry in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
-    if hasattr(value, "load_state_dict") or not attributes:
+    attributes = {} if hasattr(value, "load_state_dict") else _public_attributes(value)
+    if not callable(value):
+        attributes = {key: entry for key, entry in attributes.items() if _is_plain(entry)}
+    if not attributes:
         return name
     return {"name": name} | {f".{key}": _identity(entry, depth + 1) for key, entry in attributes.items()}
+
+
+def _public_attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object that it has been given and that are not private, by name."""
+    slots = [getattr(cls, "__slots__", ()) for cls in reversed(type(value).__mro__)]
+    names = [name for of_class in slots for name in ([of_class] if isinstance(of_class, str) else of_class)]
+    attributes = {name: getattr(value, name) for name in names if not name.startswith("_") and hasattr(value, name)}
+    return attributes | {k: entry for k, entry in getattr(value, "__dict__", {}).items() if not k.startswith("_")}
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is a number, text, None, or a tuple of these."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, np.generic))
 
 
 def _name_of(value: Any) -> str:

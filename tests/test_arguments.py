@@ -48,6 +48,37 @@ def test_a_mistyped_keyword(cls):
         cls(np.ones((2, 2)), zzz=1)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: fastopt.Adam(np.ones(3), wd=0.1),
+            "Adam: arguments are params, lr, *'wd'; did you mean 'weight_decay'?",
+        ),
+        (
+            lambda: fastopt.Adam(np.ones(3), learning_rate=0.1),
+            "Adam: arguments are *'learning_rate'; did you mean 'lr'?",
+        ),
+        (
+            lambda: fastopt.Combined([fastopt.SGD(np.ones(3))], clipnorm=1.0),
+            "Combined: arguments are optimizers, nonfinite, *'clipnorm'; did you mean 'clip_norm'?",
+        ),
+        (
+            lambda: fastopt.Combined([fastopt.SGD(np.ones(3))], lr=1.0),
+            "Combined: arguments are optimizers, nonfinite, *, zero_grads, got 'lr'",
+        ),
+        (
+            lambda: fastopt.LossScale(init_scale=4.0),
+            "LossScale: arguments are value, growth, backoff, interval, got 'init_scale'; did you mean 'value'?",
+        ),
+        (lambda: fastopt.LossScale(growth_interval=4), "LossScale: *got 'growth_interval'; did you mean 'interval'?"),
+    ],
+)
+def test_names_of_other_libraries(call, message):
+    with pytest.raises(TypeError, match="^" + re.escape(message).replace(r"\*", ".*") + "$"):
+        call()
+
+
 STEPPED = fastopt.Adam({"w": np.ones(3)})
 
 

@@ -437,8 +437,8 @@ def test_a_schedule_of_clipping_is_copied_and_goes_on():
         ({"clip_norm_per": None}, "clip_norm_per must be one of all, group, parameter, got None"),
         ({"max_skips": 0, "nonfinite": "skip"}, "max_skips must be an integer >= 1, got 0"),
         ({"max_skips": True, "nonfinite": "skip"}, "max_skips must be an integer >= 1, got True"),
-        ({"max_skips": 3}, 'max_skips must be None but with nonfinite="skip", got 3'),
-        ({"max_skips": 3, "nonfinite": "raise"}, 'max_skips must be None but with nonfinite="skip", got 3'),
+        ({"max_skips": 3}, 'max_skips must be None unless nonfinite is "skip", got 3'),
+        ({"max_skips": 3, "nonfinite": "raise"}, 'max_skips must be None unless nonfinite is "skip", got 3'),
     ],
 )
 def test_bad_options(options, message):

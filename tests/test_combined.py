@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -369,6 +370,24 @@ def test_learning_rates_and_hyperparameters():
             opt.lr = bad
     assert opt.lr == (0.75, 0.125)
     assert "Combined(5 parameters, 0 steps\n  Muon(2 parameters" in repr(opt)
+
+
+def test_a_passed_schedule_is_told_at_the_line_that_sets_it():
+    """Made an error, it changes no optimizer."""
+    first, second = fastopt.SGD({"a": np.ones(2)}, lr=0.5), fastopt.SGD({"b": np.ones(2)}, lr=0.5)
+    second.step({"b": np.ones(2)})
+    opt = fastopt.Combined([first, second])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(
+            UserWarning, match=r"SGD: lr is .* stays the same from step 1 on, but 1 steps have been made"
+        ):
+            opt.lr = fastopt.schedules.linear(0.25, 0.125, 1)
+    assert (opt.lr, first.lr, second.lr) == (0.5, 0.5, 0.5)
+    with pytest.warns(UserWarning, match="stays the same from step 1 on") as caught:
+        opt.lr = fastopt.schedules.linear(0.25, 0.125, 1)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert opt.lr == (0.25, 0.125)
 
 
 # ---- Saved, copied ----

@@ -192,6 +192,33 @@ class Rate:
         return self.rate / (1 + step)
 
 
+class Slotted:
+    """An object whose arguments are in slots."""
+
+    __slots__ = ("_calls", "rate")
+
+    def __init__(self, rate):
+        self.rate, self._calls = rate, 0
+
+    def __call__(self, step):
+        return self.rate
+
+
+class Trainer:
+    """An object that is no schedule, but has one among its methods, and holds much besides."""
+
+    def __init__(self, rate, milestones=(3, 5)):
+        self.rate, self.milestones = rate, milestones
+        self.weights, self.log, self.itself = np.random.default_rng().standard_normal(3), [id(self)], self
+
+    def method(self, step):
+        return self.rate * 0.5 ** sum(step >= milestone for milestone in self.milestones)
+
+
+def of_trainer(trainer, step):
+    return trainer.rate
+
+
 def closure(rate):
     return lambda step: rate
 
@@ -204,6 +231,9 @@ SAME = {
     "object with an array": (Rate(0.1, np.arange(3)), Rate(0.1, np.arange(3))),
     "object with an object": (Rate(0.1, Rate(0.2)), Rate(0.1, Rate(0.2))),
     "method": (Rate(0.1).method, Rate(0.1).method),
+    "slots": (Slotted(0.1), Slotted(0.1)),
+    "method of what is no schedule": (Trainer(0.1).method, Trainer(0.1).method),
+    "partial with what is no schedule": tuple(functools.partial(of_trainer, Trainer(0.1)) for _ in range(2)),
     "in a schedule": (schedules.warmup(decayed, 3), schedules.warmup(decayed, 3)),
 }
 
@@ -244,6 +274,18 @@ OTHER = {
     ),
     "nan": (Rate(math.nan), Rate(math.inf), ".rate=inf"),
     "method": (Rate(0.1).method, Rate(0.2).method, "test_resuming.Rate.method(self=test_resuming.Rate(.rate=0.2"),
+    "slots": (Slotted(0.1), Slotted(0.2), "test_resuming.Slotted(.rate=0.2), as it is here, got"),
+    "method of what is no schedule": (
+        Trainer(0.1).method,
+        Trainer(0.2).method,
+        "test_resuming.Trainer.method(self=test_resuming.Trainer(.rate=0.2, .milestones=[3, 5])), as it is here, got",
+    ),
+    "method with other milestones": (Trainer(0.1).method, Trainer(0.1, (3, 6)).method, ".milestones=[3, 6]"),
+    "partial with what is no schedule": (
+        functools.partial(of_trainer, Trainer(0.1)),
+        functools.partial(of_trainer, Trainer(0.2)),
+        "args=[test_resuming.Trainer(.rate=0.2, .milestones=[3, 5])]",
+    ),
     "lambda": (
         lambda step: 0.1,
         lambda step: 0.2,

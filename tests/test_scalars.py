@@ -49,6 +49,13 @@ def test_a_schedule(one):
         like.step(g)
     assert_same_bits(*params)
     assert ours.lr == like.lr
+    both = fastopt.Combined([ours, fastopt.SGD({"w": np.ones(3)}, lr=lambda t: one(0.5))])
+    assert (*both.lr, 1.0) == (ours.lr, 0.5, 1.0)
+    assert [type(rate) for rate in (ours.lr, *both.lr)] == [float] * 3
+    both.lr = np.array([0.25, 0.125])
+    assert both.lr == (0.25, 0.125)
+    both.lr = one(0.5)
+    assert (both.lr, type(both.lr)) == (0.5, float)
 
 
 def test_interpolated_schedules():
