@@ -359,7 +359,7 @@ class Declaration:
         self.parts = {key: value.names for key, value in self.hyper.items() if value.names != (key,)}
 
     def given(
-        self, label: str, by_position: Sequence[Any], by_name: Mapping[str, Any], takes: list[str]
+        self, label: str, by_position: Sequence[Any], by_name: Mapping[str, Any], takes: Collection[str]
     ) -> dict[str, Any]:
         """Return the value of each argument, or raise TypeError or ValueError for those that the class does not take.
 

@@ -549,7 +549,7 @@ class Optimizer(Stepping, Declaring):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Raise TypeError for hyperparameters that are given by position."""
-        takes = inspect.signature(cls).parameters.values()
+        takes = cls.__signature__.parameters.values()
         positional = [p.name for p in takes if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         if len(args) > len(positional) and not any(p.kind is p.VAR_POSITIONAL for p in takes):
             by_name = ", ".join(p.name for p in takes if p.name not in positional)
@@ -561,7 +561,7 @@ class Optimizer(Stepping, Declaring):
 
     def __init__(self, *by_position: Any, **by_name: Any) -> None:
         label, declaration = type(self).__name__, self._declaration
-        given = declaration.given(label, by_position, by_name, list(inspect.signature(type(self)).parameters))
+        given = declaration.given(label, by_position, by_name, type(self).__signature__.parameters)
         num_threads, ema_decay = map(unwrapped, (given["num_threads"], given["ema_decay"]))
         swa, lookahead = map(each_unwrapped, (given["swa"], given["lookahead"]))
         hyper = {key: given.get(key, declared.default) for key, declared in declaration.hyper.items()}

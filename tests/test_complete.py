@@ -1,11 +1,15 @@
 """Every rule has all its parts: its row, class, oracle, cases, steps by hand, twin; a missing one is named."""
 
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastopt
+from fastopt import catalogue
 from fastopt.optimizers import plain
 from support import arithmetic, reference
 from support.arithmetic import rounded_power
@@ -153,3 +157,45 @@ def test_rules_that_correct_a_bias_say_so(rule, monkeypatch):
     used = tuple(name for name, value in decays.items() if value in powers)
     assert fastopt._core.Settings(rule).corrected == used, f"csrc/rules/rules.def: D() of RULE({rule}, ...)"
     assert RULES[rule].corrected == used, f"tests/rules/{FILE_OF[rule]}: corrected of Rule({rule})"
+
+
+def test_every_file_has_a_class():
+    """One that fastopt has by that name, and that has an entry in the catalogue."""
+    files = {file.stem for file in Path(fastopt.optimizers.__file__).parent.glob("[a-z]*.py")}
+    assert {name.lower() for name in PACKAGE} | {"schedulefree"} == files
+    assert set(catalogue.classes()) == set(PACKAGE)
+    assert set(catalogue.rules()) == {row[0] for row in ROWS} | {"adamw"}
+
+
+@pytest.mark.parametrize("name", catalogue.rules())
+def test_a_declaration_has_the_names_of_its_row(name):
+    """Every hyperparameter of the row, and no others but those that Python reads by itself."""
+    rule = catalogue.rules()[name]
+    optimizer = rule.make(np.ones((2, 2)) if not rule.for_vectors else np.ones(2))
+    (group,) = optimizer.groups
+    assert group.settings_of(np.ones(2 if rule.for_vectors else (2, 2))).rule_name == rule.row
+    declaration = rule.optimizer._declaration
+    declared = {name for hyper in declaration.hyper.values() for name in hyper.names} - {
+        *("lr_scale", "weight_decay", "weight_decay_form", "maximize", "initial_accumulator_value")
+    }
+    if declaration.decay_form == "own":
+        declared.add("decay")
+    (of_row,) = (hyper for row, _, hyper, _ in ROWS if row == rule.row)
+    assert set(of_row) <= declared
+    of_all_rows = {
+        name for row, _, hyper, _ in ROWS if row.removesuffix("_vector") in declaration.rows for name in hyper
+    }
+    in_python = {"ns_coefficient", "ns_steps", "eps", "adjust_lr_fn"} if name == "muon" else set()
+    assert declared - of_all_rows - in_python <= declaration.selecting
+
+
+def test_an_option_of_a_class_that_nobody_has_asked_for():
+    code = """
+import numpy as np, fastopt
+try:
+    fastopt.SGD([{"params": np.ones(3), "rho": 0.5}])
+except ValueError as error:
+    print(error)
+"""
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert "got 'rho'; did you mean 'rho'?" in printed
