@@ -109,7 +109,7 @@ void fastopt_make_pass(fastopt_job *job, fastopt_unit unit, fastopt_visit *visit
 enum { FEW_PIECES = 64 };
 
 /* Makes room for the sums of all pieces: in `few` where they fit.  0: no memory. */
-int fastopt_make_room_for_sums(fastopt_job *job, fastopt_sum (*few)[MAX_SUMS]);
+int fastopt_make_room_for_sums(fastopt_job *job, int clips, fastopt_sum (*few)[MAX_SUMS]);
 
 /* Multiplies the factor of every gradient by one that clips it by the norm of its clip group. */
 void fastopt_clip_by_norm(fastopt_job *job, fastopt_call *call);

@@ -127,7 +127,7 @@ fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fasto
     if ((job.gathers || call->clip_norm) && call->part != FASTOPT_UPDATE) {
         if (job.n_matrices && !(matrices = fastopt_lay_out_matrices(&job)))
             return FASTOPT_NO_MEMORY;
-        if (!fastopt_make_room_for_sums(&job, few)) {
+        if (!fastopt_make_room_for_sums(&job, call->clip_norm != 0, few)) {
             free(matrices);
             return FASTOPT_NO_MEMORY;
         }

@@ -44,12 +44,17 @@ static double clip_factor(double clip_norm, double norm)
     return factor >= 1 ? 1 : factor;
 }
 
-int fastopt_make_room_for_sums(fastopt_job *job, fastopt_sum (*few)[MAX_SUMS])
+int fastopt_make_room_for_sums(fastopt_job *job, int clips, fastopt_sum (*few)[MAX_SUMS])
 {
-    fastopt_locate(job, GATHERED_PIECES);
-    const ptrdiff_t gathered = job->units;
-    fastopt_locate(job, PIECES);
-    const ptrdiff_t most = gathered > job->units ? gathered : job->units;
+    ptrdiff_t most = 0;
+    if (job->gathers) {
+        fastopt_locate(job, GATHERED_PIECES);
+        most = job->units;
+    }
+    if (clips) {
+        fastopt_locate(job, PIECES);
+        most = job->units > most ? job->units : most;
+    }
     job->sums = most > FEW_PIECES ? malloc((size_t)most * sizeof *job->sums) : few;
     return job->sums != NULL;
 }
