@@ -44,8 +44,8 @@ static void FN(prefetch)(const fastopt_tensor *tensor, ptrdiff_t row)
         FN(fetch)((const char *)tensor->state[s] + offset, fetched);
 }
 
-/* Updates rows without stages, each in the memory of the caller. */
-static void FN(update_rows)(const fastopt_tensor *tensor, FN(update_of) *loop, ptrdiff_t begin, ptrdiff_t end)
+/* Updates rows without stages, each in the memory of the caller.  Not inlined, as update_by_blocks. */
+NOINLINE static void FN(update_rows)(const fastopt_tensor *tensor, FN(update_of) *loop, ptrdiff_t begin, ptrdiff_t end)
 {
     const ptrdiff_t length = tensor->row_length;
     ptrdiff_t row = begin / length, column = begin % length;
