@@ -68,7 +68,8 @@ def stress_team(request, tmp_path_factory):
     """The program stress_team, whose threads sleep on futexes or conditions, or are made by OpenMP."""
     program = tmp_path_factory.mktemp("stress") / "stress_team"
     sources = [*sorted(CSRC.glob("threads/*.c")), HERE / "stress_team.c"]
-    subprocess.run(["gcc", *FLAGS, *WAYS[request.param], *map(str, sources), "-o", str(program)], check=True)
+    flags = [*FLAGS, *WAYS[request.param]]
+    subprocess.run(["gcc", *flags, *map(str, sources), "-o", str(program), "-lm"], check=True)
     return program
 
 

@@ -21,7 +21,7 @@ def tuner(tmp_path_factory):
     """tuner.c as a library of its own."""
     file = tmp_path_factory.mktemp("tuner") / "tuner.so"
     source = CSRC / "threads/tuner.c"
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(source), "-o", str(file)], check=True)
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(source), "-o", str(file), "-lm"], check=True)
     library = ctypes.CDLL(str(file))
     library.fastopt_next_threads.argtypes = [ctypes.c_void_p, ctypes.c_int]
     library.fastopt_note_time.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_double]
