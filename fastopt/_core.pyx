@@ -586,6 +586,21 @@ cpdef bint still_holds(object container, tuple keys, tuple values) except -1:
         return False
 
 
+cdef int find_containers(object nest, list found) except -1:
+    """Append the lists and mappings of a nest that hold the same objects each time, with their keys and these."""
+    if isinstance(nest, (list, Mapping)):
+        keys = tuple(nest if isinstance(nest, Mapping) else range(len(nest)))
+        values = tuple([nest[key] for key in keys])
+        if keys and still_holds(nest, keys, values):
+            found.append((nest, keys, values))
+        for value in values:
+            find_containers(value, found)
+    elif isinstance(nest, tuple):
+        for entry in nest:
+            find_containers(entry, found)
+    return 0
+
+
 cdef struct Span:
     uintptr_t low, high
 
@@ -692,6 +707,7 @@ cdef class Table:
     cdef bint zeroing  # in the step at hand
     cdef readonly bint catches_up
     cdef tuple bound
+    cdef list bound_containers  # in which these are
     cdef Table gathers_for  # the table whose step uses what this one, an accumulator, has gathered, or None
     cdef dict kept_rows  # by parameter the `KeptRows` that an accumulator has gathered, while only rows have come
     cdef bint unbound  # whether gradients were bound before parameters were added
@@ -1395,10 +1411,13 @@ cdef class Table:
     def bind(self, grads):
         """Take the gradients of every step without arguments from these arrays."""
         cdef tuple flat = self.flatten(grads)
+        cdef list containers = []
+        find_containers(grads, containers)
         self.acquire()
         try:
             self.take_all(flat)
             self.bound = flat
+            self.bound_containers = containers
         finally:
             self.release()
 
@@ -1584,7 +1603,8 @@ cdef class Table:
         `changes` are options of this step alone, known to be valid.  With `gathered`, an accumulator, the gradients are
         its sums, or their mean, and it is empty afterwards.  Returns whether the step was made.
         """
-        cdef tuple flat
+        cdef tuple flat, one
+        cdef Py_ssize_t i
         if gathered is not None:
             flat = None
         elif grads is None:
@@ -1592,6 +1612,13 @@ cdef class Table:
             if flat is None:
                 again = " (again, after parameters were added)" if self.unbound else ""
                 raise TypeError(f"{self.owner}: gradients must be given, or bound once with bind(){again}, got none")
+            for i in range(PyList_GET_SIZE(self.bound_containers)):
+                one = <tuple><object>PyList_GET_ITEM(self.bound_containers, i)
+                if not still_holds(<object>PyTuple_GET_ITEM(one, 0), <tuple><object>PyTuple_GET_ITEM(one, 1),
+                                   <tuple><object>PyTuple_GET_ITEM(one, 2)):
+                    raise ValueError(f"{self.owner}: gradients that are bound must stay where they were, but the"
+                                     f" {type_name(one[0])} that they came in holds another one now: assign to it in"
+                                     f" place, or call bind() again")
         else:
             flat = self.flatten(grads)
         if self.members or PyList_GET_SIZE(self.containers):

@@ -379,7 +379,7 @@ class Stepping:
         """Take these arrays as the gradients of every later `step()` without argument.
 
         For loops whose gradient buffers never move: the structure is read once, and a step only checks that no buffer
-        has been changed in place to another shape or memory.
+        has been replaced where it came from, or been changed in place to another shape or memory.
         """
         self._table.bind(grads)
 

@@ -217,6 +217,33 @@ def test_a_replaced_array_is_noticed(kind, count):
         opt.step(grads)
 
 
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda g: g.update(embed=g["embed"].copy()),
+        lambda g: g["blocks"][0].update(w=None),
+        lambda g: g["blocks"].__setitem__(2, list(g["blocks"][2])),
+        lambda g: g["blocks"].pop(),
+    ],
+    ids=["array", "None", "list", "gone"],
+)
+def test_a_bound_gradient_that_is_replaced_is_noticed(replace):
+    params, grads = model(), model()
+    grads["blocks"] = [grads["blocks"][0], {}, list(grads["blocks"][2])]
+    opt = fastopt.SGD(params, lr=0.5)
+    opt.bind(grads)
+    opt.step()
+    replace(grads)
+    before = copy.deepcopy(params)
+    with pytest.raises(ValueError, match=r"SGD\.step: gradients that are bound must stay .*bind\(\) again"):
+        opt.step()
+    assert all((a == b).all() for a, b in zip(flat(params).values(), flat(before).values(), strict=True))
+    grads = model()
+    opt.bind(grads)
+    opt.step()
+    assert opt.step_count == 2
+
+
 def test_what_does_not_matter_to_a_container():
     """Other entries, another order, the same array again."""
     params = {"other": 1, "w": np.ones(2), "b": np.ones(3)}
