@@ -52,15 +52,24 @@ static double FN(sum_squares)(const T *x, ptrdiff_t n)
 /* Squares of up to BLOCK elements whose sum is not safely within the doubles. */
 NOINLINE static void FN(add_scaled_squares)(fastopt_sum *total, double sum, const T *x, ptrdiff_t n)
 {
-    if (sum < 0x1p-900)
+    total->vanish = sum < 0x1p-900;
+    if (total->vanish)
         total->tiny += FN(sum_scaled_squares)(x, 0x1p600, n); /* 2^(SUM_EXPONENT / 2) */
     else
         total->huge += FN(sum_scaled_squares)(x, 0x1p-600, n);
 }
 
-/* Adds the squares of up to BLOCK elements.  Those of float always fit into double. */
+/* Adds the squares of up to BLOCK elements.  Those of float always fit into double.  Where the squares of the block
+ * before vanished, those of this one are scaled at once, so that arrays of zeros are read no more often than others. */
 static void FN(add_squares)(fastopt_sum *total, const T *x, ptrdiff_t n)
 {
+    if (total->vanish) {
+        const double scaled = FN(sum_scaled_squares)(x, 0x1p600, n);
+        if (scaled < 0x1p290) { /* the sum is below 2^-900 for certain */
+            total->tiny += scaled;
+            return;
+        }
+    }
     const double sum = FN(sum_squares)(x, n);
     if (sizeof(T) == sizeof(float) || (sum >= 0x1p-900 && sum <= 0x1p900))
         total->sum += sum;

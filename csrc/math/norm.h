@@ -9,6 +9,7 @@
 enum { SUM_EXPONENT = 1200 };
 typedef struct {
     double sum, huge, tiny;
+    int vanish; /* whether the squares of the block that was added last did */
 } fastopt_sum;
 
 static inline int fastopt_is_usual(const fastopt_sum *total)
