@@ -55,7 +55,7 @@ def is_schedule(value: Any) -> bool:
 
 def first_of(value: Any) -> Any:
     """Return the first of several numbers, or the only one."""
-    return value[0] if isinstance(value, (tuple, list)) else value
+    return value[0] if isinstance(value, (tuple, list)) and value else value
 
 
 def check_number(label: str, name: str, value: Any) -> float:

@@ -148,7 +148,7 @@ def threads(run: Run) -> Iterator[str]:
 # a block and a vector, so that tests of many steps or of much data are left out.
 SUITE = ["rules", "properties", "bad_input", "kernels", "stages", "numbers", "processes"]
 SUITE += ["matrices", "catch_up", "swapped", "schedules", "hostile"]
-LEFT_OUT = ["many_arrays", "hundred", "late", "torch", "optax", "plot"]
+LEFT_OUT = ["many_arrays", "hundred", "late", "torch", "optax", "plot", "take_the_memory"]
 # And for --short: one dtype, one instruction set, fewer of the options that go around a rule.
 SHORT_SUITE = SUITE[:5]
 SHORT_LEFT_OUT = [*LEFT_OUT, "float64", "special", "independent", "decoupled", "any_layout"]

@@ -139,3 +139,14 @@ def test_a_class_of_the_user():
     assert AsTheyCome(np.ones(3), 0.1, 0.9).groups[0]["momentum"] == 0.9
     for other in (copy.copy(opt), copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
         assert other.groups[0]["lr"] == opt.groups[0]["lr"]
+
+
+@pytest.mark.parametrize("value", [[], (), np.zeros(0)], ids=["list", "tuple", "array"])
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if "betas" in inspect.signature(cls).parameters])
+def test_a_pair_of_nothing(cls, value):
+    required = rf"^{cls.__name__}: betas must be (a pair of|three) numbers, got"
+    with pytest.raises(TypeError, match=required):
+        cls(np.zeros((2, 2)), betas=value)
+    opt = cls(np.zeros((2, 2)))
+    with pytest.raises(TypeError, match=required):
+        opt.groups[0]["betas"] = value
