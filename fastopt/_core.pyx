@@ -586,18 +586,20 @@ cpdef bint still_holds(object container, tuple keys, tuple values) except -1:
         return False
 
 
-cdef int find_containers(object nest, list found) except -1:
+cdef int find_containers(object nest, int depth, list found) except -1:
     """Append the lists and mappings of a nest that hold the same objects each time, with their keys and these."""
+    if depth > FASTOPT_MAX_NDIM:
+        return 0  # no nest of gradients is as deep
     if isinstance(nest, (list, Mapping)):
         keys = tuple(nest if isinstance(nest, Mapping) else range(len(nest)))
         values = tuple([nest[key] for key in keys])
         if keys and still_holds(nest, keys, values):
             found.append((nest, keys, values))
         for value in values:
-            find_containers(value, found)
+            find_containers(value, depth + 1, found)
     elif isinstance(nest, tuple):
         for entry in nest:
-            find_containers(entry, found)
+            find_containers(entry, depth + 1, found)
     return 0
 
 
@@ -1412,10 +1414,10 @@ cdef class Table:
         """Take the gradients of every step without arguments from these arrays."""
         cdef tuple flat = self.flatten(grads)
         cdef list containers = []
-        find_containers(grads, containers)
         self.acquire()
         try:
             self.take_all(flat)
+            find_containers(grads, 0, containers)
             self.bound = flat
             self.bound_containers = containers
         finally:

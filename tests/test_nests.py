@@ -244,6 +244,14 @@ def test_a_bound_gradient_that_is_replaced_is_noticed(replace):
     assert opt.step_count == 2
 
 
+def test_a_list_within_itself_is_not_bound():
+    grads = [np.ones(2)]
+    grads.append(grads)
+    opt = fastopt.SGD([np.ones(2), np.ones(2)])
+    with pytest.raises(TypeError, match="gradient of parameter 1 must be"):
+        opt.bind(grads)
+
+
 def test_what_does_not_matter_to_a_container():
     """Other entries, another order, the same array again."""
     params = {"other": 1, "w": np.ones(2), "b": np.ones(3)}
