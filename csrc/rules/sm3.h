@@ -21,6 +21,7 @@ static void FN(sm3_scalars)(const fastopt_inputs *in, void *scalars)
     k->w = sums ? 1 : FN(rest)(h->b2);
     k->eps = (T)(h->eps + (sums ? FN(lost_sum)(in->t) : FN(lost_mean)(h->b2, in->t)));
     k->infinity = (T)INFINITY;
+    k->zero = 0; /* as a variable: compilers make a constant anew in each turn */
 }
 
 /* The entries of mu of a row: one for each axis but the last.  Returns how many. */
@@ -55,12 +56,13 @@ static void FN(sm3)(T *restrict p, const T *restrict g, const void *buffers, con
     T *restrict m = state->m;
     const T *restrict mu = state->mu;
     double *restrict columns = span->of_columns;
-    const T lr = k->lr, beta = k->beta, rest = k->rest, b2 = k->b2, w = k->w, eps = k->eps, infinity = k->infinity;
+    const T lr = k->lr, beta = k->beta, rest = k->rest, b2 = k->b2, w = k->w, eps = k->eps, infinity = k->infinity,
+            zero = k->zero;
     const T of_row = FN(sm3_least)(span->tensor, span->row);
     T nu[SPAN], lanes[LANES] = {0};
     for (ptrdiff_t i = 0; i < n; i++) {
         nu[i] = b2 * MIN(of_row, mu[i]) + w * (g[i] * g[i]);
-        const T u = g[i] / SQRT((nu[i] == 0 ? infinity : nu[i]) + eps);
+        const T u = g[i] / SQRT((nu[i] == zero ? infinity : nu[i]) + eps);
         m[i] = beta * m[i] + rest * u;
         p[i] -= lr * m[i];
     }
@@ -116,10 +118,11 @@ static void FN(sm3_vector)(T *restrict p, const T *restrict g, const void *buffe
     const FN(sm3_vector_state) *state = buffers;
     const FN(sm3_k) *k = scalars;
     T *restrict m = state->m, *restrict mu = state->mu;
-    const T lr = k->lr, beta = k->beta, rest = k->rest, b2 = k->b2, w = k->w, eps = k->eps, infinity = k->infinity;
+    const T lr = k->lr, beta = k->beta, rest = k->rest, b2 = k->b2, w = k->w, eps = k->eps, infinity = k->infinity,
+            zero = k->zero;
     for (ptrdiff_t i = 0; i < n; i++) {
         mu[i] = b2 * mu[i] + w * (g[i] * g[i]);
-        const T u = g[i] / SQRT((mu[i] == 0 ? infinity : mu[i]) + eps);
+        const T u = g[i] / SQRT((mu[i] == zero ? infinity : mu[i]) + eps);
         m[i] = beta * m[i] + rest * u;
         p[i] -= lr * m[i];
     }
