@@ -45,7 +45,7 @@ ELEMENT, ARRAY, CORE, CALL = "per element", "per array", "per array, C core alon
 Block = tuple[str, str, int, Callable[[], Any], int]  # unit, row, size of which the figure is a slope, call, how often
 
 
-# ---- What is counted, in a process under callgrind ----
+# ---- The calls to count, in a process under callgrind ----
 
 
 def rule_blocks() -> Iterator[Block]:
@@ -63,7 +63,7 @@ def rule_blocks() -> Iterator[Block]:
 
 
 def stage_blocks() -> Iterator[Block]:
-    """What options and layouts add to a rule."""
+    """Options and layouts around a rule."""
     stages: dict[str, tuple[dict[str, Any], Callable[[int, Any], Any], Callable[[int, Any], Any]]] = {
         "weight decay": ({"weight_decay": 0.1}, np.ones, np.ones),
         "maximize": ({"maximize": True}, np.ones, np.ones),

@@ -22,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent.parent
 
-# ---- What a process measures ----
+# ---- Measurements of one process ----
 
 Loop = tuple[Callable[[], Any], Callable[[], Any]]  # what comes between the steps, and a step
 SIDE = 640  # of the matrices between steps
@@ -218,6 +218,7 @@ def draw(loop: str, contenders: list[Contender], file: Path) -> None:
     """Draw what a late worker does to a step, and the share of steps that take longer than a time."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, PercentFormatter
 
     from .peers.picture import STYLE
 
@@ -249,8 +250,13 @@ def draw(loop: str, contenders: list[Contender], file: Path) -> None:
             ylim=(2e-3, 1.1),
             title=f"Share of steps that take longer: {loop}",
         )
+        right.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10]))
+        right.xaxis.set_major_formatter("{x:g}")
+        right.yaxis.set_major_locator(FixedLocator([0.01, 0.1, 1]))
+        right.yaxis.set_major_formatter(PercentFormatter(1))
+        right.minorticks_off()
         right.grid(color="#e6e6e6")
-        right.legend(frameon=False)
+        right.legend(frameon=False, loc="upper right")
         figure.savefig(file, dpi=110)
 
 

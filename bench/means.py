@@ -69,7 +69,7 @@ def means(source: str, beta: float) -> dict[str, tuple[NDArray[np.float64], NDAr
 
 
 def last_steps(cls: str, options: dict[str, Any], source: str) -> dict[str, NDArray[np.float64]]:
-    """Return the last step in float32, fastopt's and torch's, and that of float64."""
+    """Return the last step of fastopt and torch in float32, and of fastopt in float64."""
     found = {}
     for name, dtype in (("fastopt", np.float32), ("true", np.float64)):
         p = np.zeros(N, dtype)

@@ -180,7 +180,7 @@ def get_default_threads():
     return default_threads
 
 
-# ---- What the C core says of itself ----
+# ---- Descriptions from the C core ----
 
 cdef tuple names_of(const char *const *names):
     cdef list found = []
@@ -612,7 +612,7 @@ cdef int by_address(const void *a, const void *b) noexcept nogil:
 
 
 cdef struct Known:
-    # What was true of a parameter when the table was laid out, and of its last gradient.
+    # Properties of a parameter when the table was laid out, and of its last gradient.
     int ndim
     Py_ssize_t *shape       # of the parameter, then its strides, then the axes in the order of the walk
     Py_ssize_t *strides
@@ -2185,7 +2185,7 @@ cdef tuple EXTRA_NAMES = ("step", "weight_decay", "decoupled_decay", "independen
 
 @cython.final
 cdef class Kernel:
-    """What a function of fastopt.kernels knows of its rule."""
+    """A function of fastopt.kernels: its rule, its names and its checks."""
 
     cdef const fastopt_rule *rule
     cdef PyMethodDef definition
@@ -2223,7 +2223,7 @@ cdef class Kernel:
         return 0
 
     cdef double converted(self, int keyword, PyObject *given) except? -1:
-        """What is not of type float as a double."""
+        """Convert a number that is not of type float to a double."""
         try:
             return unwrapped(<object>given) if isinstance(<object>given, np.ndarray) else <object>given
         except OverflowError:

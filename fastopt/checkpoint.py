@@ -1,6 +1,6 @@
 """Optimizers on disk: a safetensors file, replaced only by a whole one, and checked whole before anything is loaded."""
 
-# What only saving and loading need is imported there: importing fastopt is to stay fast.
+# Saving and loading import their own modules when they are called: importing fastopt stays fast.
 from __future__ import annotations
 
 import os

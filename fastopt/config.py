@@ -1,4 +1,4 @@
-"""What this build of fastopt is and what it runs on."""
+"""A description of this build of fastopt and of the machine it runs on."""
 
 from __future__ import annotations
 

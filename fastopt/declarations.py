@@ -39,10 +39,10 @@ Number: TypeAlias = float | Callable[[int], float]  # a hyperparameter: a number
 # is computed by it, by the first of several.
 Fixed: TypeAlias = Literal["", "layout", "start", "steps"]
 
-# What None stands for where a hyperparameter may be None: a number, or one of the others by their names in rules.def.
+# The meaning of None for a hyperparameter: a number, or another hyperparameter by its name in rules.def.
 Unset: TypeAlias = float | Callable[[Mapping[str, Any]], float] | None
 
-# What weight decay can be around a rule, and the field of fastopt_options that does it.
+# The forms of weight decay around a rule, each with its field of fastopt_options.
 DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
 ROWS = frozenset(name for name, *_ in _core.rules())
 VECTOR = "_vector"  # ends the name of what a rule of rows and columns is for a vector
@@ -335,7 +335,7 @@ class Declaring:
 
 
 class Declaration:
-    """What a class declares: its arguments, its hyperparameters, and the rows of rules.def that it runs."""
+    """The declarations of a class: its arguments, its hyperparameters, and the rows of rules.def that it runs."""
 
     def __init__(
         self,

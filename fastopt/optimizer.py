@@ -1,4 +1,4 @@
-"""What every optimizer shares: parameters, groups, state, the step, save and load."""
+"""The parts that all optimizers share: parameters, groups, state, the step, save and load."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def check_count(label: str, value: Any) -> None:
 
 
 class Loaded(NamedTuple):
-    """What did not fit of a state that was loaded with ``strict=False``."""
+    """The parts of a state that did not fit when it was loaded with ``strict=False``."""
 
     #: Parameters without state in it.
     missing: tuple[Name, ...]
@@ -727,7 +727,7 @@ class Optimizer(Stepping, Declaring):
             self._check_array(text, array)
         _core.check_disjoint(labels, arrays)
 
-    # What a subclass says of itself.
+    # Methods that a subclass defines.
 
     @classmethod
     def _check_array(cls, label: str, array: Array) -> None:
@@ -1223,7 +1223,7 @@ class Optimizer(Stepping, Declaring):
                     raise ValueError(f"{label}: {key!r} in the {where} {what}") from None
                 continue
             value = np.asarray(value)  # whatever a subclass says of itself
-            # What is given may be our own state, in another order.
+            # The caller may give us our own state, in another order.
             values.append((array, value.copy() if self._is_state(value) else value))
             if key == "seen" and value.size and not 0 <= value.min() <= value.max() <= entry["step"]:
                 what = f"must be in [0, {entry['step']}], its step, got {value.min()} to {value.max()}"

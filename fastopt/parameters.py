@@ -426,7 +426,7 @@ def warn_of_passed(changes: Sequence[tuple[str, Mapping[str, Any]]], step_count:
 
 
 class Plan:
-    """What the C core is to read at each step of a group.  It holds no arrays, so that their table may hold it."""
+    """The numbers of a group that the C core reads at each step.  It holds no arrays: their table may hold it."""
 
     def __init__(
         self,

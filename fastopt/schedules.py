@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-# ---- What all share ----
+# ---- Shared parts ----
 
 
 @dataclass(frozen=True, repr=False)
@@ -1014,7 +1014,7 @@ class reduce_on_plateau(_Schedule):
 
     @property
     def scale(self) -> float:
-        """What the first value is multiplied by now."""
+        """The factor of the first value at present."""
         return self._state["scale"]  # type: ignore[no-any-return]
 
     def report(self, loss: float) -> None:
@@ -1068,7 +1068,7 @@ class reduce_on_plateau(_Schedule):
         self._state.update(best=best, bad_reports=bad, cooldown_left=left, scale=scale)
 
 
-# ---- What an optimizer asks of a schedule ----
+# ---- The interface to an optimizer ----
 
 
 HINT = '; hyperparameters="current" keeps what is here'

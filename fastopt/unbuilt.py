@@ -1,4 +1,4 @@
-"""What to do where the compiled part of the package is not there."""
+"""The error message where the compiled part of the package is missing."""
 
 from __future__ import annotations
 

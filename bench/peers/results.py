@@ -1,4 +1,4 @@
-"""What was measured: raw rounds, the statistics made of them, and their JSON."""
+"""The measurements: raw rounds, their statistics, and their JSON."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from .contenders import FASTOPT, MEMORY_LIMIT
 # a step that is wrong by a thousandth does not.
 TOLERANCE = 1e-3
 
-# What a turn times. Where STEP is inside a training loop, the whole iteration is timed too, and the same steps back to
-# back; after pauses as long as the rest of the loop, in which a thread watches the clock and touches nothing; and after
-# work on one thread that leaves nothing in the caches. None of the last three has BLAS in it.
+# The parts of a turn that are timed. Where STEP is inside a training loop, the whole iteration is timed too, and the
+# same steps back to back; after pauses as long as the rest of the loop, in which a thread watches the clock and
+# touches nothing; and after work on one thread that leaves nothing in the caches. None of the last three has BLAS in
+# it.
 STEP, ITERATION, ALONE, PAUSED, COLD = "step", "iteration", "alone", "paused", "cold"
 BUSY = 0.15  # CPUs that others may use before a race's figures are called into question
 PACKAGES = ("fastopt", "numpy", "numba", "torch", "jax", "jaxlib", "optax", "deepspeed")

@@ -15,7 +15,7 @@ BATCH_OF_STACK = 64
 
 
 class Network(Protocol):
-    """What a loop has besides the step."""
+    """The part of a training loop that is not the step."""
 
     def backpropagate(self) -> None:
         """Draw a batch and compute the gradients of its loss."""

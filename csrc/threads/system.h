@@ -1,4 +1,4 @@
-/* What the team asks of the operating system: threads, sleep, and word of a fork. */
+/* The operating system as the team uses it: threads, sleep, and a call in the child of a fork. */
 #ifndef FASTOPT_SYSTEM_H
 #define FASTOPT_SYSTEM_H
 

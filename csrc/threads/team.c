@@ -51,7 +51,7 @@ typedef union {
 } member;
 
 static struct {
-    /* What a thread that is awake needs to begin, in one line of the caches. */
+    /* The data that a thread reads before it begins, in one line of the caches. */
     union {
         struct {
             atomic_word state;

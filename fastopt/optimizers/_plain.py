@@ -1,4 +1,4 @@
-"""What the rules in plain NumPy share."""
+"""Functions that the rules in plain NumPy share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the schedule-free optimizers share."""
+"""The base class of the schedule-free optimizers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._plain import State
 
 
 class ScheduleFree(Optimizer):
-    """What the schedule-free rules share: their average, and what does not go with it."""
+    """Base of the schedule-free rules: their average, and the options that it excludes."""
 
     _averages = ("x",)
 

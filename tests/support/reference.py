@@ -67,17 +67,9 @@ def step(
     state: dict[str, Any],
     t: int,
     hyper: Mapping[str, float],
-    *,
-    weight_decay: float = 0.0,
-    decoupled_decay: float = 0.0,
-    independent_decay: float = 0.0,
-    maximize: bool = False,
-    scale: float = 1.0,
-    clip_value: float = 0.0,
+    **options: Any,
 ) -> None:
-    """One step in place on p and on the arrays (and carried doubles) of state."""
-    options = {"weight_decay": weight_decay, "decoupled_decay": decoupled_decay, "independent_decay": independent_decay}
-    options |= {"maximize": maximize, "scale": scale, "clip_value": clip_value}
+    """One step in place on p and on the arrays (and carried doubles) of state; `begin` has the options."""
     step_all(rule, [p], [g], [state], t, hyper, **options)
 
 
