@@ -62,7 +62,7 @@ static void FN(sm3)(T *restrict p, const T *restrict g, const void *buffers, con
     T nu[SPAN], lanes[LANES] = {0};
     for (ptrdiff_t i = 0; i < n; i++) {
         nu[i] = b2 * MIN(of_row, mu[i]) + w * (g[i] * g[i]);
-        const T u = g[i] / SQRT((nu[i] == zero ? infinity : nu[i]) + eps);
+        const T root = SQRT(nu[i] + eps), u = g[i] / (nu[i] == zero ? infinity : root);
         m[i] = beta * m[i] + rest * u;
         p[i] -= lr * m[i];
     }
@@ -122,7 +122,7 @@ static void FN(sm3_vector)(T *restrict p, const T *restrict g, const void *buffe
             zero = k->zero;
     for (ptrdiff_t i = 0; i < n; i++) {
         mu[i] = b2 * mu[i] + w * (g[i] * g[i]);
-        const T u = g[i] / SQRT((mu[i] == zero ? infinity : mu[i]) + eps);
+        const T root = SQRT(mu[i] + eps), u = g[i] / (mu[i] == zero ? infinity : root);
         m[i] = beta * m[i] + rest * u;
         p[i] -= lr * m[i];
     }
