@@ -14,7 +14,8 @@ import numpy as np
 
 from .combined import Combined
 from .nest import Array, Name, describe
-from .optimizer import Loaded, Optimizer
+from .optimizer import Optimizer
+from .saving import Loaded
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -229,7 +230,7 @@ def _pack_one(
 
     if parameters:
         optimizer._table.check_own("save: parameters")
-        for name, array in zip(optimizer._names, optimizer._arrays, strict=True):
+        for name, array in zip(optimizer._layout.names, optimizer._layout.arrays, strict=True):
             content["state"][name][PARAMETER] = array.copy()
     rows = []
     kinds = _kinds(optimizer)
@@ -308,7 +309,7 @@ def _unpack_one(
 
 def _kinds(optimizer: Optimizer) -> dict[Name, tuple[str, list[int]]]:
     """Return each parameter's dtype and shape: not every rule has state that tells."""
-    arrays = zip(optimizer.state, optimizer._arrays, strict=True)
+    arrays = zip(optimizer.state, optimizer._layout.arrays, strict=True)
     return {name: (str(array.dtype), list(array.shape)) for name, array in arrays}
 
 

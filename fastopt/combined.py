@@ -9,10 +9,14 @@ from typing import Any, Literal
 
 from . import _core
 from .declarations import Number, refuse_unknown
+from .layout import Parameters
 from .loss_scale import LossScale
 from .nest import Array, Name, describe
-from .optimizer import FORMAT, Loaded, Optimizer, Stepping, check_entries, groups_of
+from .optimizer import Optimizer
+from .options import checked_options
 from .parameters import Fixed, Group, check_names, put_hyper, rates_of, warn_of_passed
+from .saving import FORMAT, Loaded, check_entries
+from .stepping import Stepping
 
 # The options of the step, which all share, and what each is where nothing is asked for.
 SHARED = {
@@ -99,7 +103,7 @@ class Combined(Stepping):
             "zero_grads": zero_grads,
         }
         self._check_optimizers()
-        options = self._checked_options("Combined", options)
+        options = checked_options("Combined", options)
         self._join()
         self._configure(options)
 
@@ -126,21 +130,22 @@ class Combined(Stepping):
 
     def _join(self) -> None:
         """Lay out one table for the parameters of all optimizers."""
-        self._members = []
-        for optimizer in self.optimizers:
-            first = sum(map(len, self._members))
-            for structure, names in zip(optimizer._structure, optimizer._members, strict=True):
+        layouts = [optimizer._layout for optimizer in self.optimizers]
+        members: list[list[Name]] = []
+        for layout in layouts:
+            first = sum(map(len, members))
+            for structure, names in zip(layout.structure, layout.members, strict=True):
                 by_name = isinstance(structure, (tuple, dict))
-                self._members.append(names if by_name else [moved(name, first) for name in names])
-        self._names: list[Name] = [name for names in self._members for name in names]
-        self._arrays = [array for optimizer in self.optimizers for array in optimizer._arrays]
-        self._arenas = [arena for optimizer in self.optimizers for arena in optimizer._arenas]
-        self._structure, self._grouped = [], True  # gradients come in the structures of the optimizers
-        check_names("Combined", self._names)
-        _core.check_disjoint([f"Combined: {describe(name)}" for name in self._names], self._arrays)
+                members.append(names if by_name else [moved(name, first) for name in names])
+        arrays = [array for layout in layouts for array in layout.arrays]
+        arenas = [arena for layout in layouts for arena in layout.arenas]
+        joined = Parameters(True, [], members, arrays, arenas)  # gradients come in the structures of the optimizers
+        names = joined.names
+        check_names("Combined", names)
+        _core.check_disjoint([f"Combined: {describe(name)}" for name in names], arrays)
         tables = tuple(optimizer._table for optimizer in self.optimizers)
-        self._joined = _core.Table.joined("Combined.step", self._names, tables)
-        self._joined.group_of = groups_of(self._members)
+        self._joined, self._layout = _core.Table.joined("Combined.step", names, tables), joined
+        self._joined.group_of = joined.group_of
 
     @property
     def _table(self) -> _core.Table:  # type: ignore[override]
@@ -151,11 +156,12 @@ class Combined(Stepping):
                     "Combined: gradients must be accumulated anew once an optimizer has got other parameters, but some"
                     " were before: discard() forgets them"
                 )
-            skipped_steps, skips = self._joined.skipped_steps, dict(zip(self._names, self._joined.skips(), strict=True))
+            skipped_steps = self._joined.skipped_steps
+            skips = dict(zip(self._layout.names, self._joined.skips(), strict=True))
             self._join()
             self._configure(self._options)
             self._joined.skipped_steps = skipped_steps
-            self._joined.skips([skips.get(name, 0) for name in self._names])
+            self._joined.skips([skips.get(name, 0) for name in self._layout.names])
         return self._joined
 
     @property
@@ -170,7 +176,7 @@ class Combined(Stepping):
 
     def _by_name(self, parts: list[dict[Name, Any]]) -> dict[Name, Any]:
         """Return what the optimizers have for each of their parameters, by the names here."""
-        return dict(zip(self._names, (value for part in parts for value in part.values()), strict=True))
+        return dict(zip(self._layout.names, (value for part in parts for value in part.values()), strict=True))
 
     @property
     def lr(self) -> float | tuple[float, ...]:
@@ -319,7 +325,7 @@ class Combined(Stepping):
         options = "".join(
             f", {key}={self._options[key]!r}" for key, default in SHARED.items() if self._options[key] != default
         )
-        lines = [f"Combined({len(self._names)} parameters, {self.step_count} steps{options}"]
+        lines = [f"Combined({len(self._layout.names)} parameters, {self.step_count} steps{options}"]
         for optimizer in self.optimizers:
             lines += [f"  {line}" for line in repr(optimizer).splitlines()]
         return "\n".join(lines) + ")"

@@ -19,6 +19,7 @@ from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import _core
 from .scalars import each_unwrapped, is_number, unwrapped
@@ -310,6 +311,7 @@ class Declaring:
     _declaration: ClassVar[Declaration]
     _rules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # the rows of rules.def that it runs, and what selects each
     _decay_form: ClassVar[str] = "l2"  # what weight_decay does by default
+    _averages: ClassVar[tuple[str, ...]] = ()  # averages of the parameters that the rule itself keeps
 
     def __init_subclass__(cls) -> None:
         """Collect what the class declares: its attributes are those of optimizers, which have none of these names."""
@@ -324,7 +326,7 @@ class Declaring:
         order = sorted(
             cls._declared.items(), key=lambda item: item[1].kw_only + (item[1].kw_only and item[0] in cls._shared)
         )
-        cls._declaration = Declaration(cls.__name__, dict(order), cls._rules, cls._decay_form, cls._check_together)
+        cls._declaration = Declaration(cls, dict(order))
 
     @classmethod
     def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
@@ -333,27 +335,36 @@ class Declaring:
         lr and weight_decay are alone: no rule asks more of them than their ranges.
         """
 
+    @classmethod
+    def _check_array(cls, label: str, array: NDArray[Any]) -> None:
+        """Raise ValueError unless this array is one that the rule is for."""
+
+    @classmethod
+    def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
+        """Return what state buffers start from, where that is not 0."""
+        return {}
+
+    @classmethod
+    def _average_of(cls, p: NDArray[Any], state: Mapping[str, NDArray[Any]], hyper: Mapping[str, Any]) -> NDArray[Any]:
+        """Return the average, one of `_averages`, of a parameter that has made a step."""
+        raise NotImplementedError
+
 
 class Declaration:
-    """The declarations of a class: its arguments, its hyperparameters, and the rows of rules.def that it runs."""
+    """What a class declares: its arguments and hyperparameters, the rows of rules.def that it runs, what it checks."""
 
-    def __init__(
-        self,
-        name: str,
-        declared: Mapping[str, Argument],
-        rows: Mapping[str, Mapping[str, Any]],
-        decay_form: str,
-        check_together: Callable[[str, Mapping[str, Any]], None],
-    ) -> None:
-        self.name, self.rows, self.decay_form, self._check_together = name, rows, decay_form, check_together
+    def __init__(self, of: type[Declaring], declared: Mapping[str, Argument]) -> None:
+        self.name, self.rows, self.decay_form, self.averages = of.__name__, of._rules, of._decay_form, of._averages
+        self.check_array, self.initial_state, self.average_of = of._check_array, of._initial_state, of._average_of
+        self._check_together = of._check_together
         #: What the constructor takes, in this order.
         self.arguments = {key: argument for key, argument in declared.items() if argument.init}
         #: What a group holds, in this order.
         self.hyper = {key: value for key, value in declared.items() if isinstance(value, Hyperparameter)}
         #: Those that select the row.
-        self.selecting = {key for options in rows.values() for key in options}
+        self.selecting = {key for options in self.rows.values() for key in options}
         if "weight_decay_form" in self.hyper:
-            forms = (*DECAYS, "own") if decay_form == "own" else tuple(DECAYS)
+            forms = (*DECAYS, "own") if self.decay_form == "own" else tuple(DECAYS)
             self.hyper["weight_decay_form"] = Choice(forms, names=("weight_decay_form",))
         #: The names in rules.def of hyperparameters that have others there, or that are several numbers.
         self.parts = {key: value.names for key, value in self.hyper.items() if value.names != (key,)}

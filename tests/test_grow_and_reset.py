@@ -45,7 +45,7 @@ def test_an_added_group_is_stepped_as_by_an_optimizer_of_its_own(case, dtype):
     for t in range(6):
         if t == 3:
             opt.add_param_group({"params": {"c": params["c"]}})
-        stepped = [name for names in opt._members for name in names]
+        stepped = [name for names in opt._layout.members for name in names]
         grads = {name: next(sources[name]) for name in stepped}
         opt.step(grads)
         for name, g in grads.items():
@@ -188,6 +188,14 @@ def test_micro_batches_are_kept():
     opt.step()
     assert (a == -3).all()
     assert (c == -4).all()
+
+
+def test_micro_batches_do_not_overlap_the_state_of_an_added_group():
+    opt = fastopt.Adam([{"params": [np.zeros(4)]}])
+    opt.accumulate([[np.ones(4)]])
+    opt.add_param_group({"params": [np.zeros(4)]})
+    with refused("Adam.accumulate: gradient of parameter 1 must not share memory with the optimizer's state", opt):
+        opt.accumulate([[np.ones(4)], [opt.state[1]["m"]]])
 
 
 def test_micro_batches_of_rows_are_kept():

@@ -168,7 +168,7 @@ def test_shapes_of_state(dtype):
         "conv": {"R": (2, 3, 4), "C": (2, 3, 5)},
         "b": {"v": (7,)},
     }
-    assert sum(arena.nbytes for arena in opt._arenas) < 4096
+    assert sum(arena.nbytes for arena in opt._layout.arenas) < 4096
     params["scalar"] = np.ones((), dtype)
     opt = fastopt.SM3(params)
     shapes = {name: {key: a.shape for key, a in state.items()} for name, state in opt.state.items()}

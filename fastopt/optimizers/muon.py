@@ -107,8 +107,7 @@ class Muon(Optimizer):
                 f" their own, such as AdamW"
             )
 
-    def _append(self, *args: Any, **kwargs: Any) -> None:
-        super()._append(*args, **kwargs)
+    def _laid_out(self) -> None:
         # Of one step, so no state.
         new = (dict.pop(arrays, "u") for arrays in self.state.values() if "u" in arrays)
         self._directions: tuple[Array, ...] = (*getattr(self, "_directions", ()), *new)

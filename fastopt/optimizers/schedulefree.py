@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..averages import average
 from ..nest import Array, Name
 from ..optimizer import Optimizer
 from ._plain import State
@@ -37,7 +38,7 @@ class ScheduleFree(Optimizer):
     def x(self) -> dict[Name, Array]:
         """The average to evaluate and to keep, computed from p and z, of each parameter by name; see `swapped`."""
         self._table.check_own(f"{type(self).__name__}.x")
-        return self._average("x")
+        return average(self._layout, "x")
 
 
 def average_weight(

@@ -1,0 +1,272 @@
+"""What an optimizer steps: parameters in groups, with their settings, their state and the table that C reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from reprlib import repr as brief
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .arena import lay_out_state
+from .declarations import Declaration, is_schedule, scaled
+from .nest import Array, Name, Watched, describe, members, watched
+from .options import averages_kept, decay_at, for_every_rule
+from .parameters import (
+    Fixed,
+    Given,
+    Group,
+    Params,
+    at,
+    check_names,
+    group_hyper,
+    places_of,
+    split_groups,
+)
+
+
+@dataclass(eq=False)
+class Parameters:
+    """Parameters that one table steps: their arrays and names, and the structure in which gradients come."""
+
+    grouped: bool  # whether gradients come as a sequence with one entry per group
+    structure: list[Any]  # of each group, as in nest.py
+    members: list[list[Name]]  # the names of each group's parameters
+    arrays: list[Array]
+    arenas: list[Array]  # the memory of their state
+
+    @property
+    def names(self) -> list[Name]:
+        """The name of each parameter."""
+        return [name for names in self.members for name in names]
+
+    @property
+    def group_of(self) -> list[int]:
+        """The number of the group of each parameter."""
+        return [i for i, names in enumerate(self.members) for _ in names]
+
+
+class Layout(Parameters):
+    """The parameters of one optimizer in groups, their settings and their state, laid out for its table.
+
+    Groups can be added, arrays replaced and state reset; an error changes nothing.
+    """
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        grouped: bool,
+        given: list[Given],
+        options: dict[str, Any],
+        defaults: Mapping[str, Any],
+        rules: list[str] | None = None,
+        step_count: int = 0,
+        containers: list[Watched] | None = None,
+    ) -> None:
+        """Lay out groups as they are given, with valid options, and `defaults` as hyperparameters of later groups.
+
+        A copy has the `rules` of its groups, which the hyperparameters may no longer tell, the steps made, and the
+        `containers` in which the user has the arrays, which are not those in which they are given.
+        """
+        super().__init__(grouped, [], [], [], [])
+        self.declaration, self.options, self.defaults = declaration, options, defaults
+        self.for_every_rule = for_every_rule(options)
+        self.averages = averages_kept(options)  # those of the options
+        #: The groups' parameters and hyperparameters, which can be set here.
+        self.groups: tuple[Group, ...] = ()
+        #: Each parameter's state arrays, by its name and by the letter of the paper.
+        self.state: dict[Name, dict[str, Array]] = Fixed()
+        label, decay = declaration.name, options["ema_decay"]
+        follow = partial(decay_at, label, decay) if is_schedule(decay) else None
+        self.table = _core.Table(f"{label}.step", [], [], [], [], [], [], self.averages, follow, [], grouped, [], [])
+        wheres = [f"{label}: params" + (f'[{i}]["params"]' if grouped else "") for i in range(len(given))]
+        self.append(label, grouped, wheres, given, rules or [None] * len(given), step_count, containers)
+        if not self.arrays:
+            raise ValueError(f"{label}: params must hold at least one array, got none")
+
+    def append(
+        self,
+        label: str,
+        grouped: bool,
+        wheres: list[str],
+        given: list[Given],
+        rules: Iterable[str | None],
+        step_count: int,
+        containers: list[Watched] | None = None,
+    ) -> Parameters:
+        """Check further groups, then lay out their state and have the table step them too; return what was added."""
+        added = Parameters(grouped, [], [], [], [])
+        groups: list[Group] = []
+        arrays: list[Array] = []  # as they are given
+        initial: list[dict[str, float]] = []
+        for i, (where, (group_params, hyper, _), rule) in enumerate(zip(wheres, given, rules, strict=True)):
+            structure, names, group_arrays = members(where, group_params, len(self.arrays) + len(arrays))
+            group_label = self.label_of_group(len(self.groups) + i, grouped)
+            group = Group(self.declaration, group_label, group_arrays, hyper, self.for_every_rule, rule, step_count)
+            added.structure.append(structure)
+            added.members.append(names)
+            groups.append(group)
+            arrays += group_arrays
+            initial += [self.declaration.initial_state(scaled(group_label, at(group, step_count)))] * len(names)
+
+        before = self.names
+        names = before + added.names
+        check_names(label, names)
+        self.check_arrays(label, names, self.given_arrays() + arrays, len(before))
+        for group in groups:
+            if self.options["catch_up"]:
+                group.check_catch_up(group)
+        if containers is None:
+            containers = watched(places_of(given, added.structure, added.members))
+
+        added.arrays = [np.asarray(array) for array in arrays]  # whatever a subclass says of itself
+        of_arrays = iter(added.arrays)
+        settings = [group.settings_of(next(of_arrays)) for group in groups for _ in group["params"]]
+        buffers = self.lay_out_state(added, arrays, settings)
+        none = np.zeros(0)
+        carry = [np.zeros(len(s.carry_names)) if s.carry_names else none for s in settings]
+        state = {
+            name: Fixed(self.letters(array, *row))
+            for name, array, *row in zip(added.names, added.arrays, settings, buffers, carry, initial, strict=True)
+        }
+        seen = [letters.get("seen") for letters in state.values()]
+        self.table.append(
+            added.names, arrays, settings, buffers, carry, seen, added.structure, grouped, added.arenas, containers
+        )
+        dict.update(self.state, state)
+        self.grouped = grouped
+        self.structure = self.structure + added.structure
+        self.members = self.members + added.members
+        self.arrays += added.arrays
+        self.arenas = self.arenas + added.arenas
+        self.groups = (*self.groups, *groups)
+        self.table.group_of = self.group_of
+        for group in groups:
+            group.attach(self.table)
+        return added
+
+    def lay_out_state(self, added: Parameters, given: list[Array], settings: list[_core.Settings]) -> list[list[Array]]:
+        """Return the state buffers of each parameter that is added, and of its averages, in memory of their own."""
+        orders = [s.order(array) for s, array in zip(settings, given, strict=True)]
+        shapes = [
+            s.shapes(array) + [array.shape] * len(self.averages)
+            for s, array in zip(settings, added.arrays, strict=True)
+        ]
+        arena, buffers = lay_out_state(added.arrays, shapes, orders)
+        added.arenas = [arena]
+        return buffers
+
+    def letters(
+        self,
+        array: Array,
+        settings: _core.Settings,
+        buffers: list[Array],
+        carry: Array,
+        initial: Mapping[str, float],
+    ) -> dict[str, Array]:
+        """Return the state of a parameter by the letters of the paper, with its initial values."""
+        letters = dict(zip((*settings.state_names, *self.averages), buffers, strict=True))
+        letters |= {key: carry[i, ...] for i, key in enumerate(settings.carry_names)}
+        if self.options["catch_up"]:
+            letters["seen"] = np.zeros(len(array), np.int64)
+        for letter, value in initial.items():
+            letters[letter][...] = value
+        return letters
+
+    def group(self, label: str, group: Any) -> Given:
+        """Return a group to add, with the hyperparameters of the optimizer where it has none of its own; or raise."""
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(f'{label}: group must be a mapping with "params", got {brief(group)}')
+        return group["params"], group_hyper(f"{label}: group", group, self.defaults), group
+
+    def add(self, label: str, given: Given) -> Parameters:
+        """Add a group, in a turn of the table; return what was added."""
+        self.table.check_own(label)
+        added = self.append(label, True, [f'{label}: group["params"]'], [given], [None], self.table.step_count)
+        self.groups[0].rename(self.label_of_group(0, True))
+        self.groups[0].attach(self.table)
+        return added
+
+    def rebind(self, label: str, params: Params) -> None:
+        """Take other arrays in place of the parameters."""
+        hyper = {key: None for group in self.groups for key in group if key != "params"}
+        grouped, given = split_groups(label, params, hyper)
+        if (grouped, len(given)) != (self.grouped, len(self.groups)):
+            has = f"{len(self.groups)} groups" if self.grouped else "no groups"
+            raise ValueError(f"{label}: params must have {has}, got {len(given) if grouped else 'none'}")
+        arrays: list[Array] = []
+        for i, (group_params, _, _) in enumerate(given):
+            where = f"{label}: params" + (f'[{i}]["params"]' if grouped else "")
+            structure, names, group_arrays = members(where, group_params, len(arrays))
+            if names != self.members[i] or structure != self.structure[i]:
+                raise ValueError(f"{where} must be nested and named like {self.members[i]!r:.200}, got {names!r:.200}")
+            arrays += group_arrays
+        for name, array, new in zip(self.names, self.arrays, map(np.asarray, arrays), strict=True):
+            if (new.shape, new.dtype) != (array.shape, array.dtype):
+                raise ValueError(
+                    f"{label}: {describe(name)} must have shape {array.shape} and dtype {array.dtype}, got"
+                    f" {new.shape} and {new.dtype}"
+                )
+        self.check_arrays(label, self.names, arrays)
+        of_groups = iter(arrays)
+        changes = [(group, tuple(next(of_groups) for _ in group["params"])) for group in self.groups]
+        if self.options["catch_up"]:
+            for group, of_group in changes:
+                group.check_rows(of_group)
+        containers = watched(places_of(given, self.structure, self.members))
+        self.table.rebind(label, arrays, changes, self.arrays, containers)
+
+    def reset(self, label: str, chosen: Name | Iterable[Name] | None) -> None:
+        """Forget the state of all parameters, or of those that are chosen."""
+        names, table = self.names, self.table
+        forgotten = set(names if chosen is None else [chosen] if isinstance(chosen, (str, int)) else chosen)
+        if unknown := forgotten - set(names):
+            raise ValueError(f"{label}: names must be those of parameters, got {brief(next(iter(unknown)))}")
+        table.check_turn()
+        with table:
+            table.check_own(label)
+            step_count = 0 if chosen is None else table.step_count
+            values: list[tuple[Array, Any]] = []
+            for group, of_group in zip(self.groups, self.members, strict=True):
+                left = [name for name in of_group if name not in forgotten]
+                if group.settings.together and 0 < len(left) < len(of_group):
+                    raise ValueError(
+                        f"{label}: names must have all parameters of a group, of all of which this rule makes one"
+                        f" estimate, but {describe(left[0])} is missing"
+                    )
+                initial = self.declaration.initial_state(scaled(label, at(group, step_count)))
+                for name in of_group:
+                    if name in forgotten:
+                        values += [(buffer, initial.get(letter, 0)) for letter, buffer in self.state[name].items()]
+            if table.catches_up:
+                table.catch_up_in_turn()  # what rows have missed is of steps that were made
+            steps = [0 if name in forgotten else t for name, t in zip(names, table.steps(), strict=True)]
+            averaged = [(table.begun(i), table.averaged_up_to(i)) if made else (0, 0) for i, made in enumerate(steps)]
+            table.load(steps, averaged, step_count, [], values, table.decays())
+
+    def check_arrays(self, label: str, names: list[Name], arrays: list[Array], kept: int = 0) -> None:
+        """Raise TypeError or ValueError unless these can be the parameters; the first, so many, already are."""
+        labels = [f"{label}: {describe(name)}" for name in names]
+        for text, array in list(zip(labels, arrays, strict=True))[kept:]:
+            _core.check_parameter(text, array)
+            self.declaration.check_array(text, array)
+        _core.check_disjoint(labels, arrays)
+
+    def label_of_group(self, i: int, grouped: bool) -> str:
+        """Return the words by which messages name a group."""
+        return f"{self.declaration.name}: groups[{i}]" if grouped else self.declaration.name
+
+    def given_arrays(self) -> list[Array]:
+        """Return the arrays as the user gave them, which may be of subclasses."""
+        return [array for group in self.groups for array in group["params"]]
+
+    def all_settings(self) -> list[_core.Settings]:
+        """Return what C reads for each parameter."""
+        return [group.settings_of(array) for group in self.groups for array in group["params"]]
+
+    def is_state(self, value: Array) -> bool:
+        """Return whether an array may be of the state."""
+        return any(np.may_share_memory(value, arena) for arena in self.arenas)

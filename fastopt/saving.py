@@ -1,0 +1,390 @@
+"""The state of an optimizer as plain data: saved, checked whole, and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from reprlib import repr as brief
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import _core
+from .decays import Decay, restored_decays, saved_decays
+from .declarations import Declaration
+from .layout import Layout
+from .nest import Array, Name, can_be_copied, describe, holds, together
+from .parameters import restored, saved, warn_of_passed
+from .scalars import is_integer, is_number, unwrapped
+
+FORMAT = 1  # of state_dict()
+
+
+class Loaded(NamedTuple):
+    """The parts of a state that did not fit when it was loaded with ``strict=False``."""
+
+    #: Parameters without state in it.
+    missing: tuple[Name, ...]
+    #: Parameters in it that the optimizer does not have.
+    unexpected: tuple[Name, ...]
+    #: Parameters whose state in it is of another shape or dtype, or of other buffers.
+    mismatched: tuple[Name, ...]
+    #: Indices of groups that kept their hyperparameters, since no saved group, or several, have parameters of theirs.
+    groups: tuple[int, ...]
+
+
+def state_dict(layout: Layout) -> dict[str, Any]:
+    """Return everything but the parameters, as plain data: copies of the state arrays, numbers and strings."""
+    table = layout.table
+    with table:
+        groups = [
+            {**saved(group), "params": list(names)} for group, names in zip(layout.groups, layout.members, strict=True)
+        ]
+        rows = zip(layout.names, _counts(layout), _changed_decays(layout), layout.all_settings(), strict=True)
+        state: dict[Name, dict[str, Any]] = {}
+        for name, counts, decays, settings in rows:
+            state[name] = counts | {
+                key: float(value) if key in settings.carry_names else value.copy()
+                for key, value in layout.state[name].items()
+            }
+            if decays:
+                state[name]["decays"] = decays
+        step_count = table.step_count
+    rule = layout.declaration.name
+    return {"format": FORMAT, "rule": rule, "step_count": step_count, "groups": groups, "state": state}
+
+
+def _counts(layout: Layout) -> list[dict[str, Any]]:
+    """Return the steps that each parameter has made, and from and up to which step of all its averages are."""
+    steps = layout.table.steps()
+    if not _is_averaged(layout):
+        return [{"step": made} for made in steps]
+    return [
+        {"step": made, "begun": layout.table.begun(i), "averaged": layout.table.averaged_up_to(i)}
+        for i, made in enumerate(steps)
+    ]
+
+
+def _is_averaged(layout: Layout) -> bool:
+    """Return whether there are averages that move with every step, also without a gradient."""
+    return "ema" in layout.averages or "swa" in layout.averages
+
+
+def _changed_decays(layout: Layout) -> Iterator[dict[str, Any]]:
+    """Yield for each parameter its decays that the hyperparameters do not tell."""
+    of_parameters = iter(layout.table.decays())
+    for group in layout.groups:
+        for _ in group["params"]:
+            yield saved_decays(next(of_parameters), group, layout.declaration.parts)
+
+
+# ---- Copies ----
+
+
+def copied(layout: Layout) -> dict[str, Any]:
+    """Return all of an optimizer for a copy or a pickle: its parameters, what they are laid out by, and its state."""
+    table = layout.table
+    table.check_own(f"{layout.declaration.name}: a copy")
+    parameters = {id(array) for array in layout.given_arrays()}
+    return {
+        "grouped": layout.grouped,
+        "params": [
+            together(structure, iter(group["params"]))
+            for structure, group in zip(layout.structure, layout.groups, strict=True)
+        ],
+        "containers": [one for one in table.containers if holds(one) and can_be_copied(one[0], parameters)],
+        "rules": [group.settings.rule_name for group in layout.groups],
+        "hyper": [{key: value for key, value in group.items() if key != "params"} for group in layout.groups],
+        "options": {**layout.options, "num_threads": table.num_threads or None},
+        "defaults": layout.defaults,
+        "skipped_steps": table.skipped_steps,
+        "skips": table.skips(),
+        "state_dict": state_dict(layout),
+    }
+
+
+def layout_of_copy(declaration: Declaration, copy: Mapping[str, Any]) -> Layout:
+    """Lay out what `copied` gave; its state is to be loaded."""
+    return Layout(
+        declaration,
+        copy["grouped"],
+        [(params, hyper, None) for params, hyper in zip(copy["params"], copy["hyper"], strict=True)],
+        copy["options"],
+        copy["defaults"],
+        copy["rules"],
+        copy["state_dict"]["step_count"],
+        [one for one in copy["containers"] if holds(one)],
+    )
+
+
+# ---- Loading ----
+
+
+def prepared_load(
+    layout: Layout,
+    given: Mapping[str, Any],
+    strict: bool,
+    hyperparameters: str,
+    parameters: Mapping[Name, Array] | None,
+) -> Callable[[], Loaded]:
+    """Return what restores a state, and parameters if they are given, once all is known to be valid; or raise."""
+    label, table = f"{layout.declaration.name}.load_state_dict", layout.table
+    if not isinstance(strict, (bool, np.bool_)):
+        raise TypeError(f"{label}: strict must be True or False, got {brief(strict)}")
+    if not isinstance(hyperparameters, str) or hyperparameters not in ("saved", "current"):
+        raise ValueError(f"{label}: hyperparameters must be saved or current, got {brief(hyperparameters)}")
+    table.check_turn()
+    given = check_entries(label, "the state", given, ["format", "rule", "step_count", "groups", "state"])
+    if not is_integer(version := unwrapped(given["format"])) or version != FORMAT:
+        raise ValueError(f"{label}: format must be {FORMAT}, got {brief(given['format'])}")
+    if not isinstance(given["rule"], str) or given["rule"] != layout.declaration.name:
+        raise ValueError(f"{label}: rule must be {layout.declaration.name!r}, got {brief(given['rule'])}")
+    step_count = _count(f"{label}: step_count", given["step_count"])
+    matched = _matched_groups(layout, label, given["groups"], strict)
+    changes, restorers = _changes_of_groups(layout, label, matched, strict, hyperparameters, step_count)
+
+    entries = given["state"]
+    if strict or not isinstance(entries, Mapping):
+        entries = check_entries(label, "state", entries, layout.names)
+    if parameters is not None:
+        table.check_own(label)
+        table.check_containers(label)
+    hyper_of = {name: entry for entry in given["groups"] for name in entry["params"]}
+    names, steps = layout.names, table.steps()
+    mismatched: list[Name] = []
+    found: list[_OfParameter] = []
+    of_arrays = ((group, array) for group in layout.groups for array in group["params"])
+    for i, (name, (group, array), decays) in enumerate(zip(names, of_arrays, table.decays(), strict=True)):
+        where, problem = f"state of {describe(name)}", None
+        settings = group.settings_of(array)
+        if name in entries:
+            problem = _misfit(layout, label, where, name, entries[name], settings)
+            if problem is None and parameters is not None:
+                problem = _misfit_of(describe(name), array, parameters.get(name))
+            if problem is None and name not in hyper_of:
+                problem = f"the {where} must be of a parameter of a group, but none of groups has it"
+            if problem is not None and strict:
+                raise ValueError(f"{label}: {problem}")
+        if name not in entries or problem is not None:
+            mismatched += [name] if name in entries else []
+            kept = (table.begun(i), table.averaged_up_to(i))
+            found.append(_OfParameter(steps[i], kept, decays, []))
+            continue
+        hyper = {**group, **hyper_of[name]}
+        found.append(_of_parameter(layout, label, where, i, settings, hyper, entries[name], step_count))
+        if parameters is not None:
+            if not array.flags.writeable:
+                raise ValueError(f"{label}: {describe(name)} must be writable, got a read-only array")
+            found[-1].values.append((array, parameters[name]))
+
+    known = set(names)
+    loaded = Loaded(
+        missing=tuple(name for name in names if name not in entries),
+        unexpected=tuple(name for name in entries if name not in known),
+        mismatched=tuple(mismatched),
+        groups=tuple(i for i, entry in enumerate(matched) if entry is None),
+    )
+    if hyperparameters == "current":
+        warn_of_passed([(layout.declaration.name, group) for group in layout.groups], step_count, level=5)
+
+    def load() -> Loaded:
+        for restore in restorers:
+            restore()
+        with table:
+            if parameters is not None:
+                table.check_own(label)
+            if len(found) != len(layout.names):
+                raise RuntimeError(f"{label}: no parameters must be added while a load begins, but some have been")
+            table.load(
+                [one.step for one in found],
+                [one.averaged for one in found],
+                step_count,
+                changes,
+                [value for one in found for value in one.values],
+                [one.decays for one in found],
+            )
+        return loaded
+
+    return load
+
+
+class _OfParameter(NamedTuple):
+    """What a load sets of a parameter."""
+
+    step: int
+    averaged: tuple[int, int | Array]
+    decays: Mapping[str, Decay]
+    values: list[tuple[Array, Any]]
+
+
+def _of_parameter(
+    layout: Layout,
+    label: str,
+    where: str,
+    i: int,
+    settings: _core.Settings,
+    hyper: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    step_count: int,
+) -> _OfParameter:
+    """Return what a load sets of a parameter, from an entry that fits, or raise."""
+    step = _count(f"{label}: step in the {where}", entry["step"])
+    rows = len(layout.arrays[i]) if layout.table.takes_rows(i) else None
+    begun = _count(f"{label}: begun in the {where}", entry.get("begun", 0))
+    averaged = _averaged(f"{label}: averaged in the {where}", entry.get("averaged", 0), step_count, rows)
+    text, corrected = f"{label}: decays in the {where}", settings.corrected if step else ()
+    decays = restored_decays(text, entry.get("decays", {}), hyper, layout.declaration.parts, corrected, step)
+    values = _new_values(layout, label, where, layout.names[i], entry, settings)
+    return _OfParameter(step, (begun, averaged), decays, values)
+
+
+def _changes_of_groups(
+    layout: Layout,
+    label: str,
+    matched: Sequence[Mapping[str, Any] | None],
+    strict: bool,
+    hyperparameters: str,
+    step_count: int,
+) -> tuple[list[tuple[Any, ...]], list[Callable[[], None]]]:
+    """Return what a load sets of the groups, and what restores the states of their schedules; or raise."""
+    changes: list[tuple[Any, ...]] = []
+    restorers: list[Callable[[], None]] = []
+    for i, (group, entry) in enumerate(zip(layout.groups, matched, strict=True)):
+        if entry is None:
+            continue
+        where = f"{label}: groups[{i}]"
+        hyper, own = group.parted(entry)
+        if strict:
+            check_entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
+        del hyper["params"]
+        if hyperparameters == "current":
+            group.check_compatible(where, hyper)
+            continue
+        hyper, of_schedules = restored(where, group, hyper)
+        restorers += of_schedules
+        try:
+            changes.append(group.change(group.checked(hyper | own, step_count)))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{label}: {error}") from None
+    return changes, restorers
+
+
+def _matched_groups(layout: Layout, label: str, groups: Any, strict: bool) -> list[Mapping[str, Any] | None]:
+    """Return the saved group for each group, None where none can be told; or raise."""
+    if not isinstance(groups, (list, tuple)) or (strict and len(groups) != len(layout.groups)):
+        raise ValueError(f"{label}: groups must be a list of {len(layout.groups)}, got {brief(groups)}")
+    for i, entry in enumerate(groups):
+        if not isinstance(entry, Mapping):
+            raise TypeError(f"{label}: groups[{i}] must be a mapping, got {type(entry).__name__}")
+        names = entry.get("params")
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, (str, int)) for name in names):
+            raise ValueError(f"{label}: params of groups[{i}] must be a list of names, got {brief(names)}")
+    if strict:
+        for i, (names, entry) in enumerate(zip(layout.members, groups, strict=True)):
+            if set(entry["params"]) != set(names):
+                what = f"must be {names!r:.200}, got {brief(entry['params'])}"
+                raise ValueError(f"{label}: params of groups[{i}] {what}")
+        return list(groups)
+    with_some = [[entry for entry in groups if set(entry["params"]) & set(names)] for names in layout.members]
+    return [found[0] if len(found) == 1 else None for found in with_some]
+
+
+def _misfit(layout: Layout, label: str, where: str, name: Name, entry: Any, settings: _core.Settings) -> str | None:
+    """Return why the state of a parameter cannot be its state here, or None; raise where it is not one at all."""
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"{label}: {where} must be a mapping, got {type(entry).__name__}")
+    counts = ["step", "begun", "averaged"] if _is_averaged(layout) else ["step"]
+    if problem := entries_problem(where, entry, [*counts, *layout.state[name]], optional=["decays"]):
+        return problem
+    for key, array in layout.state[name].items():
+        value = entry[key]
+        if key in settings.carry_names:
+            continue
+        if not issubclass(type(value), np.ndarray) or isinstance(value, np.ma.MaskedArray):
+            raise TypeError(f"{label}: {key!r} in the {where} must be an array, got {type(value).__name__}")
+        if problem := _misfit_of(f"{key!r} in the {where}", array, value):
+            return problem
+    return None
+
+
+def _new_values(
+    layout: Layout, label: str, where: str, name: Name, entry: Mapping[str, Any], settings: _core.Settings
+) -> list[tuple[Array, Any]]:
+    """Return the state arrays of a parameter with their values from an entry that fits, or raise."""
+    values: list[tuple[Array, Any]] = []
+    for key, array in layout.state[name].items():
+        value = entry[key]
+        if key in settings.carry_names:
+            if not is_number(value := unwrapped(value)):
+                raise TypeError(f"{label}: {key!r} in the {where} must be a number, got {brief(value)}")
+            try:
+                values.append((array, float(value)))
+            except OverflowError:
+                what = f"must be a number that a float can hold, got {brief(value)}"
+                raise ValueError(f"{label}: {key!r} in the {where} {what}") from None
+            continue
+        value = np.asarray(value)  # whatever a subclass says of itself
+        # The caller may give us our own state, in another order.
+        values.append((array, value.copy() if layout.is_state(value) else value))
+        if key == "seen" and value.size and not 0 <= value.min() <= value.max() <= entry["step"]:
+            what = f"must be in [0, {entry['step']}], its step, got {value.min()} to {value.max()}"
+            raise ValueError(f"{label}: 'seen' in the {where} {what}")
+    return values
+
+
+def _misfit_of(what: str, array: Array, value: Any) -> str | None:
+    """Return why a value cannot be copied to an array, or None."""
+    if value is None:
+        return f"{what} must be there, but it is missing"
+    value = np.asarray(value)  # whatever a subclass says of itself
+    if value.shape != array.shape or value.dtype != array.dtype:
+        return f"{what} must have shape {array.shape} and dtype {array.dtype}, got {value.shape} and {value.dtype}"
+    return None
+
+
+def check_entries(
+    label: str, what: str, given: Any, names: Sequence[Any], optional: Sequence[Any] = ()
+) -> dict[Any, Any]:
+    """Return a mapping's entries as a dict, or raise unless their names are the ones asked for, all or the optional."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{label}: {what} must be a mapping, got {type(given).__name__}")
+    if problem := entries_problem(what, given, names, optional):
+        raise ValueError(f"{label}: {problem}")
+    return dict(given)
+
+
+def entries_problem(
+    what: str, given: Mapping[Any, Any], names: Sequence[Any], optional: Sequence[Any] = ()
+) -> str | None:
+    """Return what is wrong with the names of a mapping's entries, or None."""
+    missing = [name for name in names if name not in given]
+    unknown = [name for name in given if name not in {*names, *optional}]
+    if not missing and not unknown:
+        return None
+    lists = {"missing": missing, "unknown": unknown}
+    problems = " and ".join(f"{word} {', '.join(map(repr, found))}" for word, found in lists.items() if found)
+    return f"{what} must have exactly the entries {list(names)!r:.200}, got {problems:.200}"
+
+
+def _averaged(label: str, value: Any, step_count: int, rows: int | None) -> int | Array:
+    """Return the last step that averages have taken in, or an array of it for each of some rows, or raise."""
+    # A parameter without a gradient that comes first in a round of step_one() is ahead of the count.
+    least, most = -1, step_count + 1
+    if type(value) is np.ndarray and rows is not None:
+        if value.shape != (rows,) or value.dtype != np.int64:
+            raise ValueError(
+                f"{label} must be an integer, or one int64 for each of the {rows} rows, got shape {value.shape} and"
+                f" dtype {value.dtype}"
+            )
+        if rows and not least <= value.min() <= value.max() <= most:
+            raise ValueError(f"{label} must be in [{least}, {most}], got {value.min()} to {value.max()}")
+        return value.copy()
+    if not is_integer(value := unwrapped(value)) or not least <= value <= most:
+        raise ValueError(f"{label} must be an integer in [{least}, {most}], got {brief(value)}")
+    return int(value)
+
+
+def _count(label: str, value: Any) -> int:
+    """Return a number of steps, or raise."""
+    if not is_integer(value := unwrapped(value)) or not 0 <= value < 1 << 62:
+        raise ValueError(f"{label} must be an integer >= 0, got {brief(value)}")
+    return int(value)

@@ -1,0 +1,270 @@
+"""The calls that make steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from reprlib import repr as brief
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from . import _core
+from .arena import lay_out_state
+from .declarations import is_schedule
+from .layout import Parameters
+from .loss_scale import LossScale
+from .nest import Array, Name
+from .options import NO_OPTIONS, OneStep, checked_for_one_step
+from .parameters import scheduled
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any] | None
+
+
+class Stepping:
+    """The calls that make steps: of the parameters of an optimizer, or of several that step as one.
+
+    A class that has them sets `_table`, which makes the steps of the parameters in `_layout`, and calls `_configure`.
+    """
+
+    _table: _core.Table
+    _layout: Parameters
+    _options: dict[str, Any]  # of the step, as they were given
+    _scale: LossScale | None  # that adapts itself
+    _accumulator: _core.Table | None  # of gradients, once some have been gathered
+    _plain: bool  # whether a step without options of its own is one call of the table
+
+    def _configure(self, options: dict[str, Any]) -> None:
+        """Have the table make its steps with these options, which are known to be valid."""
+        self._options = options
+        self._accumulator = None
+        self._table.num_threads = options["num_threads"] or 0
+        self._table.check_finite = options["nonfinite"] != "propagate"
+        self._table.skip_nonfinite = options["nonfinite"] == "skip"
+        self._scale = options["grad_scale"] if isinstance(options["grad_scale"], LossScale) else None
+        if self._scale is not None:
+            self._scale._held_by(self)
+        self._plain = self._scale is None
+        self._table.grad_scale = 0.0 if self._scale else options["grad_scale"] or 0.0
+        clip_norm = options["clip_norm"]
+        if is_schedule(clip_norm):
+            self._table.clip_schedule = partial(scheduled, type(self).__name__, "clip_norm", clip_norm)
+        else:
+            self._table.clip_norm = clip_norm or 0.0
+        self._table.clip_norm_per = options["clip_norm_per"]
+        self._table.max_skips = options["max_skips"] or 0
+        self._table.clip_value = options["clip_value"] or 0.0
+        self._table.zero_grads = options["zero_grads"]
+
+    def step(self, grads: Grads = None, **changes: Unpack[OneStep]) -> None:
+        """Update every parameter that has a gradient, in place.
+
+        Parameters
+        ----------
+        grads : array, sequence or mapping
+            Gradients in the structure of the parameters (for groups: a sequence with one entry per group), each with
+            its parameter's shape, any strides, never written unless zeroing is asked for; or a `RowGrad`.  They may be
+            float16, float32 or float64, which is converted, rounded once; for a parameter without axes, numbers.  A
+            gradient of None leaves its parameter, its state and its count of steps alone; `ema` and `swa` take the
+            parameter in as it is, once it has made a step.  Without argument: what `accumulate` has gathered, else the
+            arrays given to `bind`.
+        **changes
+            grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
+            `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
+            "sum" is what to make of the gradients that `accumulate` has gathered.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For gradients that do not fit.  Nothing has been changed then.
+        FloatingPointError
+            With ``nonfinite="raise"``, for NaN or infinity in a gradient, and with `max_skips`, when so many steps in
+            a row have been skipped for it.  Nothing has been changed then.
+        """
+        if self._plain and not changes:
+            self._table.step(grads)
+        elif self._accumulator is not None and self._accumulator.step_count:
+            self._step_accumulated(grads, changes)
+        else:
+            self._step_with(self._table.step, (grads,), changes)
+
+    def step_one(self, name: Name, grad: Array | _core.RowGrad, **changes: Unpack[OneStep]) -> None:
+        """Update one parameter, as soon as its gradient is ready and still in the cache.
+
+        For loops that make and release gradients layer by layer.  Parameters stepped in this way, each once, end with
+        the bits that one `step` would have given them.  `step_count` is then the largest count of any parameter.
+
+        Parameters
+        ----------
+        name : str or int
+            The parameter's name: its key, or its index.
+        grad : array or RowGrad
+            Its gradient, as `step` takes it.
+        **changes
+            grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
+            `Optimizer`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step`; also with `clip_norm`, which needs all gradients at once (but not with
+            ``clip_norm_per="parameter"``), for a rule that does, and with a `LossScale`, which adapts to whole steps:
+            give its value as the `grad_scale`.
+
+        Notes
+        -----
+        A parameter that has missed steps counts as one that comes later in a round: schedules give it the value of the
+        others' last step, so begin a round with one that has missed none.  What `ema` and `swa` have missed of a
+        parameter that was left out, they take in when it is stepped again, or at once with a gradient of None: in
+        closed form, to rounding, with the ``ema_decay`` of that step.  NaN with ``nonfinite="skip"`` leaves out this
+        parameter alone, and `max_skips` counts the skips of each parameter.
+        """
+        label = f"{type(self).__name__}.step_one"
+        if "accumulated" in changes:
+            raise TypeError(f"{label}: accumulated is an option of step(), got {brief(changes['accumulated'])}")
+        scale = changes.get("grad_scale")
+        if isinstance(self._options["grad_scale"] if scale is None else scale, LossScale):
+            raise ValueError(f"{label}: grad_scale must be a number, since a LossScale adapts to whole steps, got one")
+        self._step_with(self._table.step_one, (name, grad), changes)
+
+    def accumulate(self, grads: Grads) -> None:
+        """Add the gradients of a micro-batch; the next ``step()`` uses the mean of what has come, or the sum.
+
+        Parameters
+        ----------
+        grads : array, sequence or mapping
+            As `step` takes them.  A parameter whose gradient is None in every micro-batch is left alone by the step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For gradients that do not fit.  Nothing has been added then.
+
+        Notes
+        -----
+        One micro-batch is the step with its gradients.  Where only `RowGrad` come for a parameter they are kept as
+        rows, those of one row summed in the order in which they come: the step meets their union, and no other row of
+        parameter and state.  Once a whole gradient comes too, or where the step of the rule takes no rows, the step is
+        one with a whole gradient.  The mean is over all micro-batches, also those that have no gradient for a parameter
+        or a row.
+
+        Whole gradients are added to a buffer of the parameter's size and dtype, which takes memory from the first one
+        on and is set to zero by the step, in its pass; rows take the memory of at most twice their union and of the
+        last micro-batch, until the step.  What has been gathered and not used is neither saved nor copied with the
+        optimizer; after an error of the step it is still there, until `discard` is called.  The gradients given stay as
+        they are, also with zero_grads.
+        """
+        with self._table:  # threads that come first at once gather in one buffer
+            if self._accumulator is None:
+                self._accumulator = new_accumulator(f"{type(self).__name__}.accumulate", self._table, self._layout)
+        self._plain = False
+        self._accumulator.accumulate(grads)
+
+    def discard(self) -> None:
+        """Forget the gradients that `accumulate` has gathered."""
+        if self._accumulator is not None:
+            self._accumulator.discard()
+
+    def _step_accumulated(self, grads: Grads, changes: OneStep) -> None:
+        label = f"{type(self).__name__}.step"
+        if grads is not None:
+            raise ValueError(f"{label}: gradients must be None, since some have been accumulated, got others")
+        mean = changes.get("accumulated", "mean") == "mean"
+        self._step_with(
+            self._table.step, (None,), {**changes, "zero_grads": True}, gathered=self._accumulator, mean=mean
+        )
+
+    def _step_with(
+        self,
+        step: Callable[..., bool],
+        arguments: tuple[Any, ...],
+        changes: OneStep,
+        **more: Any,
+    ) -> None:
+        """Step with options of its own or a scale that adapts itself."""
+        given = checked_for_one_step(f"{type(self).__name__}.step", changes, self._options["nonfinite"])
+        scale: Any = given.get("grad_scale", self._options["grad_scale"])
+        if scale is not None:
+            given["grad_scale"] = scale.value if isinstance(scale, LossScale) else scale
+        made = step(*arguments, given, **more)
+        if isinstance(scale, LossScale):
+            scale._record(self, made)
+
+    def bind(self, grads: Grads) -> None:
+        """Take these arrays as the gradients of every later `step()` without argument.
+
+        For loops whose gradient buffers never move: the structure is read once, and a step only checks that no buffer
+        has been replaced where it came from, or been changed in place to another shape or memory.
+        """
+        self._table.bind(grads)
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of all gradients of the last step, before clipping (but divided by the scale), with `clip_norm`.
+
+        That of its own gradient after `step_one`, and None after a step that did not clip.
+        """
+        return self._table.grad_norm
+
+    @property
+    def grad_norms(self) -> dict[Name, float] | tuple[float, ...] | None:
+        """The norms by which the last step clipped, like `grad_norm`, with `clip_norm_per`.
+
+        One for each group with ``clip_norm_per="group"``, by name with "parameter" (0 for a gradient of None; after
+        `step_one` the others are those of their own last step), and None with "all" and after a step that did not clip.
+        """
+        per = self._table.clip_norm_per
+        if per == "all" or self._table.grad_norm is None:
+            return None
+        norms = dict(zip(self._layout.names, self._table.grad_norms(), strict=True))
+        return norms if per == "parameter" else tuple(norms[names[0]] for names in self._layout.members)
+
+    @property
+    def step_count(self) -> int:
+        """How many steps have been made."""
+        return self._table.step_count
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps ``nonfinite="skip"`` has left out."""
+        return self._table.skipped_steps
+
+    @property
+    def num_threads(self) -> int | None:
+        """Threads of a step, or None where the optimizer chooses."""
+        return self._table.num_threads or None
+
+
+def new_accumulator(label: str, table: _core.Table, layout: Parameters) -> _core.Table:
+    """Return a table that adds up gradients of these parameters, which the next step of their table uses."""
+    accumulator = _core.Table(label, [], [], [], [], [], [], (), None, [], layout.grouped, [], [])
+    gather(accumulator, layout)
+    accumulator.gather_for(table)
+    return accumulator
+
+
+def gather(accumulator: _core.Table, layout: Parameters) -> None:
+    """Have an accumulator gather the gradients of these parameters too."""
+    arrays = layout.arrays
+    orders = [_core.order_of(array) for array in arrays]
+    _, buffers = lay_out_state(arrays, [[array.shape] for array in arrays], orders)
+    # sum = sum + g is a step of SGD along the gradient.
+    adding = _core.Settings("sgd")
+    adding.set({"lr": 1.0}, {**NO_OPTIONS, "maximize": True})
+    none = np.zeros(0)
+    with accumulator:
+        accumulator.append(
+            layout.names,
+            [buffer for (buffer,) in buffers],
+            [adding] * len(arrays),
+            [[] for _ in arrays],
+            [none] * len(arrays),
+            [None] * len(arrays),
+            layout.structure,
+            layout.grouped,
+            layout.arenas,
+            [],
+        )
