@@ -320,9 +320,11 @@ class Group(Fixed):
             )
         if is_schedule(hyper["weight_decay"]) or hyper["weight_decay"]:
             raise ValueError(f"{self._label}: weight_decay must be 0 with catch_up, got {hyper['weight_decay']!r}")
-        for name in (*self.settings.catch_up, "lr_scale"):
-            if is_schedule(hyper[name]):
-                raise ValueError(f"{self._label}: {name} must be a number with catch_up, got {hyper[name]!r}")
+        read = {*self.settings.catch_up, "lr_scale"}  # by their names in rules.def
+        for key, declared in self._declaration.hyper.items():
+            if not read.isdisjoint(declared.names) and is_scheduled({key: hyper[key]}):
+                needed = "a number" if len(declared.names) == 1 else "numbers"
+                raise ValueError(f"{self._label}: {key} must be {needed} with catch_up, got {hyper[key]!r}")
         self.check_rows(self["params"])
 
     def check_rows(self, arrays: Sequence[Array]) -> None:
