@@ -197,10 +197,6 @@ def test_special_values(case, dtype, isa):
         assert_like(opt, 0, p, oracle)
 
 
-# Rules without a mean of gradients, and one whose momentum is of steps, which are larger: none comes to 0 so soon.
-NOTHING_ENDS = ("sgd", "adagrad", "asgd", "schedulefreesgd", "schedulefreeadamw", "rmsprop", "rmsprop_momentum")
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", BY_ELEMENT, ids=ids)
 @pytest.mark.parametrize("threads", [1, 3])
@@ -219,13 +215,10 @@ def test_decay_into_subnormals(case, dtype, isa, threads):
     for name, actual, wanted in [("p", p, oracle.p)] + [(k, opt.state[0][k], v) for k, v in oracle.buffers.items()]:
         assert_same_bits(actual, np.tile(wanted, p.size // few.size), name)
         assert not ((actual != 0) & (abs(actual) < TINY[dtype])).any(), name
-    became_0 = set()
-    for letter, buffer in oracle.buffers.items():
-        was = first[letter] != 0
-        became_0 |= {letter} if (was & (buffer == 0)).any() else set()
-        if letter in ("m", "m1", "m2", "a", "b"):  # momentum and means of gradients
-            assert (abs(buffer) < abs(first[letter]))[was].all(), f"{letter} sticks"
-    assert became_0 or case.rule in NOTHING_ENDS
+    for letter in oracle.buffers.keys() & {"m", "m1", "m2", "a", "b"}:  # momentum and means of gradients
+        before, after = abs(first[letter]), abs(oracle.buffers[letter])
+        assert (after < before)[before != 0].all(), f"{letter} sticks"
+        assert (after[before < 1.0003 * TINY[dtype]] == 0).all(), f"{letter} does not come to 0"
 
 
 @pytest.mark.parametrize("size", [3, 100_000])
