@@ -143,7 +143,12 @@ def pow_of(x: float, y: float) -> float:
 
 def larger(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The maximum, NaN where either is."""
-    return np.where((x > y) | (x != x), x, y)
+    return np.where((x > y) | (x != x), x, y).view(Flushed)
+
+
+def smaller(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The minimum, NaN where either is."""
+    return np.where((x < y) | (x != x), x, y).view(Flushed)
 
 
 def larger_of(x: float, y: float) -> float:
