@@ -45,6 +45,7 @@ if _TYPE_CHECKING:
     from .optimizers.adamw import AdamW
     from .optimizers.adan import Adan
     from .optimizers.ademamix import AdEMAMix
+    from .optimizers.adopt import ADOPT
     from .optimizers.asgd import ASGD
     from .optimizers.lamb import LAMB
     from .optimizers.lars import LARS
@@ -66,6 +67,7 @@ if _TYPE_CHECKING:
 set_num_threads(initial_num_threads())
 __version__ = _core.build_info()[0]
 __all__ = [
+    "ADOPT",
     "ASGD",
     "LAMB",
     "LARS",
