@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CORE := $(wildcard csrc/*.h csrc/*/*.[ch] csrc/rules/*.def) fastopt/_core.pyx setup.py pyproject.toml
+CORE := $(wildcard csrc/*.h csrc/*/*.[ch] csrc/rules/*.def) $(wildcard fastopt/_core/*) setup.py pyproject.toml
 
 .PHONY: demo test bench bench-peers perf-check stress sanitize fuzz sdist-check lint format config clean
 
@@ -54,7 +54,7 @@ config: $(VENV)/demo
 	$(BIN)/python -m fastopt config
 
 clean:
-	rm -rf $(VENV) build *.egg-info fastopt/*.so fastopt/_core.c
+	rm -rf $(VENV) build *.egg-info fastopt/*.so
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

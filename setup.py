@@ -45,7 +45,7 @@ class BuildExt(build_ext):
 os.chdir(HERE)
 core = Extension(
     "fastopt._core",
-    sources=["fastopt/_core.pyx", *sorted(str(path.relative_to(HERE)) for path in HERE.glob("csrc/**/*.c"))],
+    sources=["fastopt/_core/module.pyx", *sorted(str(path.relative_to(HERE)) for path in HERE.glob("csrc/**/*.c"))],
     depends=[str(path.relative_to(HERE)) for path in HERE.glob("csrc/**/*") if path.suffix in {".h", ".def"}],
     include_dirs=["csrc/include", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 try:
     from . import _core
+    from ._core import RowGrad
 except ImportError as _error:
     from .unbuilt import explained as _explained
 
@@ -25,7 +26,6 @@ if _core.isa() is None:
     )
 
 from . import kernels, optimizers
-from ._core import RowGrad
 from .checkpoint import check_save, load, save
 from .combined import Combined
 from .config import show_config

@@ -9,7 +9,8 @@ from platform import python_implementation, python_version
 
 def explained(error: ImportError) -> ImportError:
     """Return the error of an import of `_core`, or one that says how to build it where it is not there at all."""
-    if find_spec("fastopt._core") is not None:
+    spec = find_spec("fastopt._core")
+    if spec is not None and spec.origin is not None:  # the folder of its sources alone has no origin
         return error
     root = Path(__file__).resolve().parents[1]
     return ImportError(

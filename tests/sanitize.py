@@ -162,7 +162,7 @@ def python_suite(run: Run) -> Iterator[str]:
     if missing := [name for name in ("Cython", "setuptools") if importlib.util.find_spec(name) is None]:
         raise Skipped(f"{' and '.join(missing)} must be installed to build the extension")
     tree = run.folder / "tree"
-    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_core.c")
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
     for name in ("csrc", "fastopt", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):

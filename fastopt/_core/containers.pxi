@@ -1,0 +1,41 @@
+# Containers that hold the user's arrays.
+
+cpdef bint still_holds(object container, tuple keys, tuple values) except -1:
+    """Whether a container has the same objects where it had them; of a dict, keys in its order are found fastest."""
+    cdef Py_ssize_t i = 0, n = PyTuple_GET_SIZE(values), place = 0
+    cdef PyObject *key_there
+    cdef PyObject *value_there
+    if isinstance(container, list) and PyLong_AsSsize_t(<object>PyTuple_GET_ITEM(keys, n - 1)) == n - 1:  # all from 0 on
+        with cython.critical_section(container):
+            if n <= PyList_GET_SIZE(container):
+                while i < n and PyList_GET_ITEM(container, i) == PyTuple_GET_ITEM(values, i):
+                    i += 1
+        return i == n
+    if isinstance(container, dict):
+        with cython.critical_section(container):
+            while i < n and PyDict_Next(container, &place, &key_there, &value_there):
+                if key_there == PyTuple_GET_ITEM(keys, i) and value_there == PyTuple_GET_ITEM(values, i):
+                    i += 1
+        if i == n:
+            return True
+    try:
+        return all([container[key] is value for key, value in zip(keys, values)])
+    except LookupError:
+        return False
+
+
+cdef int find_containers(object nest, int depth, list found) except -1:
+    """Append the lists and mappings of a nest that hold the same objects each time, with their keys and these."""
+    if depth > FASTOPT_MAX_NDIM:
+        return 0  # no nest of gradients is as deep
+    if isinstance(nest, (list, Mapping)):
+        keys = tuple(nest if isinstance(nest, Mapping) else range(len(nest)))
+        values = tuple([nest[key] for key in keys])
+        if keys and still_holds(nest, keys, values):
+            found.append((nest, keys, values))
+        for value in values:
+            find_containers(value, depth + 1, found)
+    elif isinstance(nest, tuple):
+        for entry in nest:
+            find_containers(entry, depth + 1, found)
+    return 0

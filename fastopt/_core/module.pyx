@@ -1,0 +1,52 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, freethreading_compatible=True
+"""The bridge from NumPy arrays to the C core: check every array, fill the descriptors, make one call.
+
+A `Table` is laid out once, when an optimizer is made.  On each step it compares what can have changed since (pointers,
+shapes, flags) and touches nothing else.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cpython.dict cimport PyDict_Next
+from cpython.float cimport PyFloat_AS_DOUBLE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_AsSsize_t
+from cpython.object cimport PyObject
+from cpython.pythread cimport (
+    NOWAIT_LOCK,
+    WAIT_LOCK,
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_get_thread_ident,
+    PyThread_release_lock,
+    PyThread_type_lock,
+)
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
+from libc.stdlib cimport calloc, free, qsort
+from libc.string cimport memcmp, memcpy, memset
+
+import os
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
+from itertools import islice
+from reprlib import repr as brief
+from sys import intern
+from weakref import WeakSet
+
+import numpy as np
+
+from .scalars import is_number, unwrapped
+
+cnp.import_array()
+
+# One module in several files: the C core is linked once, since its team of threads and its choice of an instruction set
+# are static. Each file uses those above it.
+include "c_core.pxi"         # fastopt.h, as Cython reads it
+include "core_info.pxi"      # what the C core says of itself: rules, ranges, instruction sets, build
+include "settings.pxi"       # a group's rule, hyperparameters and options
+include "arrays.pxi"         # dtypes, shapes and memory of arrays
+include "row_gradients.pxi"  # gradients of rows, and their sums
+include "containers.pxi"     # lists and mappings that hold the user's arrays
+include "table.pxi"          # an optimizer's parameters and state, and its step
+include "kernel.pxi"         # rules as functions on the caller's own buffers
