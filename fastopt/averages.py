@@ -10,7 +10,7 @@ from typing import Any
 from .layout import Layout
 from .nest import Array, Name, describe
 from .options import AVERAGES, decay_at
-from .parameters import at
+from .scheduled import at
 
 
 def averages_of(layout: Layout) -> tuple[str, ...]:

@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 from . import _core
 from .declarations import Number, refuse_unknown
+from .group import Fixed, Group, put_hyper, rates_of
 from .layout import Parameters
 from .loss_scale import LossScale
 from .nest import Array, Name, describe
 from .optimizer import Optimizer
 from .options import checked_options
-from .parameters import Fixed, Group, check_names, put_hyper, rates_of, warn_of_passed
+from .parameters import check_names
 from .saving import FORMAT, Loaded, check_entries
+from .scheduled import warn_of_passed
 from .stepping import Stepping
 
 # The options of the step, which all share, and what each is where nothing is asked for.
@@ -199,7 +201,7 @@ class Combined(Stepping):
         for optimizer in self.optimizers:
             part, changes = changes[: len(optimizer.groups)], changes[len(optimizer.groups) :]
             optimizer._table.check_turn()
-            warn_of_passed([(group.class_name, hyper) for group, hyper in part], optimizer.step_count, level=3)
+            warn_of_passed([(group.class_name, hyper) for group, hyper in part], optimizer.step_count)
             parts.append((optimizer._table, part))
         for table, part in parts:
             put_hyper(table, part)

@@ -13,19 +13,11 @@ import numpy as np
 from . import _core
 from .arena import lay_out_state
 from .declarations import Declaration, is_schedule, scaled
+from .group import Fixed, Group
 from .nest import Array, Name, Watched, describe, members, watched
 from .options import averages_kept, decay_at, for_every_rule
-from .parameters import (
-    Fixed,
-    Given,
-    Group,
-    Params,
-    at,
-    check_names,
-    group_hyper,
-    places_of,
-    split_groups,
-)
+from .parameters import Given, Params, check_names, group_hyper, places_of, split_groups
+from .scheduled import at
 
 
 @dataclass(eq=False)

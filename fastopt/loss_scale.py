@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from reprlib import repr as brief
 from typing import Any
-from warnings import warn
 from weakref import WeakSet
 
 from .declarations import check_number, refuse_unknown
 from .scalars import is_integer, unwrapped
+from .warn import warn_user
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**126  # float32 has the inverse of each as a normal number
 
@@ -142,11 +142,10 @@ class LossScale:
             self._move()
         elif not made:
             if optimizer in self._skipped:
-                warn(
+                warn_user(
                     "LossScale: update() must be called once per iteration for a scale that optimizers share or that"
                     f" steps are given, but a {type(optimizer).__name__} has skipped two steps since the last one",
                     RuntimeWarning,
-                    stacklevel=4,
                 )
             self._skipped.add(optimizer)
 

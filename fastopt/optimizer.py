@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from . import averages, saving
 from .declarations import Declaring, Number, Rate, argument, choice, flag, is_schedule, number, rate
+from .group import Group, rates_of, set_hyper
 from .layout import Layout
 from .loss_scale import LossScale
 from .nest import Array, Name
 from .options import check_averages, check_catch_up, checked_options
-from .parameters import Group, Params, rates_of, scheduled, set_hyper, split_groups, warn_of_passed
+from .parameters import Params, split_groups
 from .saving import Loaded
 from .scalars import each_unwrapped, unwrapped
+from .scheduled import scheduled, warn_of_passed
 from .stepping import Stepping, gather
 
 if TYPE_CHECKING:
@@ -253,7 +255,7 @@ class Optimizer(Stepping, Declaring):
         label = f"{type(self).__name__}.add_param_group"
         given = self._layout.group(label, group)
         self._table.check_turn()
-        warn_of_passed([(type(self).__name__, given[1])], self._table.step_count, level=3)
+        warn_of_passed([(type(self).__name__, given[1])], self._table.step_count)
         with self._table:
             added = self._layout.add(label, given)
             if self._accumulator is not None:
@@ -338,7 +340,7 @@ class Optimizer(Stepping, Declaring):
         return rates if any(lr != rates[0] for lr in rates) else rates[0]
 
     def _set_rates(self, value: Number | Sequence[Number]) -> None:
-        set_hyper(self._table, rates_of(type(self).__name__, self.groups, value), level=5)
+        set_hyper(self._table, rates_of(type(self).__name__, self.groups, value))
 
     # Save and load.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from .declarations import check_number, is_schedule, nearest
 from .loss_scale import LossScale
-from .parameters import scheduled
 from .scalars import is_integer, unwrapped
+from .scheduled import scheduled
 from .threads import check_threads
 
 NONFINITE = ("propagate", "raise", "skip")

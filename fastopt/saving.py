@@ -13,8 +13,8 @@ from .decays import Decay, restored_decays, saved_decays
 from .declarations import Declaration
 from .layout import Layout
 from .nest import Array, Name, can_be_copied, describe, holds, together
-from .parameters import restored, saved, warn_of_passed
 from .scalars import is_integer, is_number, unwrapped
+from .scheduled import restored, saved, warn_of_passed
 
 FORMAT = 1  # of state_dict()
 
@@ -184,7 +184,7 @@ def prepared_load(
         groups=tuple(i for i, entry in enumerate(matched) if entry is None),
     )
     if hyperparameters == "current":
-        warn_of_passed([(layout.declaration.name, group) for group in layout.groups], step_count, level=5)
+        warn_of_passed([(layout.declaration.name, group) for group in layout.groups], step_count)
 
     def load() -> Loaded:
         for restore in restorers:

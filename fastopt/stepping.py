@@ -16,7 +16,7 @@ from .layout import Parameters
 from .loss_scale import LossScale
 from .nest import Array, Name
 from .options import NO_OPTIONS, OneStep, checked_for_one_step
-from .parameters import scheduled
+from .scheduled import scheduled
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

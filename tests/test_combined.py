@@ -388,6 +388,9 @@ def test_a_passed_schedule_is_told_at_the_line_that_sets_it():
         opt.lr = fastopt.schedules.linear(0.25, 0.125, 1)
     assert [warning.filename for warning in caught] == [__file__]
     assert opt.lr == (0.25, 0.125)
+    with pytest.warns(UserWarning, match="stays the same from step 1 on") as caught:
+        opt.load_state_dict(opt.state_dict(), hyperparameters="current")
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 # ---- Saved, copied ----

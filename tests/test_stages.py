@@ -1203,8 +1203,11 @@ def test_a_shared_scale_that_is_never_updated_warns():
     _, a, b = sharing()
     a.step(np.full(1, math.inf))
     b.step(np.full(1, math.inf))
-    with pytest.warns(RuntimeWarning, match=r"update\(\) must be called once per iteration .* a SGD has skipped two"):
+    with pytest.warns(
+        RuntimeWarning, match=r"update\(\) must be called once per iteration .* a SGD has skipped two"
+    ) as caught:
         a.step(np.full(1, math.inf))
+    assert caught[0].filename == __file__
 
 
 def test_a_scale_belongs_to_the_optimizers_that_are_alive():

@@ -12,7 +12,7 @@ import numpy as np
 from ..declarations import Number, Rate, choice, flag, number, numbers, rate
 from ..nest import Array
 from ..optimizer import Optimizer
-from ..parameters import at
+from ..scheduled import at
 from ._plain import State, gradient, zeros
 
 

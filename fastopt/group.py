@@ -1,0 +1,287 @@
+"""A group's hyperparameters: set, checked, and as the C core reads them at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from reprlib import repr as brief
+from typing import Any
+
+from . import _core
+from .declarations import DECAYS, ROWS, VECTOR, Declaration, check_number, first_of, is_schedule, nearest, scaled
+from .labels import label_of
+from .nest import Array
+from .scalars import each_unwrapped, unwrapped
+from .scheduled import ON, at, each, is_scheduled, warn_of_passed, with_schedules
+
+
+class Fixed(dict[Any, Any]):
+    """A dict whose entries stay: what is put in their place would not take part in a step."""
+
+    what = "state arrays can be written to, but not replaced, added or removed"
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(self.what)
+
+    __setitem__ = __delitem__ = __ior__ = setdefault = update = pop = popitem = clear = _refuse
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
+class Group(Fixed):
+    """A group's arrays under "params", its hyperparameters, and keys of the user's own.
+
+    Setting a hyperparameter checks it and takes effect with the next step.  A schedule is a value like a number.  Keys
+    can be neither added nor removed, and what decides which state exists (such as ``amsgrad``) stays as it was made.
+    """
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        label: str,
+        arrays: list[Array],
+        given: Mapping[str, Any],
+        options: Mapping[str, Any],
+        rule: str | None = None,
+        step_count: int = 0,
+    ) -> None:
+        self.names = tuple(declaration.hyper)  # other keys are the user's own
+        self._options = options
+        self._table: _core.Table | None = None
+        self._declaration = declaration
+        self.rename(label)
+        hyper = declaration.unwrapped({key: given[key] for key in self.names})
+        own = {key: value for key, value in given.items() if key not in hyper}
+        now = self._at(hyper, step_count)
+        self.settings = _core.Settings(rule or self._rule(hyper))
+        of_vectors = self.settings.rule_name + VECTOR
+        self._of_vectors = _core.Settings(of_vectors) if of_vectors in ROWS else self.settings
+        super().__init__({**with_schedules(declaration.plain(now), hyper), **own, "params": tuple(arrays)})
+
+    def rename(self, label: str) -> None:
+        """Have messages name the group so."""
+        self._label = label
+        self.what = f"{label}: hyperparameters can be set, but not added or removed"
+
+    @property
+    def class_name(self) -> str:
+        """The name of the optimizer's class."""
+        return self._declaration.name
+
+    def settings_of(self, array: Array) -> _core.Settings:
+        """Return what the C core reads for an array of this group."""
+        return self.settings if array.ndim > 1 else self._of_vectors
+
+    def attach(self, table: _core.Table) -> None:
+        """Have the steps of a table take the hyperparameters of this group, now and whenever they are set."""
+        self._table = table
+        table.adopt([self.change(self._hyper() | self._own())])
+
+    def checked(self, given: Mapping[str, Any], step_count: int | None = None) -> dict[str, Any]:
+        """Return hyperparameters and keys of the user's own as they are after these changes, or raise.
+
+        What is loaded, after so many steps, has all keys of the user's own.
+        """
+        own = self._own()
+        changes, others = self.parted(given)
+        known = (*self.names, *own)
+        unknown = [key for key in given if key == "params" or (step_count is None and key not in known)]
+        if unknown:
+            what = f"{', '.join(known)}, got {brief(unknown[0])}{nearest(unknown[0], known)}"
+            raise ValueError(f"{self._label}: what can be set is {what}")
+        changes = self._declaration.unwrapped(changes)
+        others = {key: label_of(self._label, key, value, self.names) for key, value in others.items()}
+        own = own | others if step_count is None else others
+        after = self._hyper() | changes
+        now = self._at(after, self._step_count if step_count is None else step_count)
+        changed = [key for key, value in changes.items() if value != self[key]]
+        fixed = [key for key in changed if self._declaration.hyper[key].fixed == "layout"]
+        needed = _core.Settings(self._rule(after)).state_names
+        if not set(needed) <= set(self.settings.state_names):
+            fixed += [key for key in changed if key in self._declaration.selecting]
+        if fixed:
+            raise ValueError(
+                f"{self._label}: {fixed[0]} must stay {self[fixed[0]]!r}, since the state was laid out for it,"
+                f" got {brief(changes[fixed[0]])}"
+            )
+        if step_count is None:  # set by the user; a state that is loaded comes with what it goes with
+            self._check_kept(changed, changes)
+        if self._table is not None and self._table.catches_up:
+            self.check_catch_up(after)
+        return with_schedules(self._declaration.plain(now), after) | own
+
+    def _check_kept(self, changed: Sequence[str], changes: Mapping[str, Any]) -> None:
+        """Raise for what can be changed no more, since state was made by it."""
+        begun = self._table is not None and self._step_count > 0
+        for key in changed:
+            fixed = self._declaration.hyper[key].fixed
+            if fixed == "start" or (fixed == "steps" and begun and first_of(changes[key]) != first_of(self[key])):
+                raise ValueError(
+                    f"{self._label}: {key} must stay {self[key]!r}, since the state was made by it,"
+                    f" got {brief(changes[key])}"
+                )
+
+    def check_compatible(self, where: str, saved: Mapping[str, Any]) -> None:
+        """Raise for hyperparameters that must be as they were saved, since state that is loaded was made by them."""
+        for key, declared in self._declaration.hyper.items():
+            if declared.fixed not in ("layout", "steps") or key not in saved:
+                continue
+            before, here = first_of(saved[key]), first_of(self[key])
+            if before != here:
+                raise ValueError(
+                    f"{where}: {key} must be as it was saved, {before!r}, since the state was made by it, got {here!r}"
+                )
+
+    def change(self, after: dict[str, Any]) -> tuple[Any, ...]:
+        """Return what a table takes to set all keys but the parameters to these, which are known to be valid."""
+        names, settings = self.settings.hyper_names, (self.settings, self._of_vectors)
+        hyper = {key: after[key] for key in self.names}
+        if is_scheduled(hyper):
+            return self, after, settings, Plan(self._declaration, self._label, hyper, names, self._options), None
+        return self, after, settings, None, for_core(self._declaration, self._label, hyper, names, self._options)
+
+    def check_catch_up(self, hyper: Mapping[str, Any]) -> None:
+        """Raise unless rows can make up for the steps that they have missed, with these hyperparameters."""
+        if self.settings.catch_up is None:
+            raise ValueError(
+                f"{self._label}: catch_up must be False for a rule whose steps without a gradient have no closed form,"
+                f" got True with {self.settings.rule_name}"
+            )
+        if is_schedule(hyper["weight_decay"]) or hyper["weight_decay"]:
+            raise ValueError(f"{self._label}: weight_decay must be 0 with catch_up, got {hyper['weight_decay']!r}")
+        read = {*self.settings.catch_up, "lr_scale"}  # by their names in rules.def
+        for key, declared in self._declaration.hyper.items():
+            if not read.isdisjoint(declared.names) and is_scheduled({key: hyper[key]}):
+                needed = "a number" if len(declared.names) == 1 else "numbers"
+                raise ValueError(f"{self._label}: {key} must be {needed} with catch_up, got {hyper[key]!r}")
+        self.check_rows(self["params"])
+
+    def check_rows(self, arrays: Sequence[Array]) -> None:
+        """Raise unless rows of these arrays can make up for the steps that they have missed."""
+        for array in arrays:
+            if array.ndim < 1 or not array.flags.c_contiguous or not array.flags.aligned:
+                raise ValueError(
+                    f"{self._label}: params must be C-contiguous with at least one axis with catch_up, got shape"
+                    f" {array.shape} and strides {array.strides}"
+                )
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set several hyperparameters, all or none."""
+        assert self._table is not None
+        set_hyper(self._table, [(self, dict(*args, **kwargs))])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        assert self._table is not None
+        set_hyper(self._table, [(self, {key: value})])
+
+    def _hyper(self) -> dict[str, Any]:
+        return {key: self[key] for key in self.names}
+
+    def _own(self) -> dict[str, Any]:
+        return self.parted(self)[1]
+
+    def parted(self, entries: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the parameters and hyperparameters among these, and what is under keys of the user's own."""
+        ours = {key: value for key, value in entries.items() if key in self.names or key == "params"}
+        return ours, {key: value for key, value in entries.items() if key not in ours}
+
+    def _at(self, hyper: Mapping[str, Any], step_count: int) -> Mapping[str, Any]:
+        """Return hyperparameters as they are for the step after this many, or raise."""
+        self._declaration.check_schedules(self._label, hyper)
+        now = at(hyper, step_count)
+        self._declaration.check(self._label if now is hyper else f"{self._label} after {step_count} steps", now)
+        return now
+
+    def _rule(self, hyper: Mapping[str, Any]) -> str:
+        return self._declaration.row(each(hyper, lambda schedule: ON))
+
+    @property
+    def _step_count(self) -> int:
+        return 0 if self._table is None else self._table.step_count
+
+
+def set_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]]) -> None:
+    """Set hyperparameters of groups as `put_hyper`, with a warning of schedules that have passed."""
+    table.check_turn()
+    warn_of_passed([(group.class_name, of_group) for group, of_group in changes], table.step_count)
+    put_hyper(table, changes)
+
+
+def put_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]]) -> None:
+    """Set hyperparameters of groups, all or none, in one turn: what other threads set meanwhile is kept."""
+    with table:
+        adopted = [group.change(group.checked(of_group)) for group, of_group in changes]
+        if table.catches_up:
+            table.catch_up_in_turn()  # with the values that were in force
+        table.adopt(adopted)
+
+
+def rates_of(label: str, groups: Sequence[Group], value: Any) -> list[tuple[Group, dict[str, Any]]]:
+    """Return each group with the learning rate that it gets, of one for all or one for each; or raise ValueError."""
+    given = each_unwrapped(unwrapped(value))
+    rates = given if isinstance(given, (tuple, list)) else [given] * len(groups)
+    if len(rates) != len(groups):
+        raise ValueError(
+            f"{label}: lr must be one for all of the {len(groups)} groups or one for each, got {brief(value)}"
+        )
+    return [(group, {"lr": rate}) for group, rate in zip(groups, rates, strict=True)]
+
+
+class Plan:
+    """The numbers of a group that the C core reads at each step.  It holds no arrays: their table may hold it."""
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        label: str,
+        hyper: Mapping[str, Any],
+        names: tuple[str, ...],
+        options: Mapping[str, Any],
+    ) -> None:
+        self._declaration, self._label, self._names, self._options = declaration, label, names, options
+        self._hyper = hyper
+        self._schedules: list[Callable[[int], Any]] = []
+        each(hyper, self._schedules.append)
+        # Where nothing but what stands alone is scheduled, only that is looked at; the places are in the arguments.
+        form = hyper["weight_decay_form"]
+        places = {"lr": (0, "lr"), "weight_decay": (0, "decay") if form == "own" else (1, DECAYS[form])}
+        factors = {"lr": hyper["lr_scale"]}  # a number, if the others stand alone
+        alone = [
+            (key, hyper[key], factors.get(key, 1.0), *place) for key, place in places.items() if is_schedule(hyper[key])
+        ]
+        self._alone = alone if len(alone) == len(self._schedules) else []
+        self._values: list[Any] = []
+        self._arguments: tuple[dict[str, float], dict[str, Any]] = {}, {}
+
+    def __call__(self, step_count: int) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return the arguments of `Settings.set` for the step after this many, or raise."""
+        if self._alone and self._values:
+            for key, schedule, factor, which, name in self._alone:
+                label = f"{self._label} after {step_count} steps: {key}"
+                value = check_number(label, key, schedule(step_count))
+                if factor != 1:
+                    value = check_number(f"{label} * lr_scale", key, value * factor)
+                self._arguments[which][name] = value
+            return self._arguments
+        values = [unwrapped(schedule(step_count)) for schedule in self._schedules]
+        # Equal floats are the same number; NumPy's may be equal and yet be rounded otherwise.
+        if any(type(value) is not float for value in values) or values != self._values:
+            given = iter(values)
+            hyper = each(self._hyper, lambda schedule: next(given))
+            self._declaration.check(f"{self._label} after {step_count} steps", hyper)
+            self._arguments = for_core(self._declaration, self._label, hyper, self._names, self._options)
+            self._values = values if all(type(value) is float for value in values) else []
+        return self._arguments
+
+
+def for_core(
+    declaration: Declaration, label: str, hyper: Mapping[str, Any], names: tuple[str, ...], others: Mapping[str, Any]
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return what `Settings.set` takes: the rule's hyperparameters by their names in C, and all options."""
+    flat = declaration.by_names(scaled(label, hyper))
+    options = {**others, "maximize": flat["maximize"]}
+    form, decay = flat["weight_decay_form"], flat["weight_decay"]
+    flat["decay"] = decay if form == "own" else 0.0  # a part of the rule
+    if form != "own":
+        options[DECAYS[form]] = decay
+    return {name: flat[name] for name in names}, options

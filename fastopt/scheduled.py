@@ -1,0 +1,127 @@
+"""Hyperparameters of which some are schedules: their values at a step, and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from reprlib import repr as brief
+from typing import Any
+
+import numpy as np
+
+from .declarations import check_number, is_schedule
+from .scalars import unwrapped
+from .warn import warn_user
+
+ON = 0.5  # what a scheduled hyperparameter counts as where the rule, and so its state, is chosen
+
+
+def scheduled(label: str, name: str, schedule: Any, step_count: int) -> float:
+    """Return the value of a schedule for the step after this many, in the range of an option of this name; or raise."""
+    return check_number(f"{label} after {step_count} steps: {name}", name, schedule(step_count))
+
+
+def is_scheduled(hyper: Mapping[str, Any]) -> bool:
+    """Return whether there is a schedule among these hyperparameters, alone or in a pair."""
+    for key, value in hyper.items():
+        if type(value) is float or key == "params":
+            continue
+        if is_schedule(value) or (isinstance(value, (tuple, list)) and any(map(is_schedule, value))):
+            return True
+    return False
+
+
+def each(hyper: Mapping[str, Any], change: Callable[[Any], Any]) -> Mapping[str, Any]:
+    """Return hyperparameters with every schedule replaced by what `change` makes of it; as given if there is none."""
+    if not is_scheduled(hyper):
+        return hyper
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return tuple(map(changed, value))
+        return change(value) if is_schedule(value) else value
+
+    return {key: value if key == "params" else changed(value) for key, value in hyper.items()}
+
+
+def at(hyper: Mapping[str, Any], step: int) -> Mapping[str, Any]:
+    """Return hyperparameters as they are for the step after this many."""
+
+    def value(schedule: Any) -> Any:
+        given = unwrapped(schedule(step))
+        # np.float32(0.9) == 0.9, though they are two numbers: what is equal here must be the same.
+        return float(given) if isinstance(given, np.floating) else given
+
+    return each(hyper, value)
+
+
+def with_schedules(values: dict[str, Any], hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with the schedules of these hyperparameters in their places."""
+    if not is_scheduled(hyper):
+        return values
+
+    def chosen(value: Any, given: Any) -> Any:
+        if is_schedule(given):
+            return given
+        return tuple(map(chosen, value, given)) if isinstance(value, tuple) else value
+
+    return {key: chosen(value, hyper[key]) for key, value in values.items()}
+
+
+def saved(hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters as plain data."""
+
+    def plainly(schedule: Any) -> Any:
+        from . import schedules  # only those who use them pay for them
+
+        return schedules.saved(schedule)
+
+    return dict(each(hyper, plainly))
+
+
+def restored(
+    label: str, hyper: Mapping[str, Any], entry: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Callable[[], None]]]:
+    """Return the hyperparameters of what `saved` gave, and what restores the states of schedules; or raise."""
+    restorers: list[Callable[[], None]] = []
+
+    def one(where: str, here: Any, value: Any) -> Any:
+        if is_schedule(here):
+            from . import schedules
+
+            restorers.append(schedules.restorer(where, here, value))
+            return here
+        if isinstance(value, Mapping):
+            from . import schedules
+
+            raise ValueError(f"{where} must be a number, as it is here, got a schedule, {brief(value)}{schedules.HINT}")
+        if isinstance(here, tuple) and isinstance(value, (tuple, list)) and len(here) == len(value):
+            return tuple(one(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(here, value, strict=True)))
+        return value
+
+    return {key: one(f"{label}: {key}", hyper[key], value) for key, value in entry.items()}, restorers
+
+
+def warn_of_passed(changes: Sequence[tuple[str, Mapping[str, Any]]], step_count: int) -> None:
+    """Warn of schedules that will not change any more, before they are set: a warning may be made an error.
+
+    Each change is the name of a class and hyperparameters.
+    """
+    found: dict[str, None] = {}
+
+    def look(label: str, schedule: Callable[[int], Any]) -> None:
+        from . import schedules
+
+        horizon = schedules.horizon_of(schedule)
+        if horizon is not None and 0 < horizon <= step_count:
+            found[f"{label} is {schedule!r}, which stays the same from step {horizon} on"] = None
+
+    for name, hyper in changes:
+        for key, value in hyper.items():
+            each({key: value}, partial(look, f"{name}: {key}"))
+    if found:
+        warn_user(
+            f"{'; '.join(found)}, but {step_count} steps have been made: fastopt.schedules.shift(schedule,"
+            " opt.step_count) is one that starts now",
+            UserWarning,
+        )
