@@ -50,6 +50,7 @@ if _TYPE_CHECKING:
     from .optimizers.lamb import LAMB
     from .optimizers.lars import LARS
     from .optimizers.lion import Lion
+    from .optimizers.madgrad import MADGRAD
     from .optimizers.muon import Muon
     from .optimizers.nadam import NAdam
     from .optimizers.novograd import NovoGrad
@@ -71,6 +72,7 @@ __all__ = [
     "ASGD",
     "LAMB",
     "LARS",
+    "MADGRAD",
     "SGD",
     "SM3",
     "AdEMAMix",

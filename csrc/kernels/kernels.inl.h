@@ -13,6 +13,7 @@
 #define SIGN(x) ((x) != (x) ? (x) : (T)((x) > 0) - (T)((x) < 0))
 
 #define T        float
+#define BITS     uint32_t
 #define FN(name) FASTOPT_PASTE(name, f32, ISA)
 #define K_STORE  k_store.f32
 #define SQRT     sqrtf
@@ -22,6 +23,7 @@
 #define ABS      fabsf
 #include "typed.inl.h"
 #undef T
+#undef BITS
 #undef FN
 #undef K_STORE
 #undef SQRT
@@ -31,6 +33,7 @@
 #undef ABS
 
 #define T        double
+#define BITS     uint64_t
 #define FN(name) FASTOPT_PASTE(name, f64, ISA)
 #define K_STORE  k_store.f64
 #define SQRT     sqrt

@@ -141,6 +141,25 @@ def pow_of(x: float, y: float) -> float:
     return float(y == 0) if x == 0 else exp(y * log(x if x < sys.float_info.max else sys.float_info.max))
 
 
+def cube_root(x: np.ndarray) -> np.ndarray:
+    """The cube root by the operations of csrc/kernels/cube_root.h."""
+    T, number = x.dtype.type, np.finfo(x.dtype)
+    integer = np.uint32 if T is np.float32 else np.uint64
+    bits = np.asarray(x).view(np.ndarray).view(integer)
+    third = (bits >> 2) + (bits >> 4)
+    third = third + (third >> 4)
+    third = third + (third >> 8)
+    start = integer(((number.maxexp - 1) * (4 / 3) - 0.06) / float(number.eps))
+    x, r = x.view(Flushed), (start - third).view(T).view(Flushed)
+    with np.errstate(all="ignore"):
+        for _ in range(1 if T is np.float32 else 2):
+            e = T(1) - x * r * r * r
+            r = r + r * (e * (T(1 / 3) + T(2 / 9) * e))
+        y = x * r * r
+        e = T(1) - y * r
+        return y + y * (e * (T(2 / 3) + T(5 / 9) * e))
+
+
 def larger(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The maximum, NaN where either is."""
     return np.where((x > y) | (x != x), x, y).view(Flushed)

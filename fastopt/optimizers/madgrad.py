@@ -1,0 +1,96 @@
+"""MADGRAD, and its rule in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from ..declarations import Number, Rate, number, rate
+from ..optimizer import Optimizer
+from ._plain import Array, State, gradient, zeros
+
+
+class MADGRAD(Optimizer):
+    r"""MADGRAD: dual averaging, whose sum of gradients is divided by the cube root of a sum of their squares.
+
+    ::
+
+        lambda = lr * sqrt(t)
+        s = s + lambda * g
+        nu = nu + lambda * g^2
+        z = x0 - s / (cbrt(nu) + eps)               x0 = p before the first step
+        p = momentum * p + (1 - momentum) * z
+
+    Later gradients weigh more, and the point z is computed from the start anew in each step.  Made for computer vision
+    and sparse problems, where it generalised as well as SGD with momentum.  Its authors found good learning rates on
+    each problem by a sweep, and needed less weight decay than SGD, often none.
+
+    Parameters
+    ----------
+    params
+        The arrays to update in place; see `Optimizer`.
+    lr : float, default 1e-2
+        Learning rate, >= 0.
+    momentum : float, default 0.9
+        Share of the parameter that stays when it moves towards z, in [0, 1).
+    eps : float, default 1e-6
+        Added to the cube root, >= 0.
+    **shared
+        weight_decay=0.0 (L2), and the options of the step; see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range and arrays that cannot be updated in place.
+
+    Notes
+    -----
+    State: ``s``, ``nu`` and ``x0``, of the parameter's shape and dtype.
+
+    As in the authors' package madgrad, which adds eps to lr as well and, with a momentum of 0, computes x0 anew in
+    each step from p, s and nu.  The paper's c is 1 - momentum.  Decoupled decay shrinks the p on the right of the last
+    line, so that it acts on the share momentum of the parameter.
+
+    References
+    ----------
+    Defazio and Jelassi, "Adaptivity without compromise: a momentumized, adaptive, dual averaged gradient method for
+    stochastic optimization", 2021, https://arxiv.org/abs/2101.11075.
+    """
+
+    _rules: ClassVar = {"madgrad": {}}
+
+    lr: Rate = rate(default=1e-2, kw_only=False)
+    momentum: Number = number(default=0.9)
+    eps: Number = number(default=1e-6)
+
+
+def madgrad(
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    *,
+    lr: float = 1e-2,
+    momentum: float = 0.9,
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> None:
+    """MADGRAD. Defazio & Jelassi, "Adaptivity without compromise", 2021.
+
+    ::
+
+        s += lr * sqrt(t) * g
+        nu += lr * sqrt(t) * g^2
+        p = momentum * p + (1 - momentum) * (x0 - s / (cbrt(nu) + eps))
+    """
+    g = gradient(p, g, weight_decay, maximize)
+    zeros(state, p, "s", "nu")
+    if t == 1:
+        state["x0"] = p.copy()
+    lambda_t = lr * math.sqrt(t)
+    state["s"] += lambda_t * g
+    state["nu"] += lambda_t * g**2
+    p[...] = momentum * p + (1 - momentum) * (state["x0"] - state["s"] / (np.cbrt(state["nu"]) + eps))
