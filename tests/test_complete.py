@@ -88,7 +88,8 @@ def test_every_class_has_cases(name):
 def test_every_class_has_a_twin(cls):
     """Another implementation to compare with, or a reason why there is none."""
     file = f"tests/rules/{FILE_OF[cls.rule_of(cls.defaults)]}"
-    assert cls.torch or cls.optax or cls.twin or cls.no_twin, f"{file}: torch, optax, twin or no_twin of {cls.name}"
+    known = cls.torch or cls.optax or cls.pytorch_optimizer or cls.twin or cls.no_twin
+    assert known, f"{file}: torch, optax, pytorch_optimizer, twin or no_twin of {cls.name}"
 
 
 @pytest.mark.parametrize("name", CLASSES)

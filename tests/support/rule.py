@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from support.twins import OptaxTwin, TorchTwin
+from support.twins import OptaxTwin, PytorchOptimizerTwin, TorchTwin
 
 Settings = Mapping[str, Any]
 
@@ -81,7 +81,8 @@ class Class:
     for_matrices: bool = False  # whether it takes arrays of two axes and no others
     torch: TorchTwin | None = None
     optax: Mapping[str, OptaxTwin] = field(default_factory=dict)
-    twin: str = ""  # the test of the file that compares with another implementation, where neither of these can
+    pytorch_optimizer: Mapping[str, PytorchOptimizerTwin] = field(default_factory=dict)
+    twin: str = ""  # the test of the file that compares with another implementation, where none of these can
     no_twin: str = ""  # why there is none
 
     @property

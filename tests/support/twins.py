@@ -55,3 +55,14 @@ class OptaxTwin(NamedTuple):
 def share(count: Any) -> Any:
     """How much of a warm-up is over at a step, counted from 0."""
     return ((count.astype("float64") + 1) / WARMUP).clip(max=1)
+
+
+# ---- pytorch_optimizer ----
+
+
+class PytorchOptimizerTwin(NamedTuple):
+    """Options of a class, and a function of the module pytorch_optimizer and tensors that makes the same optimizer."""
+
+    options: dict[str, Any]
+    peer: Callable[[Any, Any], Any]
+    tolerance: float = 1e-12  # in float64
