@@ -63,6 +63,7 @@ if _TYPE_CHECKING:
     from .optimizers.sgd import SGD
     from .optimizers.signum import Signum
     from .optimizers.sm3 import SM3
+    from .optimizers.stableadamw import StableAdamW
     from .optimizers.yogi import Yogi
 
 set_num_threads(initial_num_threads())
@@ -99,6 +100,7 @@ __all__ = [
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "Signum",
+    "StableAdamW",
     "Yogi",
     "check_save",
     "get_num_threads",
