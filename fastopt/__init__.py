@@ -48,6 +48,7 @@ if _TYPE_CHECKING:
     from .optimizers.adopt import ADOPT
     from .optimizers.asgd import ASGD
     from .optimizers.lamb import LAMB
+    from .optimizers.laprop import LaProp
     from .optimizers.lars import LARS
     from .optimizers.lion import Lion
     from .optimizers.madgrad import MADGRAD
@@ -86,6 +87,7 @@ __all__ = [
     "Adamax",
     "Adan",
     "Combined",
+    "LaProp",
     "Lion",
     "LossScale",
     "Muon",

@@ -65,4 +65,9 @@ class PytorchOptimizerTwin(NamedTuple):
 
     options: dict[str, Any]
     peer: Callable[[Any, Any], Any]
-    tolerance: float = 1e-12  # in float64
+
+
+def plain_roots(optimizer: Any) -> Any:
+    """An optimizer of pytorch_optimizer that adds nothing under the root, where this adds 1e-15."""
+    optimizer.apply_ams_bound = lambda ams_bound, exp_avg_sq, max_exp_avg_sq, eps: exp_avg_sq.sqrt().add_(eps)
+    return optimizer
