@@ -11,47 +11,11 @@ from numpy.lib.stride_tricks import as_strided
 
 import fastopt
 from support.asserts import REFUSED, contents, ids, refused, stepped
-from support.cases import DEFAULTS, KINDS, PLAIN
+from support.cases import DEFAULTS, PLAIN
+from support.hyper import may_be_none, parts, range_of
 
 # ---- Hyperparameters ----
 
-UNBOUNDED = ("finite and >= 0", [-1.0, inf, nan])
-BELOW_1 = ("in [0, 1)", [-0.1, 1.0, inf, nan])
-RANGES = {
-    "lr": UNBOUNDED,
-    "weight_decay": UNBOUNDED,
-    "eps": UNBOUNDED,
-    "lr_decay": UNBOUNDED,
-    "initial_accumulator_value": UNBOUNDED,
-    "momentum": BELOW_1,
-    "alpha": BELOW_1,
-    "rho": BELOW_1,
-    "beta": BELOW_1,
-    "mix": UNBOUNDED,
-    "warmup": UNBOUNDED,
-    "dampening": ("in [0, 1]", [-0.1, 1.1, nan]),
-    "momentum_decay": (">= 0", [-1.0, nan]),
-    "trust_coefficient": UNBOUNDED,
-    "beta3": BELOW_1,
-    "d0": ("finite and > 0", [0.0, -1.0, inf, nan]),
-    "d_coef": UNBOUNDED,
-    "lambd": UNBOUNDED,
-    "t0": UNBOUNDED,
-    "warmup_steps": UNBOUNDED,
-    "r": UNBOUNDED,
-    "weight_lr_power": UNBOUNDED,
-    "beta2_decay": ("finite and <= 0", [0.1, -inf, inf, nan]),
-    "b2": ("in [0, 1]", [-0.1, 1.1, nan]),
-    "d": ("finite and >= 1", [0.9, 0.0, inf, nan]),
-}
-# Of several numbers: good ones, and what each of them must be.
-PAIRS = {
-    "betas": ((0.9, 0.9), (BELOW_1, BELOW_1)),
-    "three betas": ((0.9, 0.9, 0.9), (BELOW_1, BELOW_1, BELOW_1)),
-    "etas": ((0.5, 1.2), (("in (0, 1)", [0.0, -0.1, 1.0, nan]), ("finite and > 1", [1.0, 0.5, inf, nan]))),
-    "step_sizes": ((0.1, 0.2), (UNBOUNDED, UNBOUNDED)),
-    "pair of eps": ((None, 0.1), ((">= 0 (infinity: the dtype's machine epsilon)", [-0.1, nan]), UNBOUNDED)),
-}
 NOT_NUMBERS = ["0.1", 1j, [0.1], np.array([0.1, 0.2]), np.array("0.1"), np.array(0.1, object)]
 
 
@@ -59,15 +23,14 @@ def bad_hyper():
     """Every class and hyperparameter with values it must refuse: class, name, value, message."""
     for cls, defaults in DEFAULTS.items():
         for name, default in defaults.items():
-            kind = KINDS.get(cls, {}).get(name, name)
-            if kind in PAIRS:
-                good, parts = PAIRS[kind]
-                for i, (required, values) in enumerate(parts):
-                    for bad in (*values, "0.9"):
-                        pair = (*good[:i], bad, *good[i + 1 :])
-                        what = "a number" if bad == "0.9" else required
-                        yield cls, name, pair, f"{name}[{i}] must be {what}, got {bad!r}"
-                words = "a pair of" if len(good) == 2 else "three"
+            names = parts(cls, name)
+            if len(names) > 1:
+                for i, part in enumerate(names):
+                    for bad in [*range_of(part).outside(), "0.9"]:
+                        several = (*default[:i], bad, *default[i + 1 :])
+                        required = "a number" if bad == "0.9" else range_of(part).words
+                        yield cls, name, several, f"{name}[{i}] must be {required}, got {bad!r}"
+                words = "a pair of" if len(names) == 2 else "three"
                 for bad in (0.9, (0.9,), (0.9,) * 4, None):
                     yield cls, name, bad, f"{name} must be {words} numbers, got {bad!r}"
             elif isinstance(default, bool):
@@ -77,11 +40,9 @@ def bad_hyper():
                 for bad in ("L2", "", 2, ["l2"]):
                     yield cls, name, bad, "weight_decay_form must be one of l2, decoupled, independent"
             else:
-                required, values = RANGES[kind]
-                for bad in values:
-                    yield cls, name, bad, f"{name} must be {required}"
-                    yield cls, name, bad, f"got {bad!r}"
-                for bad in NOT_NUMBERS if name in ("momentum_decay", "beta3") else [*NOT_NUMBERS, None]:
+                for bad in range_of(names[0]).outside():
+                    yield cls, name, bad, f"{name} must be {range_of(names[0]).words}, got {bad!r}"
+                for bad in NOT_NUMBERS if may_be_none(cls, names[0]) else [*NOT_NUMBERS, None]:
                     yield cls, name, bad, f"{name} must be a number, got {bad!r}"
 
 

@@ -1,6 +1,7 @@
 """Every rule has all its parts: its row, class, oracle, cases, steps by hand, twin; a missing one is named."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from support.arithmetic import rounded_power
 from support.asserts import ids
 from support.cases import CASES, DEFAULTS, OPTIONS, PLAIN
 from support.cases import RULES as EVERY_RULE
+from support.hyper import may_be_none, parts, range_of
 from support.registry import CLASSES, FILE_OF, RULES
 from support.rule import OF_THE_STEP
 
@@ -102,6 +104,22 @@ def test_signatures(name):
     paper = inspect.signature(plain(name)).parameters.values()
     own = {name: default for name, default in documented.items() if name != "weight_decay_form"}
     assert {p.name: p.default for p in paper if p.kind is p.KEYWORD_ONLY} == own
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_ranges_are_documented(name):
+    """The parameters of a class's docstring have the ranges that rules.def and the messages give."""
+    entries = dict(re.findall(r"^    (\w+) : (.*\n(?:        .*\n)+)", PACKAGE[name].__doc__, re.MULTILINE))
+    for hyper, default in CLASSES[name].own.items():
+        if isinstance(default, (bool, str)) or (default is None and hyper not in entries):
+            continue
+        assert hyper in entries, f"{PACKAGE[name].__module__}: the docstring's entry of {hyper}"
+        for part in parts(name, hyper):
+            limits = re.sub(r" \([a-z].*\)$|^finite and |^an integer |in (?=[\[(])|^finite$", "", range_of(part).words)
+            if len(parts(name, hyper)) == 1 and CLASSES[name].conflict({**CLASSES[name].defaults, hyper: 0.0}):
+                limits = limits.replace("[0", "(0")
+            assert limits in entries[hyper], f"{PACKAGE[name].__module__}: the range of {hyper}, {limits}"
+            assert ("None" in entries[hyper]) == any(may_be_none(name, part) for part in parts(name, hyper))
 
 
 def test_names_of_cases():

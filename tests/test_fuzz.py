@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-import fuzz_api
+from fuzz.scenarios import report, scenario
 
 SEED, SCENARIOS = 1, 4000
 
@@ -10,7 +10,7 @@ SEED, SCENARIOS = 1, 4000
 def test_random_calls():
     counts = Counter()
     for index in range(SCENARIOS):
-        fuzz_api.scenario(SEED, index, counts)
-    print(fuzz_api.report(counts))
+        scenario(SEED, index, counts)
+    print(report(counts))
     assert sum(counts[call, "right"] for call in ("step", "step_bound", "kernel")) > 500
     assert sum(counts[call, "refused"] for call in ("step_badly", "make badly", "kernel", "load_badly")) > 500

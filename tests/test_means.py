@@ -9,7 +9,9 @@ import fastopt
 from fastopt.optimizers import plain
 from support.arrays import DTYPES
 from support.asserts import ids
-from support.cases import PLAIN, RULES
+from support.cases import OPTIONS, PLAIN, Case
+from support.hyper import declared
+from support.registry import CLASSES
 
 DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 N = 400
@@ -78,29 +80,31 @@ def test_a_small_square_after_a_large_one(dtype):
         np.testing.assert_allclose(p, wanted, rtol=1e-6)
 
 
-OVERFLOWING = [
-    *(fastopt.Adam, fastopt.AdamW, fastopt.NAdam, fastopt.RAdam, fastopt.AdaBelief, fastopt.AdEMAMix, fastopt.Adan),
-    *(fastopt.RMSprop, fastopt.Adagrad, fastopt.Adadelta, fastopt.LAMB, fastopt.Prodigy, fastopt.ScheduleFreeAdamW),
-]
+ROOTS = [case for case in PLAIN + OPTIONS if "eps" in case.hyper()]
+
+
+def options_of(case):
+    """No decay, and state that starts from 0."""
+    start = {name: 0.0 for name, hyper in declared(case.cls).items() if hyper.fixed == "start"}
+    return {**case.kwargs, "weight_decay": 0.0, **start}
 
 
 @DTYPE
-@pytest.mark.parametrize(
-    ("cls", "options"),
-    [*((cls, {}) for cls in OVERFLOWING), (fastopt.RMSprop, {"centered": True}), (fastopt.Adam, {"amsgrad": True})],
-)
-def test_a_square_that_overflows_makes_no_large_step(cls, options, dtype):
+@pytest.mark.parametrize("case", [case for case in ROOTS if CLASSES[case.cls].overflows], ids=ids)
+def test_a_square_that_overflows_makes_no_large_step(case, dtype):
     """No step is larger than all of those of a large gradient whose square does not overflow, and none is NaN."""
     steps = {}
     for large in (1e15, 1e25 if dtype == np.float32 else 1e200):
         p = np.ones(3, dtype if large > 1e15 else np.float64)
-        opt, moved = cls(p, lr=1e-3, **options), []
+        opt, moved = case.make(p, **{**options_of(case), "lr": 1e-3}), []
         for factor in (*[1.0] * 7, large, 0.5, -large, *[1.0] * 4):
             before = p.copy()
             opt.step(np.array([1.0, -0.5, 2.0], p.dtype) * p.dtype.type(factor))
             moved.append(np.abs(p - before))
         steps[large] = np.max(moved, axis=0)
     exact, found = steps.values()
+    if exact.max() > 1e6:
+        pytest.skip("with these options steps are proportional to gradients, not divided by a root")
     assert (found <= 1.01 * exact + 1e-7).all(), (found, exact)
 
 
@@ -118,98 +122,27 @@ def test_a_square_that_overflows_stops_its_parameter(dtype):
     np.testing.assert_allclose(p[1], before[1] - 3e-3, rtol=1e-6)
 
 
-@pytest.mark.parametrize("cls", [fastopt.Lion, fastopt.Signum])
-def test_signs_stop_where_gradients_do(cls):
-    """Means of gradients decay to 0, so that their sign does too."""
-    p = np.zeros(2, np.float32)
-    opt = cls(p, lr=1.0, **({"weight_decay": 0.0} if cls is fastopt.Lion else {}))
-    opt.step(np.ones(2, np.float32))
-    for _ in range(12_000):
-        opt.step(np.zeros(2, np.float32))
-    before = p.copy()
-    opt.step(np.zeros(2, np.float32))
-    np.testing.assert_array_equal(p, before)
-
-
-# ---- The centered variance ----
-
-
-@DTYPE
-@pytest.mark.parametrize("scatter", [1e-1, 1e-3, 1e-4])
-def test_centered_steps_of_steady_gradients(scatter, dtype):
-    """lr times mean over scatter. The float32 difference v - a^2 made it 1e6 where it is 11."""
-    noise = np.random.default_rng(3).standard_normal((4000, 50))
-    gradients = (1 + scatter * noise).astype(np.float32)
-    p = np.zeros(50, dtype)
-    opt = fastopt.RMSprop(p, lr=0.01, alpha=0.99, centered=True)
-    weights = 0.01 * 0.99 ** np.arange(3999, -1, -1.0)[:, None]
-    for g in gradients:
-        p[...] = 0
-        opt.step(g.astype(dtype))
-    doubles = gradients.astype(np.float64)
-    mean = (weights * doubles).sum(axis=0)
-    variance = (weights * (doubles - mean) ** 2).sum(axis=0)
-    np.testing.assert_allclose(p, -0.01 * doubles[-1] / (np.sqrt(variance) + 1e-8), rtol=2e-3)
-    assert 0.005 / scatter < abs(p).mean() < 0.02 / scatter
-
-
-@DTYPE
-def test_the_variance_is_that_of_torch(dtype):
-    """s is v - a^2 of the two means, wherever that is not lost."""
-    gradients = np.random.default_rng(4).standard_normal((60, N)).astype(dtype)
-    opt = fastopt.RMSprop(np.zeros(N, dtype), alpha=0.9, centered=True)
-    v = a = np.zeros(N)
-    for g in gradients:
-        opt.step(g)
-        v, a = 0.9 * v + 0.1 * g.astype(np.float64) ** 2, 0.9 * a + 0.1 * g.astype(np.float64)
-    rtol = 1e-12 if dtype is np.float64 else 1e-5
-    np.testing.assert_allclose(opt.state[0]["s"], v - a**2, rtol=rtol)
-    np.testing.assert_allclose(opt.state[0]["a"], a, rtol=rtol, atol=rtol)
-
-
 # ---- Squares that are too small ----
 
-# Classes that divide by a root of squares.  Adadelta's step is a quotient of two; LARS divides by a norm.
-ROOTS = sorted({case.cls for case in RULES + PLAIN if "eps" in case.hyper()} - {"Adadelta", "LARS"})
-OPTIONS = {
-    "RMSprop": [{}, {"momentum": 0.9}, {"centered": True}, {"centered": True, "momentum": 0.9}],
-    "Adam": [{}, {"amsgrad": True}, {"betas": (0.9, 0.9)}, {"betas": (0.5, 0.4)}],
-    "SM3": [{}, {"b2": 0.9}],
-    "Yogi": [{"initial_accumulator_value": 0.0}],
-}
+BETAS = [Case(f"adam-{betas}", "Adam", "adam", {"betas": betas}) for betas in ((0.9, 0.9), (0.5, 0.4))]
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-40, 1e-30, 1e-20, 1e-12])
-@pytest.mark.parametrize(
-    ("cls", "options"), [pytest.param(cls, o, id=f"{cls}-{o}") for cls in ROOTS for o in OPTIONS.get(cls, [{}])]
-)
-def test_no_step_is_larger_than_the_exact_one(cls, options, eps):
+@pytest.mark.parametrize("case", [case for case in ROOTS + BETAS if CLASSES[case.cls].never_larger], ids=ids)
+def test_no_step_is_larger_than_the_exact_one(case, eps):
     """Gradients from 1e-30 to 1e-13, whose squares float32 has not; against the papers' equations in float64."""
     g = 10 ** np.random.default_rng(5).uniform(-30, -13, 3000)
     g = g.astype(np.float32)
     p, exact, state = np.zeros(g.size, np.float32), np.zeros(g.size), {}
-    options = {"eps": eps, "lr": 0.5, "weight_decay": 0.0, **options}
-    opt = getattr(fastopt, cls)(p, **options)
-    for t in range(1, 2 if cls == "LAMB" else 13):
+    options = {**options_of(case), "eps": eps, "lr": 0.5}
+    opt = case.make(p, **options)
+    for t in range(1, 1 + CLASSES[case.cls].never_larger):
         opt.step(g)
         with np.errstate(all="ignore"):
-            plain(cls)(exact, g.astype(np.float64), state, t, **options)
+            plain(case.cls)(exact, g.astype(np.float64), state, t, **options)
         exact = np.where(np.isnan(exact), np.inf, exact)  # 0 / 0 of the paper
         assert np.isfinite(p).all()
         assert (abs(p) <= abs(exact) * (1 + 1e-5)).all()
-
-
-def test_not_even_after_many_of_them():
-    """A sum of squares loses each of them: Adagrad's floor grows with their number."""
-    p, exact, state = np.zeros(2, np.float32), np.zeros(2), {}
-    g = np.array([1.0e-19, 3.0e-22], np.float32)
-    opt = fastopt.Adagrad(p, lr=1.0, eps=0.0)
-    for t in range(1, 3000):
-        before, was = p.copy(), exact.copy()
-        opt.step(g)
-        plain("Adagrad")(exact, g.astype(np.float64), state, t, lr=1.0, eps=0.0)
-        p[...], step = 0, p - before if t == 1 else p.copy()
-        assert (abs(step) <= abs(exact - was) * (1 + 1e-5)).all()
 
 
 @pytest.mark.parametrize(
@@ -235,32 +168,12 @@ def test_the_step_is_exact_once_squares_are_there(dtype):
 
 @pytest.mark.parametrize("eps", [0.0, 1e-40, 1e-310])
 @DTYPE
-@pytest.mark.parametrize("cls", [*ROOTS, "Adadelta"])
-def test_no_gradient_is_no_step(cls, dtype, eps):
+@pytest.mark.parametrize("case", ROOTS, ids=ids)
+def test_no_gradient_is_no_step(case, dtype, eps):
     """0 over a root of 0 and an eps of 0, or of one that counts as 0."""
     p = np.linspace(-1, 1, 7, dtype=dtype)
-    opt = getattr(fastopt, cls)(p, eps=eps, weight_decay=0.0, **OPTIONS.get(cls, [{}])[0])
+    opt = case.make(p, **{**options_of(case), "eps": eps})
     before = p.copy()
     for _ in range(7):
         opt.step(np.zeros(7, dtype))
-    np.testing.assert_array_equal(p, before)
-
-
-@DTYPE
-@pytest.mark.parametrize("shape", [(50,), (30, 40), (3, 200)])
-def test_adafactor_of_small_gradients(shape, dtype):
-    """u = g / max(root, eps) is never above the exact one, so no step is above d lr max(eps2, rms(p)) / rms(u)."""
-    g = 10 ** np.random.default_rng(6).uniform(-30, -10, shape)
-    g = g.astype(np.float32)
-    p, exact, state = np.zeros(shape, dtype), np.zeros(shape), {}
-    # d so large that u is not scaled
-    opt = fastopt.Adafactor(p, lr=0.01, eps=(0.0, 1.0), d=1e30)
-    for t in range(1, 6):
-        opt.step(g.astype(dtype))
-        with np.errstate(all="ignore"):
-            plain("Adafactor")(exact, g.astype(np.float64), state, t, lr=0.01, eps=(0.0, 1.0), d=1e30)
-        assert (abs(p) <= abs(exact) * (1 + 1e-4)).all()
-    before = p.copy()
-    opt = fastopt.Adafactor(p, lr=0.01, eps=(0.0, 1.0))
-    opt.step(np.zeros(shape, dtype))
     np.testing.assert_array_equal(p, before)

@@ -13,7 +13,9 @@ import fastopt
 from support import reference
 from support.arrays import DTYPES, gradients
 from support.asserts import assert_like, assert_same_bits, ids
-from support.cases import BY_ELEMENT, CASES, KINDS, OPTIONS, PLAIN, RULES, Case, Oracle, named
+from support.cases import BY_ELEMENT, CASES, OPTIONS, PLAIN, RULES, Case, Oracle, named
+from support.hyper import declared, may_be_none, parts, range_of
+from support.registry import CLASSES
 
 cases = st.sampled_from(PLAIN + OPTIONS)
 dtypes = st.sampled_from(DTYPES)
@@ -103,36 +105,28 @@ def numbers(low, high):
     return st.floats(low, high, allow_subnormal=False)
 
 
-OVERRIDES = {
-    "lr": numbers(0, 1),
-    "weight_decay": numbers(0, 1),
-    "maximize": st.booleans(),
-    "eps": numbers(1e-10, 1e-2),
-    "betas": st.tuples(numbers(0, 0.999), numbers(0, 0.9999)),
-    "alpha": numbers(0, 0.999),
-    "rho": numbers(0, 0.999),
-    "momentum": numbers(0.01, 0.999),
-    "dampening": numbers(0, 1),
-    "lr_decay": numbers(0, 1),
-    "initial_accumulator_value": numbers(0, 1),
-    "etas": st.tuples(numbers(0.01, 0.99), numbers(1.01, 3)),
-    "step_sizes": st.tuples(numbers(0, 0.1), numbers(0.1, 10)),
-    "lambd": numbers(0, 1),
-    "t0": numbers(0, 3),
-    "momentum_decay": st.none() | numbers(0, 1),
-}
+def values(cls, name, default):
+    """Values of a hyperparameter, of a size that a training run may have."""
+    if isinstance(default, bool):
+        return st.booleans()
+    each = [numbers(*range_of(part).usual) for part in parts(cls, name)]
+    if may_be_none(cls, parts(cls, name)[0]):
+        each[0] |= st.none()
+    return st.tuples(*each) if len(each) > 1 else each[0]
 
 
 @st.composite
-def overrides(draw, case):
-    """Some hyperparameters of a group, of those that leave the rule as it is."""
-    switches = {"momentum", "dampening"} - set(case.kwargs)
-    special = {*KINDS.get(case.cls, {})}
-    if case.cls.startswith("ScheduleFree"):
-        special |= {"betas", "momentum"}  # which must be above 0 there
-    names = [name for name in OVERRIDES if name in case.settings() and name not in switches | special]
-    chosen = draw(st.sets(st.sampled_from(names)))
-    return {name: draw(OVERRIDES[name]) for name in sorted(chosen)}
+def overrides(draw, case, later=False):
+    """Some hyperparameters of a group, of those that leave the rule as it is; set `later`, not when it is made."""
+    cls, settings, given = CLASSES[case.cls], case.settings(), {}
+    kept = ("start", "steps", "layout") if later else ("layout",)
+    names = [name for name, hyper in declared(case.cls).items() if name in settings and hyper.fixed not in kept]
+    for name in sorted(draw(st.sets(st.sampled_from([name for name in names if name != "weight_decay_form"])))):
+        value = draw(values(case.cls, name, cls.defaults[name]))
+        changed = {**settings, **given, name: value}
+        if not cls.conflict(changed) and cls.rule_of(changed) == case.rule:
+            given[name] = value
+    return given
 
 
 @given(st.data(), cases, dtypes, seeds)
@@ -158,8 +152,7 @@ def test_hyperparameters_set_between_steps(data, case, dtype, seed):
     oracle, opt = Oracle(case, p), case.make(p)
     changed = {}
     for g in take(gradients(seed, 5, dtype), 4):
-        new = data.draw(overrides(case))
-        new.pop("initial_accumulator_value", None)  # it acts when the optimizer is made
+        new = data.draw(overrides(case, later=True))
         changed.update(new)
         for name, value in new.items():
             opt.groups[0][name] = value

@@ -6,7 +6,8 @@ import pytest
 import fastopt
 from fastopt import schedules
 from support.asserts import assert_same_bits, refused
-from support.cases import DEFAULTS, KINDS, PARTS
+from support.cases import DEFAULTS
+from support.hyper import declared, parts, range_of
 
 ONE = {
     "no axes": np.asarray,
@@ -17,10 +18,10 @@ ONE = {
 }
 FLAGS = ("amsgrad", "centered", "nesterov", "maximize", "decoupled_weight_decay", "safeguard_warmup")
 NUMBERS = [
-    (cls, name, 0.5 if name not in ("d", "beta2_decay", "ns_steps") else default)
+    (cls, name, 0.5 if 0.5 in range_of(parts(cls, name)[0]) else default)
     for cls, defaults in DEFAULTS.items()
     for name, default in defaults.items()
-    if isinstance(default, float) and KINDS.get(cls, {}).get(name, name) not in PARTS
+    if isinstance(default, float)
 ]
 
 
@@ -31,7 +32,7 @@ def test_a_hyperparameter(cls, name, value, one):
     make = getattr(fastopt, cls)
     p = np.ones((2, 2))
     found = [make(p.copy(), **{name: one(value)}), make([{"params": p.copy(), name: one(value)}])]
-    if name not in ("initial_accumulator_value", "momentum"):  # which decide what state there is
+    if declared(cls)[name].fixed != "start" and name not in getattr(fastopt, cls)._declaration.selecting:
         found.append(make(p.copy()))
         found[-1].groups[0][name] = one(value)
     for opt in found:

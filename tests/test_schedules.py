@@ -21,7 +21,8 @@ import fastopt
 from fastopt import schedules as s
 from support.arrays import DTYPES, gradients
 from support.asserts import assert_same_bits, ids
-from support.cases import RULES, TOLD_BY
+from support.cases import RULES
+from support.hyper import declared, parts, range_of
 
 try:
     import torch
@@ -643,12 +644,13 @@ def test_as_the_same_numbers_by_hand(case, dtype, all_of_them):
     """Every rule, with schedules for all it can have them for, other ones in each group."""
     settings = case.settings()
     kinds = [{"lr": FALL, "weight_decay": s.step(0.1, 2)}, {"lr": s.constant(0.05), "weight_decay": FALL}]
-    told_by = TOLD_BY.get(case.cls)
-    if all_of_them and settings.get("momentum") and told_by != "momentum":
-        kinds[0]["momentum"], kinds[1]["momentum"] = RISE, FALL
-    if all_of_them and isinstance(settings.get("betas"), tuple) and told_by != "betas":
-        betas = settings["betas"]
-        kinds[0]["betas"], kinds[1]["betas"] = (RISE,) * len(betas), (*betas[:-1], RISE)
+    for name, hyper in declared(case.cls).items() if all_of_them else ():
+        value, numbers = settings.get(name), parts(case.cls, name)
+        if not value or hyper.fixed or not hyper.scheduled or not all(0.5 in range_of(part) for part in numbers):
+            continue  # 0 selects another rule
+        several = isinstance(value, tuple)
+        kinds[0].setdefault(name, (RISE,) * len(numbers) if several else RISE)
+        kinds[1].setdefault(name, (*value[:-1], RISE) if several else FALL)
     by_plan, grads = some(case, dtype)
     for group, kind in zip(by_plan.groups, kinds, strict=True):
         group.update(kind)

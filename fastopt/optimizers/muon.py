@@ -52,7 +52,7 @@ class Muon(Optimizer):
     eps : float, default 1e-7
         What the norm of u is at the least, >= 0.
     ns_steps : int, default 5
-        Iterations, at least 1 and below 100.
+        Iterations, in [1, 100).
     adjust_lr_fn : {None, "original", "match_rms_adamw"}, default None
         How the step is adjusted to the shape; None is "original".
     **shared

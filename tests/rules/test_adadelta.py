@@ -32,6 +32,7 @@ CLASSES = [
             # E = 0.75 + 1 = 1.75, sqrt((1/4 + 1/3) / (7/4 + 1/3)) = sqrt(7/25), d = 2 sqrt(7) / 5
             "": ByHand({"rho": 0.75, "eps": 1 / 3}, [2, 2], [0.9, 0.9 - 0.04 * math.sqrt(7)]),
         },
+        never_larger=0,  # the root of D is no longer than that of E
         torch=TorchTwin({"lr": between(0.1, 1), "rho": between(0.5, 0.99), "eps": EPS}),
     ),
 ]

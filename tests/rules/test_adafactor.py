@@ -4,8 +4,13 @@ import math
 import sys
 
 import numpy as np
+import pytest
 
+import fastopt
+from fastopt.optimizers import plain
 from support.arithmetic import Flushed, exp, flush, flush_number, larger, larger_of, log, lost_mean, take
+from support.arrays import DTYPES
+from support.asserts import ids
 from support.rule import ByHand, Class, Rule
 from support.sums import add_up, products_of_spans, root, squares, squares_of_tiles, tiles
 from support.twins import TorchTwin, between, power_of_ten
@@ -90,7 +95,6 @@ CLASSES = [
             "decay": {"weight_decay": 0.1, "beta2_decay": -0.3},
         },
         decay_form="own",
-        kinds={"eps": "pair of eps"},
         unset=lambda settings: {"eps1": math.inf},
         by_hand={
             # v = 4, u = 1, rms(p) = 1, rms(u) = 1;  rest = 1/2: v = 2 + 32 = 34, u = 8 / sqrt(34) > 1 is scaled to 1
@@ -119,3 +123,23 @@ CLASSES = [
         ),
     ),
 ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("shape", [(50,), (30, 40), (3, 200)])
+def test_small_gradients(shape, dtype):
+    """u = g / max(root, eps) is never above the exact one, so no step is above d lr max(eps2, rms(p)) / rms(u)."""
+    g = 10 ** np.random.default_rng(6).uniform(-30, -10, shape)
+    g = g.astype(np.float32)
+    p, exact, state = np.zeros(shape, dtype), np.zeros(shape), {}
+    # d so large that u is not scaled
+    opt = fastopt.Adafactor(p, lr=0.01, eps=(0.0, 1.0), d=1e30)
+    for t in range(1, 6):
+        opt.step(g.astype(dtype))
+        with np.errstate(all="ignore"):
+            plain("Adafactor")(exact, g.astype(np.float64), state, t, lr=0.01, eps=(0.0, 1.0), d=1e30)
+        assert (abs(p) <= abs(exact) * (1 + 1e-4)).all()
+    before = p.copy()
+    opt = fastopt.Adafactor(p, lr=0.01, eps=(0.0, 1.0))
+    opt.step(np.zeros(shape, dtype))
+    np.testing.assert_array_equal(p, before)

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+import fastopt
+from fastopt.optimizers import plain
 from support.arithmetic import lost_sum
 from support.rule import ByHand, Class, Rule
 from support.twins import EPS, TorchTwin, between, power_of_ten
@@ -45,3 +47,16 @@ CLASSES = [
         ),
     ),
 ]
+
+
+def test_no_step_is_larger_after_many_small_squares():
+    """A sum loses each of the squares: its floor grows with their number."""
+    p, exact, state = np.zeros(2, np.float32), np.zeros(2), {}
+    g = np.array([1.0e-19, 3.0e-22], np.float32)
+    opt = fastopt.Adagrad(p, lr=1.0, eps=0.0)
+    for t in range(1, 3000):
+        before, was = p.copy(), exact.copy()
+        opt.step(g)
+        plain("Adagrad")(exact, g.astype(np.float64), state, t, lr=1.0, eps=0.0)
+        p[...], step = 0, p - before if t == 1 else p.copy()
+        assert (abs(step) <= abs(exact - was) * (1 + 1e-5)).all()

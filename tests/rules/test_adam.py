@@ -38,6 +38,7 @@ CLASSES = [
         lambda settings: "amsgrad" if settings["amsgrad"] else "adam",
         options={"amsgrad": {"amsgrad": True}, "no_decay": {"weight_decay": 0.0}},
         decay_form="decoupled",
+        steps_of_lr=({},),
         by_hand={
             # p = 1 * (1 - 0.1 * 0.5), then 2 / (2 + 2)
             "": ByHand({"betas": BETAS, "eps": 2.0, "weight_decay": 0.5}, [2], [0.9]),
@@ -51,6 +52,7 @@ CLASSES = [
         {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False, "decoupled_weight_decay": False},
         lambda settings: "amsgrad" if settings["amsgrad"] else "adam",
         options={"amsgrad": {"amsgrad": True}, "as_torch": {"weight_decay": 0.1, "decoupled_weight_decay": True}},
+        steps_of_lr=({}, {"amsgrad": True}),
         by_hand={
             # m_hat = 2, v_hat = 4, 2 / (2 + 2)
             # m = 0.5 * 1 + 0.5 * 4 = 2.5, m_hat = 2.5 / 0.75

@@ -34,7 +34,7 @@ CLASSES = [
         "adan",
         options={"decay": {"weight_decay": 0.1}},
         decay_form="decoupled",
-        kinds={"betas": "three betas"},
+        steps_of_lr=({},),
         by_hand={
             # m_hat = 2, n_hat = 4, 2 / (2 + 2)
             # d = 1, m = 0.5 + 1.5 = 2, m_hat = 8/3, v = 0.25, v_hat = 4/7, n = 2 + 0.5 (3 + 0.75)^2, n_hat = n / 0.75

@@ -46,7 +46,7 @@ CLASSES = [
             "no_start": {"warmup": 9.0, "betas": (0.0, 0.9, 0.99)},
         },
         decay_form="decoupled",
-        kinds={"betas": "three betas", "alpha": "mix"},
+        steps_of_lr=({"alpha": 0.0},),
         by_hand={
             # m1_hat = 2, m2 = 0.5, v_hat = 4: (2 + 2 * 0.5) / (2 + 1)
             "": ByHand({"betas": (*BETAS, 0.75), "alpha": 2.0, "eps": 1.0}, [2], [0.9]),

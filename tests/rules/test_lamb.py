@@ -34,6 +34,7 @@ CLASSES = [
             # u = 1/2 + 0.5 * 1, |p| / |u| = 1
             "decay": ByHand({"betas": BETAS, "eps": 2.0, "weight_decay": 0.5}, [2], [0.9]),
         },
+        never_larger=1,  # later steps grow with p
         optax={
             "": OptaxTwin(
                 {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.1},

@@ -37,6 +37,7 @@ CLASSES = [
             # along 0.5 * 0.1 + 0.1;  p = 0.85, b = 0.05 + 0.085, along 0.0675 + 0.085
             "nesterov": ByHand({"momentum": 0.5, "trust_coefficient": 1.0, "nesterov": True}, [2, 4], [0.85, 0.6975]),
         },
+        never_larger=0,  # a norm, to which others add
         optax={
             "": OptaxTwin(
                 {"lr": 0.1, "momentum": 0.9, "trust_coefficient": 0.01, "weight_decay": 0.1},

@@ -3,7 +3,9 @@
 import math
 
 import numpy as np
+import pytest
 
+import fastopt
 from support.arithmetic import above_root, age_deficit, moments, power, weight
 from support.rule import ByHand, Class, Rule
 from support.twins import DECOUPLED, EPS, OptaxTwin, TorchTwin, always, betas
@@ -38,6 +40,7 @@ CLASSES = [
             "never_rectified": {"betas": (0.9, 0.6)},
             "as_torch": {"weight_decay": 0.1, "decoupled_weight_decay": True},
         },
+        corrects_by_age=True,
         by_hand={
             # rho = 1, momentum alone: m_hat = 2;  m = 0.5 * 1 + 0.5 * 4 = 2.5, m_hat = 2.5 / 0.75
             "": ByHand({"betas": BETAS}, [2, 4], [0.8, 0.8 - 1 / 3]),
@@ -58,3 +61,27 @@ CLASSES = [
         },
     ),
 ]
+
+
+@pytest.mark.parametrize("betas2", [(0.9, 0.999), (0.999, 0.9), (0.99, 0.5), (0.5, 0.99), (0.0, 0.95)])
+def test_the_window_where_betas_change(betas2):
+    """rho is 1 plus twice the mean age of the gradients in v, at most what it tends to, from all their weights."""
+    p, lr = np.zeros(1), 0.1
+    opt = fastopt.RAdam(p, lr=lr, betas=(0.9, betas2[0]), eps=0.0)
+    used = []
+    for t in range(1, 41):
+        used.append(betas2[t > 20])
+        opt.groups[0]["betas"] = (0.9, used[-1])
+        before = p.copy()
+        opt.step(np.ones(1))
+        weights = [(1 - beta) * math.prod(used[i + 1 :]) for i, beta in enumerate(used)]
+        ages = np.arange(t - 1, -1, -1)
+        rho_inf = 2 / (1 - used[-1]) - 1
+        rho = min(2 * np.average(ages, weights=weights) + 1, rho_inf)
+        r = (
+            math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+            if rho > 5 + 1e-9
+            else 1.0
+        )
+        assert r <= 1
+        np.testing.assert_allclose(before - p, lr * r, rtol=1e-10)

@@ -3,8 +3,12 @@
 import math
 
 import numpy as np
+import pytest
 
+import fastopt
 from support.arithmetic import above_root, coast, decay, keep, rest, rough_power, take
+from support.arrays import DTYPES
+from support.asserts import ids
 from support.rule import ByHand, Class, Rule
 from support.twins import EPS, MOMENTUM, TorchTwin, always, between
 
@@ -107,3 +111,36 @@ CLASSES = [
         ),
     ),
 ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("scatter", [1e-1, 1e-3, 1e-4])
+def test_centered_steps_of_steady_gradients(scatter, dtype):
+    """lr times mean over scatter. The float32 difference v - a^2 made it 1e6 where it is 11."""
+    noise = np.random.default_rng(3).standard_normal((4000, 50))
+    gradients = (1 + scatter * noise).astype(np.float32)
+    p = np.zeros(50, dtype)
+    opt = fastopt.RMSprop(p, lr=0.01, alpha=0.99, centered=True)
+    weights = 0.01 * 0.99 ** np.arange(3999, -1, -1.0)[:, None]
+    for g in gradients:
+        p[...] = 0
+        opt.step(g.astype(dtype))
+    doubles = gradients.astype(np.float64)
+    mean = (weights * doubles).sum(axis=0)
+    variance = (weights * (doubles - mean) ** 2).sum(axis=0)
+    np.testing.assert_allclose(p, -0.01 * doubles[-1] / (np.sqrt(variance) + 1e-8), rtol=2e-3)
+    assert 0.005 / scatter < abs(p).mean() < 0.02 / scatter
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+def test_the_variance_is_that_of_torch(dtype):
+    """s is v - a^2 of the two means, wherever that is not lost."""
+    gradients = np.random.default_rng(4).standard_normal((60, 400)).astype(dtype)
+    opt = fastopt.RMSprop(np.zeros(400, dtype), alpha=0.9, centered=True)
+    v = a = np.zeros(400)
+    for g in gradients:
+        opt.step(g)
+        v, a = 0.9 * v + 0.1 * g.astype(np.float64) ** 2, 0.9 * a + 0.1 * g.astype(np.float64)
+    rtol = 1e-12 if dtype is np.float64 else 1e-5
+    np.testing.assert_allclose(opt.state[0]["s"], v - a**2, rtol=rtol)
+    np.testing.assert_allclose(opt.state[0]["a"], a, rtol=rtol, atol=rtol)

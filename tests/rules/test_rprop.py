@@ -38,6 +38,7 @@ CLASSES = [
         {"lr": 1e-2, "etas": (0.5, 1.2), "step_sizes": (1e-6, 50.0)},
         "rprop",
         options={"limits": {"etas": (0.25, 2.0), "step_sizes": (4e-3, 2e-2)}},
+        conflict=lambda settings: settings["step_sizes"][0] > settings["step_sizes"][1],
         start=lambda settings: {"step_size": settings["lr"]},
         by_hand={
             # steps 0.1, 0.2, 0.05 in the other direction but not taken where the sign turns, 0.05, 0.1

@@ -59,6 +59,8 @@ def average_of_optax(optax):
     return optax.contrib.schedule_free_eval_params
 
 
+FORMS = ("l2", "own")  # of weight decay: others would shrink p, and not z
+
 CLASSES = [
     Class(
         "ScheduleFreeSGD",
@@ -66,7 +68,8 @@ CLASSES = [
         "schedulefreesgd",
         options={"warmup": {"warmup_steps": 4, "r": 1.0, "lr": 0.5}},
         averages=True,
-        average_told_by="momentum",
+        average_from="momentum",
+        conflict=lambda settings: settings["momentum"] == 0 or settings["weight_decay_form"] not in FORMS,
         by_hand={
             # c = 1: z = x = p = 0.8;  c = 1/2: z = 0.7, x = (0.8 + 0.7) / 2, p halfway
             "": ByHand({"momentum": 0.5}, [2, 1], [0.8, 0.725]),
@@ -98,7 +101,8 @@ CLASSES = [
         options={"weights": {"r": 0.5, "weight_lr_power": 0.0}},
         decay_form="own",
         averages=True,
-        average_told_by="betas",
+        average_from="betas",
+        conflict=lambda settings: settings["betas"][0] == 0 or settings["weight_decay_form"] not in FORMS,
         by_hand={
             # as adam, u = 1/2;  then u = 4 / (sqrt(76/7) + 2): z = 0.95 - 0.1 u, x = 0.95 - 0.05 u
             "": ByHand({"betas": BETAS, "eps": 2.0}, [2, 4], [0.95, 0.95 - 0.075 * 4 / (math.sqrt(76 / 7) + 2)]),

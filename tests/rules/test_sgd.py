@@ -46,6 +46,7 @@ CLASSES = [
             "dampening": {"momentum": 0.9, "dampening": 0.3},
             "nesterov": {"momentum": 0.9, "nesterov": True},
         },
+        conflict=lambda settings: settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0),
         by_hand={
             "": ByHand({}, [0.5, -1], [0.95, 1.05]),
             # p = 1, weight_decay = 0.5: g = 2 + 0.5 * 1;  then p = 0.75: g = 0 + 0.375

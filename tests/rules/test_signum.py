@@ -1,5 +1,8 @@
 """Signum."""
 
+import numpy as np
+
+import fastopt
 from support.arithmetic import keep, rest, sign
 from support.rule import ByHand, Class, Rule
 from support.twins import OptaxTwin
@@ -30,3 +33,15 @@ CLASSES = [
         },
     ),
 ]
+
+
+def test_it_stops_where_gradients_do():
+    """The mean of gradients decays to 0, so that its sign does too."""
+    p = np.zeros(2, np.float32)
+    opt = fastopt.Signum(p, lr=1.0)
+    opt.step(np.ones(2, np.float32))
+    for _ in range(12_000):
+        opt.step(np.zeros(2, np.float32))
+    before = p.copy()
+    opt.step(np.zeros(2, np.float32))
+    np.testing.assert_array_equal(p, before)

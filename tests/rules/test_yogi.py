@@ -39,6 +39,7 @@ CLASSES = [
                 [1 - 0.2 / math.sqrt(6), 1 - 0.2 / math.sqrt(6) - 0.1 * (0.5 / 0.75) / math.sqrt(1.5 / 0.4375)],
             ),
         },
+        overflows=False,
         optax={
             "": OptaxTwin(
                 {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-3},

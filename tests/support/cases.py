@@ -9,23 +9,15 @@ import numpy as np
 import fastopt
 from support import reference
 from support.arithmetic import Decay
+from support.hyper import parts
 from support.registry import CLASSES
 from support.rule import Class
-
-PARTS = {
-    "betas": ("beta1", "beta2"),
-    "three betas": ("beta1", "beta2", "beta3"),
-    "etas": ("eta_minus", "eta_plus"),
-    "step_sizes": ("step_min", "step_max"),
-    "pair of eps": ("eps1", "eps2"),
-}
 
 # Classes that take arrays of two axes and no others have tests of their own.
 FOR_MATRICES = {name: cls.defaults for name, cls in CLASSES.items() if cls.for_matrices}
 DEFAULTS = {name: cls.defaults for name, cls in CLASSES.items() if not cls.for_matrices}
-KINDS = {name: cls.kinds for name, cls in CLASSES.items() if cls.kinds}
 FORMS = {name: cls.decay_form for name, cls in CLASSES.items() if cls.decay_form != "l2"}
-TOLD_BY = {name: cls.average_told_by for name, cls in CLASSES.items() if cls.average_told_by}
+AVERAGE_FROM = {name: cls.average_from for name, cls in CLASSES.items() if cls.average_from}
 AVERAGING = {name for name, cls in CLASSES.items() if cls.averages}  # whose average would not follow Lookahead
 
 
@@ -59,8 +51,8 @@ class Case:
         """The hyperparameters of the rule, by the names of rules.def."""
         settings = self.settings(**changed)
         for name, value in [*settings.items()]:
-            kind = CLASSES[self.cls].kinds.get(name, name)
-            settings.update(zip(PARTS[kind], value, strict=True) if kind in PARTS else {kind: value})
+            names = parts(self.cls, name)
+            settings.update(zip(names, value if len(names) > 1 else [value], strict=True))
         unset = CLASSES[self.cls].unset(settings)
         settings.update({name: value for name, value in unset.items() if settings[name] is None})
         settings["decay"] = settings["weight_decay"] if settings["weight_decay_form"] == "own" else 0.0

@@ -71,14 +71,16 @@ class Class:
     by_hand: Mapping[str, ByHand]
     options: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # option sets by name
     decay_form: str = "l2"
-    kinds: Mapping[str, str] = field(
-        default_factory=dict
-    )  # hyperparameters that are other ones elsewhere, or pairs: PARTS of cases.py
     unset: Callable[[Settings], dict[str, float]] = lambda settings: {}  # what hyperparameters are that are None
+    conflict: Callable[[Settings], bool] = lambda settings: False  # whether they are refused, though each is in range
     start: Callable[[Settings], dict[str, float]] = lambda settings: {}  # state before the first step, where not 0
     averages: bool = False  # whether it keeps an average of its parameter
-    average_told_by: str = ""  # the hyperparameter that relates the two, and so must stay
+    average_from: str = ""  # the hyperparameter by which it follows from p and state: it stays once a step is made
     for_matrices: bool = False  # whether it takes arrays of two axes and no others
+    steps_of_lr: tuple[Settings, ...] = ()  # options by which steps of a constant gradient are lr, whatever betas do
+    corrects_by_age: bool = False  # where betas change: also by the ages of gradients, not by products of betas alone
+    never_larger: int = 12  # steps, none of which is larger than the exact one however small squares are
+    overflows: bool = True  # whether a square that overflows makes no large step
     torch: TorchTwin | None = None
     optax: Mapping[str, OptaxTwin] = field(default_factory=dict)
     pytorch_optimizer: Mapping[str, PytorchOptimizerTwin] = field(default_factory=dict)
