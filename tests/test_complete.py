@@ -17,7 +17,7 @@ from support.arithmetic import rounded_power
 from support.asserts import ids
 from support.cases import CASES, DEFAULTS, OPTIONS, PLAIN
 from support.cases import RULES as EVERY_RULE
-from support.hyper import may_be_none, parts, range_of
+from support.hyper import declared, may_be_none, parts, range_of
 from support.registry import CLASSES, FILE_OF, RULES
 from support.rule import OF_THE_STEP
 
@@ -110,9 +110,9 @@ def test_signatures(name):
 def test_ranges_are_documented(name):
     """The parameters of a class's docstring have the ranges that rules.def and the messages give."""
     entries = dict(re.findall(r"^    (\w+) : (.*\n(?:        .*\n)+)", PACKAGE[name].__doc__, re.MULTILINE))
-    for hyper, default in CLASSES[name].own.items():
-        if isinstance(default, (bool, str)) or (default is None and hyper not in entries):
-            continue
+    for hyper in CLASSES[name].own:
+        if hyper not in declared(name) or not declared(name)[hyper].scheduled:
+            continue  # a truth value or a word
         assert hyper in entries, f"{PACKAGE[name].__module__}: the docstring's entry of {hyper}"
         for part in parts(name, hyper):
             limits = re.sub(r" \([a-z].*\)$|^finite and |^an integer |in (?=[\[(])|^finite$", "", range_of(part).words)
@@ -120,6 +120,11 @@ def test_ranges_are_documented(name):
                 limits = limits.replace("[0", "(0")
             assert limits in entries[hyper], f"{PACKAGE[name].__module__}: the range of {hyper}, {limits}"
             assert ("None" in entries[hyper]) == any(may_be_none(name, part) for part in parts(name, hyper))
+
+
+def test_a_number_without_a_range_is_named():
+    with pytest.raises(LookupError, match=r"warmth must have a range in csrc/rules/hyper\.def"):
+        fastopt._core.check_range("Adam: warmth", "warmth", 1.0)
 
 
 def test_names_of_cases():

@@ -72,6 +72,8 @@ def build_info():
 def check_range(str label, str name, double value):
     """Raise ValueError, naming `label`, unless the value lies in the range of hyperparameter `name`."""
     cdef const fastopt_hyper *hyper = fastopt_find_hyper(name.encode())
+    if hyper == NULL:
+        raise LookupError(f"{label}: {name} must have a range in csrc/rules/hyper.def, but it has none there")
     if not fastopt_in_range(hyper, value):
         raise ValueError(f"{label} must be {hyper.range.decode()}, got {value!r}")
 

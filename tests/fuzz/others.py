@@ -13,7 +13,7 @@ import numpy as np
 import fastopt
 from fuzz.arrays import a_shape, image, numbers, same
 from fuzz.outcomes import Calls, WrongResultError, attempt, expect
-from fuzz.values import a_value, defaults, garbage, is_fixed, kind_of
+from fuzz.values import a_value, defaults, garbage, is_fixed, is_meant, kind_of
 from support.arrays import DTYPES
 from support.cases import DEFAULTS
 from support.registry import CLASSES
@@ -45,7 +45,8 @@ def scheduled(rng: random.Random, tell: Callable[..., None]) -> Calls:
     steps = rng.randrange(1, 6)
     values = {name: [a_value(rng, kinds[name].first) for _ in range(steps)] for name in chosen}
     others = {name: CLASSES[cls].defaults[name][1:] for name in chosen if kinds[name].is_several}
-    spoiled, bad = (rng.choice(chosen), rng.randrange(steps)), rng.choice(BAD_VALUES)
+    spoiled = rng.choice(chosen), rng.randrange(steps)
+    bad = rng.choice([value for value in BAD_VALUES if value is None or not is_meant(kinds[spoiled[0]].first, value)])
     failing = False
 
     def schedule(name: str) -> Any:

@@ -240,6 +240,15 @@ def meaning(kind: Kind, value: Any) -> Any:
     return meaning_of_part(kind.names[0], value, bool(kind.unset))
 
 
+def is_meant(kind: Kind, value: Any) -> bool:
+    """Whether a value has a meaning."""
+    try:
+        meaning(kind, value)
+    except ValueError:
+        return False
+    return True
+
+
 def plain_type(kind: Kind, value: Any) -> bool:
     """Whether a value is of a type that the documentation names."""
     if kind.is_several:
