@@ -86,7 +86,8 @@ ROOTS = [case for case in PLAIN + OPTIONS if "eps" in case.hyper()]
 def options_of(case):
     """No decay, and state that starts from 0."""
     start = {name: 0.0 for name, hyper in declared(case.cls).items() if hyper.fixed == "start"}
-    return {**case.kwargs, "weight_decay": 0.0, **start}
+    kept = {name: value for name, value in case.kwargs.items() if name != "weight_decay_form"}
+    return {**kept, "weight_decay": 0.0, **start}
 
 
 @DTYPE
