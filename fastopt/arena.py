@@ -7,6 +7,7 @@ costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -43,26 +44,34 @@ def lay_out_state(
     padding = 0
     limit = len(arena) - total - LINE
     state: list[list[NDArray[Any]]] = [[] for _ in params]
-    used: list[list[int]] = [[p.ctypes.data] for p in params]
+    used: list[list[int]] = [[] for _ in params]
     for s in rounds:
         for p, of_p, bytes_of_p, order, buffers, taken in zip(params, shapes, sizes, orders, state, used, strict=True):
             if s >= len(of_p):
                 continue
             shape, size = of_p[s], bytes_of_p[s]
             if size >= SMALL:
+                taken += [] if taken else [p.ctypes.data]
                 move = distance(base + at, taken)
                 if padding + move <= limit:
                     at += move
                     padding += move
                 taken.append(base + at)
-            flat = arena[at : at + size].view(p.dtype)
-            at += -(-size // LINE) * LINE
-            if shape == p.shape:
-                axes = sorted(range(p.ndim), key=order.__getitem__)
-                buffers.append(flat.reshape([p.shape[axis] for axis in order]).transpose(axes))
+            if p.ndim > 1 and shape == p.shape:
+                buffers.append(np.ndarray(shape, p.dtype, arena, at, strides_of(shape, order, p.itemsize)))
             else:
-                buffers.append(flat.reshape(shape))
+                buffers.append(np.ndarray(shape, p.dtype, arena, at))
+            at += -(-size // LINE) * LINE
     return arena, state
+
+
+def strides_of(shape: tuple[int, ...], order: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Return the strides of an array without gaps whose axes lie in this order, from the slowest to the fastest."""
+    strides, stride = [0] * len(shape), itemsize
+    for axis in reversed(order):
+        strides[axis] = stride
+        stride *= max(shape[axis], 1)
+    return tuple(strides)
 
 
 def distance(address: int, taken: list[int]) -> int:

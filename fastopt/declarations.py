@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .scalars import each_unwrapped, is_number, unwrapped
+from .scalars import PLAIN, each_unwrapped, is_number, unwrapped
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -170,10 +170,6 @@ class Hyperparameter(Argument):
         """Return a valid value as Python's own, which nobody else can change."""
         return value if value is None else float(value)
 
-    def by_names(self, value: Any) -> dict[str, Any]:
-        """Return the numbers of a valid value by their names in rules.def."""
-        return {self.names[0]: self.none if value is None else value}
-
 
 class Rate:
     """The learning rate of the next step, or where groups differ a tuple of theirs.
@@ -212,10 +208,6 @@ class Several(Hyperparameter):
     def plain(self, value: Any) -> tuple[float | None, ...]:
         """Return the numbers as Python's own."""
         return tuple(part if part is None else float(part) for part in value)
-
-    def by_names(self, value: Any) -> dict[str, Any]:
-        """Return the numbers by their names in rules.def."""
-        return {name: self.none if part is None else part for name, part in zip(self.names, value, strict=True)}
 
 
 class Flag(Hyperparameter):
@@ -368,6 +360,16 @@ class Declaration:
             self.hyper["weight_decay_form"] = Choice(forms, names=("weight_decay_form",))
         #: The names in rules.def of hyperparameters that have others there, or that are several numbers.
         self.parts = {key: value.names for key, value in self.hyper.items() if value.names != (key,)}
+        #: The arguments that are no hyperparameters, but for the parameters: options of the step and of averages.
+        self.options = [
+            key
+            for key, value in self.arguments.items()
+            if not isinstance(value, (Hyperparameter, OtherName)) and key != "params"
+        ]
+        self._positional = [key for key, value in self.arguments.items() if not value.kw_only]
+        self._defaults = {key: value.default for key, value in self.arguments.items()}
+        self._other_names = [value for value in self.arguments.values() if isinstance(value, OtherName)]
+        self._unset = {value.names[0]: value.none for value in self.hyper.values() if value.none is not None}
 
     def given(
         self, label: str, by_position: Sequence[Any], by_name: Mapping[str, Any], takes: Collection[str]
@@ -376,7 +378,7 @@ class Declaration:
 
         `takes` are the arguments by which the user's class is known.
         """
-        positional = [name for name, declared in self.arguments.items() if not declared.kw_only]
+        positional = self._positional
         given = dict(zip(positional, by_position, strict=False))
         refuse_unknown(label, takes, [key for key in by_name if key not in self.arguments])
         for key in by_name:
@@ -388,15 +390,16 @@ class Declaration:
         given |= by_name
         if "params" not in given:
             raise TypeError(f"{label}: params must be given, got none")
-        values = {name: given.get(name, declared.default) for name, declared in self.arguments.items()}
-        for name, declared in self.arguments.items():
-            if isinstance(declared, OtherName):
-                declared.put(label, values, values.pop(name))
+        values = self._defaults | given
+        for other in self._other_names:
+            other.put(label, values, values.pop(other.name))
         return values
 
     def unwrapped(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
         """Return hyperparameters without the arrays of one element around their numbers."""
-        return {key: self.hyper[key].unwrapped(value) for key, value in hyper.items()}
+        return {
+            key: value if type(value) in PLAIN else self.hyper[key].unwrapped(value) for key, value in hyper.items()
+        }
 
     def check_schedules(self, label: str, hyper: Mapping[str, Any]) -> None:
         """Raise TypeError or ValueError for schedules of what cannot change from step to step."""
@@ -411,29 +414,41 @@ class Declaration:
     def check(self, label: str, hyper: Mapping[str, Any]) -> None:
         """Raise TypeError or ValueError unless these hyperparameters are valid, alone and together."""
         for key, value in hyper.items():
-            self.hyper[key].check(f"{label}: {key}", value)
+            declared = self.hyper[key]
+            if value is not declared.default:  # which is valid
+                declared.check(f"{label}: {key}", value)
         scaled(label, hyper)
         self._check_together(label, hyper)
 
     def plain(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
         """Return valid hyperparameters as Python's own values, which nobody else can change."""
-        return {key: self.hyper[key].plain(value) for key, value in hyper.items()}
+        return {key: value if type(value) in PLAIN else self.hyper[key].plain(value) for key, value in hyper.items()}
 
     def row(self, hyper: Mapping[str, Any]) -> str:
         """Return the row of rules.def that these hyperparameters select: by those that are not 0."""
+        if not self.selecting:
+            return next(iter(self.rows))
         given = {key for key in self.selecting if hyper[key]}
         return next(row for row, options in self.rows.items() if options.keys() == given)
 
     def by_names(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
         """Return valid hyperparameters by their names in rules.def."""
         values: dict[str, Any] = {}
-        for key, value in hyper.items():
-            values |= self.hyper[key].by_names(value)
-        return {name: value(values) if callable(value) else value for name, value in values.items()}
+        for key, declared in self.hyper.items():
+            if isinstance(declared, Several):
+                values.update(zip(declared.names, hyper[key], strict=True))
+            else:
+                values[declared.names[0]] = hyper[key]
+        for name, none in self._unset.items():
+            if values[name] is None:
+                values[name] = none(values) if callable(none) else none
+        return values
 
 
-def scaled(label: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
+def scaled(label: str, hyper: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return hyperparameters with lr * lr_scale in the place of lr, or raise ValueError where that is too large."""
+    if hyper["lr_scale"] == 1 and type(hyper["lr"]) is float:
+        return hyper
     lr = float(hyper["lr"]) * float(hyper["lr_scale"])
     _core.check_range(f"{label}: lr * lr_scale", "lr", lr)
     return {**hyper, "lr": lr}

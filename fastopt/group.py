@@ -53,10 +53,13 @@ class Group(Fixed):
         hyper = declaration.unwrapped({key: given[key] for key in self.names})
         own = {key: value for key, value in given.items() if key not in hyper}
         now = self._at(hyper, step_count)
-        self.settings = _core.Settings(rule or self._rule(hyper))
+        values = declaration.plain(now)
+        self.settings = _core.Settings(rule or (declaration.row(now) if now is hyper else self._rule(hyper)))
         of_vectors = self.settings.rule_name + VECTOR
         self._of_vectors = _core.Settings(of_vectors) if of_vectors in ROWS else self.settings
-        super().__init__({**with_schedules(declaration.plain(now), hyper), **own, "params": tuple(arrays)})
+        super().__init__(
+            {**(values if now is hyper else with_schedules(values, hyper)), **own, "params": tuple(arrays)}
+        )
 
     def rename(self, label: str) -> None:
         """Have messages name the group so."""
@@ -84,9 +87,9 @@ class Group(Fixed):
         """
         own = self._own()
         changes, others = self.parted(given)
-        known = (*self.names, *own)
-        unknown = [key for key in given if key == "params" or (step_count is None and key not in known)]
+        unknown = [key for key in given if key == "params" or (step_count is None and key not in self)]
         if unknown:
+            known = (*self.names, *own)
             what = f"{', '.join(known)}, got {brief(unknown[0])}{nearest(unknown[0], known)}"
             raise ValueError(f"{self._label}: what can be set is {what}")
         changes = self._declaration.unwrapped(changes)
@@ -96,9 +99,9 @@ class Group(Fixed):
         now = self._at(after, self._step_count if step_count is None else step_count)
         changed = [key for key, value in changes.items() if value != self[key]]
         fixed = [key for key in changed if self._declaration.hyper[key].fixed == "layout"]
-        needed = _core.Settings(self._rule(after)).state_names
-        if not set(needed) <= set(self.settings.state_names):
-            fixed += [key for key in changed if key in self._declaration.selecting]
+        selecting = [key for key in changed if key in self._declaration.selecting]
+        if selecting and not set(_core.Settings(self._rule(after)).state_names) <= set(self.settings.state_names):
+            fixed += selecting
         if fixed:
             raise ValueError(
                 f"{self._label}: {fixed[0]} must stay {self[fixed[0]]!r}, since the state was laid out for it,"
@@ -108,7 +111,8 @@ class Group(Fixed):
             self._check_kept(changed, changes)
         if self._table is not None and self._table.catches_up:
             self.check_catch_up(after)
-        return with_schedules(self._declaration.plain(now), after) | own
+        values = self._declaration.plain(now)
+        return (values if now is after else with_schedules(values, after)) | own
 
     def _check_kept(self, changed: Sequence[str], changes: Mapping[str, Any]) -> None:
         """Raise for what can be changed no more, since state was made by it."""
@@ -135,7 +139,7 @@ class Group(Fixed):
     def change(self, after: dict[str, Any]) -> tuple[Any, ...]:
         """Return what a table takes to set all keys but the parameters to these, which are known to be valid."""
         names, settings = self.settings.hyper_names, (self.settings, self._of_vectors)
-        hyper = {key: after[key] for key in self.names}
+        hyper = after if len(after) == len(self.names) else {key: after[key] for key in self.names}
         if is_scheduled(hyper):
             return self, after, settings, Plan(self._declaration, self._label, hyper, names, self._options), None
         return self, after, settings, None, for_core(self._declaration, self._label, hyper, names, self._options)
@@ -178,18 +182,22 @@ class Group(Fixed):
         return {key: self[key] for key in self.names}
 
     def _own(self) -> dict[str, Any]:
-        return self.parted(self)[1]
+        return self.parted(self)[1] if len(self) > len(self.names) + 1 else {}
 
     def parted(self, entries: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the parameters and hyperparameters among these, and what is under keys of the user's own."""
-        ours = {key: value for key, value in entries.items() if key in self.names or key == "params"}
+        hyper = self._declaration.hyper
+        ours = {key: value for key, value in entries.items() if key in hyper or key == "params"}
         return ours, {key: value for key, value in entries.items() if key not in ours}
 
     def _at(self, hyper: Mapping[str, Any], step_count: int) -> Mapping[str, Any]:
         """Return hyperparameters as they are for the step after this many, or raise."""
+        if not is_scheduled(hyper):
+            self._declaration.check(self._label, hyper)
+            return hyper
         self._declaration.check_schedules(self._label, hyper)
         now = at(hyper, step_count)
-        self._declaration.check(self._label if now is hyper else f"{self._label} after {step_count} steps", now)
+        self._declaration.check(f"{self._label} after {step_count} steps", now)
         return now
 
     def _rule(self, hyper: Mapping[str, Any]) -> str:

@@ -161,7 +161,8 @@ class Layout(Parameters):
     ) -> dict[str, Array]:
         """Return the state of a parameter by the letters of the paper, with its initial values."""
         letters = dict(zip((*settings.state_names, *self.averages), buffers, strict=True))
-        letters |= {key: carry[i, ...] for i, key in enumerate(settings.carry_names)}
+        for i, key in enumerate(settings.carry_names):
+            letters[key] = carry[i, ...]
         if self.options["catch_up"]:
             letters["seen"] = np.zeros(len(array), np.int64)
         for letter, value in initial.items():

@@ -36,6 +36,8 @@ def is_consumed(value: Any) -> bool:
 
 def is_container(value: Any) -> bool:
     """Return whether a value is a nest of arrays rather than an array."""
+    if isinstance(value, np.ndarray):
+        return False  # the most common, found at once
     return isinstance(value, Mapping) or is_sequence(value) or is_consumed(value)
 
 
@@ -64,18 +66,19 @@ def members(label: str, params: Any, first: int) -> tuple[Any, list[Name], list[
             return None
         if len(way) > MAX_DEPTH:
             raise ValueError(f"{label} must be nested at most {MAX_DEPTH} deep, got more")
+        by_key = isinstance(value, Mapping)
         inner: list[Any] = []
         keys: list[Any] = []
         for key, entry in entries(value):
             keys.append(key)
-            if isinstance(value, Mapping):
+            if by_key:
                 if not isinstance(key, (str, int, np.integer)):
                     raise TypeError(f"{label} must have names that are str or int, got {brief(key)}")
                 step = int(key) if isinstance(key, np.integer) else key
             else:
                 step = key if way else first + key
             inner.append(structure_of(entry, (*way, step)))
-        if isinstance(value, Mapping):
+        if by_key:
             return tuple(keys) if not any_container(inner) else dict(zip(keys, inner, strict=True))
         return len(inner) if not any_container(inner) else inner
 
@@ -113,20 +116,20 @@ Place: TypeAlias = tuple[Any, Any, Any, Sequence[Name]]
 
 def places(params: Any, structure: Any, names: Sequence[Name]) -> Iterator[Place]:
     """Yield where the arrays and containers of a nest are.  What has been consumed is nowhere."""
-    if structure is None:
+    if structure is None or is_consumed(params):
         return
-    inner: Any = structure
-    if isinstance(structure, int):
-        inner = [None] * structure
-    elif isinstance(structure, tuple):
-        inner = dict.fromkeys(structure)
+    if isinstance(structure, (int, tuple)):  # of arrays alone
+        keys = range(structure) if isinstance(structure, int) else structure
+        for key, name in zip(keys, names, strict=True):
+            yield params, key, params[key], (name,)
+        return
     first = 0
-    for key, entry_structure in entries(inner):
-        end = first + leaves(entry_structure)
-        if first < end and not is_consumed(params):
+    for key, inner in entries(structure):
+        end = first + leaves(inner)
+        if first < end:
             entry = params[key]
             yield params, key, entry, names[first:end]
-            yield from places(entry, entry_structure, names[first:end])
+            yield from places(entry, inner, names[first:end])
         first = end
 
 

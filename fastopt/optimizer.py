@@ -130,6 +130,7 @@ class Optimizer(Stepping, Declaring):
     _catch_up: bool = argument(default=False, alias="catch_up")
 
     __signature__: ClassVar[inspect.Signature]
+    _positional: ClassVar[list[str] | None]  # what can be given by position; None: anything
 
     def __init_subclass__(cls) -> None:
         """Show in the signature what the class declares, or what a user's own constructor takes and hands on."""
@@ -145,13 +146,15 @@ class Optimizer(Stepping, Declaring):
                 base = inspect.signature(cls.__mro__[1]).parameters.values()
                 parameters += [p.replace(kind=p.KEYWORD_ONLY) for p in base if is_handed_on(p, own)]
         cls.__signature__ = inspect.Signature(parameters)
+        any_number = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        by_position = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        cls._positional = None if any_number else by_position
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Raise TypeError for hyperparameters that are given by position."""
-        takes = cls.__signature__.parameters.values()
-        positional = [p.name for p in takes if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        if len(args) > len(positional) and not any(p.kind is p.VAR_POSITIONAL for p in takes):
-            by_name = ", ".join(p.name for p in takes if p.name not in positional)
+        positional = cls._positional
+        if positional is not None and len(args) > len(positional):
+            by_name = ", ".join(name for name in cls.__signature__.parameters if name not in positional)
             raise TypeError(
                 f"{cls.__name__}: what comes after {', '.join(positional)} must be given by name, one of {by_name}, got"
                 f" {brief(args[len(positional)])} by position"
@@ -166,12 +169,8 @@ class Optimizer(Stepping, Declaring):
         hyper = {key: given.get(key, declared.default) for key, declared in declaration.hyper.items()}
         if hyper["weight_decay_form"] is None:
             hyper["weight_decay_form"] = declaration.decay_form
-        options = {key: value for key, value in given.items() if key not in declaration.hyper and key != "params"} | {
-            "num_threads": num_threads,
-            "ema_decay": ema_decay,
-            "swa": swa,
-            "lookahead": lookahead,
-        }
+        options = {key: given[key] for key in declaration.options}
+        options |= {"num_threads": num_threads, "ema_decay": ema_decay, "swa": swa, "lookahead": lookahead}
         options = checked_options(label, options)
         check_averages(label, ema_decay, swa, lookahead)
         check_catch_up(label, options)

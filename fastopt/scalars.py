@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+PLAIN = frozenset({float, bool, str, type(None)})  # types of values that are kept as they are given
+
 
 def unwrapped(value: Any) -> Any:
     """Return the number in an array of one element, such as np.where and np.interp give; all else as it is."""

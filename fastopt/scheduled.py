@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .declarations import check_number, is_schedule
-from .scalars import unwrapped
+from .scalars import PLAIN, unwrapped
 from .warn import warn_user
 
 ON = 0.5  # what a scheduled hyperparameter counts as where the rule, and so its state, is chosen
@@ -24,9 +24,12 @@ def scheduled(label: str, name: str, schedule: Any, step_count: int) -> float:
 def is_scheduled(hyper: Mapping[str, Any]) -> bool:
     """Return whether there is a schedule among these hyperparameters, alone or in a pair."""
     for key, value in hyper.items():
-        if type(value) is float or key == "params":
+        if type(value) in PLAIN or key == "params":
             continue
-        if is_schedule(value) or (isinstance(value, (tuple, list)) and any(map(is_schedule, value))):
+        if isinstance(value, (tuple, list)):
+            if any(type(part) not in PLAIN and is_schedule(part) for part in value):
+                return True
+        elif is_schedule(value):
             return True
     return False
 
@@ -117,8 +120,9 @@ def warn_of_passed(changes: Sequence[tuple[str, Mapping[str, Any]]], step_count:
             found[f"{label} is {schedule!r}, which stays the same from step {horizon} on"] = None
 
     for name, hyper in changes:
-        for key, value in hyper.items():
-            each({key: value}, partial(look, f"{name}: {key}"))
+        if is_scheduled(hyper):
+            for key, value in hyper.items():
+                each({key: value}, partial(look, f"{name}: {key}"))
     if found:
         warn_user(
             f"{'; '.join(found)}, but {step_count} steps have been made: fastopt.schedules.shift(schedule,"
