@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from .calls import checks_arguments
 from .combined import Combined
 from .nest import Array, Name, describe
 from .optimizer import Optimizer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 PARAMETER = "p"  # the letter of a parameter among those of its state
 
 
+@checks_arguments
 def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined, *, parameters: bool = False) -> None:
     """Write an optimizer's state, hyperparameters and counts to a file, and its parameters if asked to.
 
@@ -82,6 +84,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined, *, param
             _sync(path.parent)
 
 
+@checks_arguments
 def check_save(path: str | os.PathLike[str]) -> None:
     """Raise now what `save` to this path would raise later, for a run whose first save is hours away.
 
@@ -105,6 +108,7 @@ def check_save(path: str | os.PathLike[str]) -> None:
         Path(folder, "whole").touch()
 
 
+@checks_arguments
 def load(
     path: str | os.PathLike[str],
     optimizer: Optimizer | Combined,

@@ -8,7 +8,8 @@ from reprlib import repr as brief
 from typing import Any, Literal
 
 from . import _core
-from .declarations import Number, refuse_unknown
+from .calls import checks_arguments
+from .declarations import Number
 from .group import Fixed, Group, put_hyper, rates_of
 from .layout import Parameters
 from .loss_scale import LossScale
@@ -75,6 +76,7 @@ class Combined(Stepping):
     theirs.  A step costs about as much as those of the optimizers one after another, without the calls between.
     """
 
+    @checks_arguments
     def __init__(
         self,
         optimizers: Sequence[Optimizer],
@@ -87,9 +89,7 @@ class Combined(Stepping):
         clip_value: float | None = None,
         max_skips: int | None = None,
         zero_grads: bool = False,
-        **unknown: Any,
     ) -> None:
-        refuse_unknown("Combined", ("optimizers", *SHARED), unknown)
         if isinstance(optimizers, (str, bytes)) or not isinstance(optimizers, Sequence):
             raise TypeError(f"Combined: optimizers must be a sequence of optimizers, got {type(optimizers).__name__}")
         #: The optimizers, in the order in which gradients come.
@@ -144,7 +144,7 @@ class Combined(Stepping):
         joined = Parameters(True, [], members, arrays, arenas)  # gradients come in the structures of the optimizers
         names = joined.names
         check_names("Combined", names)
-        _core.check_disjoint([f"Combined: {describe(name)}" for name in names], arrays)
+        _core.check_disjoint("Combined", [describe(name) for name in names], arrays)
         tables = tuple(optimizer._table for optimizer in self.optimizers)
         self._joined, self._layout = _core.Table.joined("Combined.step", names, tables), joined
         self._joined.group_of = joined.group_of
@@ -211,6 +211,7 @@ class Combined(Stepping):
         """How many steps have been made: the largest count of the optimizers."""
         return max(optimizer.step_count for optimizer in self.optimizers)
 
+    @checks_arguments
     def catch_up(self) -> None:
         """Have all rows make up for the steps that they have missed, in the optimizers with the option `catch_up`."""
         those = [optimizer for optimizer in self.optimizers if optimizer._options["catch_up"]]
@@ -237,6 +238,7 @@ class Combined(Stepping):
         """The mean of each parameter over the steps that `swa` asks for, by name, where all optimizers have it."""
         return self._by_name([optimizer.swa for optimizer in self.optimizers])
 
+    @checks_arguments
     @contextmanager
     def swapped(self, average: str) -> Iterator[None]:
         """Put an average that all optimizers keep in the place of all parameters; see `Optimizer.swapped`."""
@@ -250,12 +252,14 @@ class Combined(Stepping):
 
     # Save and load.
 
+    @checks_arguments
     def state_dict(self) -> dict[str, Any]:
         """Return everything but the parameters, as plain data: what `state_dict` of each optimizer gives."""
         with self._table:
             optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         return {"format": FORMAT, "rule": "Combined", "optimizers": optimizers}
 
+    @checks_arguments
     def load_state_dict(
         self,
         state_dict: Mapping[str, Any],

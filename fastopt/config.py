@@ -6,9 +6,11 @@ import platform
 from typing import Any, Literal
 
 from . import _core
+from .calls import checks_arguments
 from .threads import get_num_threads, usable_cpus
 
 
+@checks_arguments
 def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
     """Print version, compiler, instruction sets and threads.
 

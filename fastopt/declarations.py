@@ -16,22 +16,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from reprlib import repr as brief
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .calls import dataclass_transform, refuse_unknown
 from .scalars import PLAIN, each_unwrapped, is_number, unwrapped
-
-if TYPE_CHECKING:
-    from typing_extensions import dataclass_transform
-else:
-
-    def dataclass_transform(**_: Any) -> Callable[[type], type]:
-        """Return what type checkers alone read."""
-        return lambda cls: cls
-
 
 Number: TypeAlias = float | Callable[[int], float]  # a hyperparameter: a number or a schedule
 
@@ -69,43 +61,6 @@ def check_number(label: str, name: str, value: Any) -> float:
         raise ValueError(f"{label} must be a number that a float can hold, got {brief(value)}") from None
     _core.check_range(label, name, number)
     return number
-
-
-# Words of other libraries, for which there is another one here.
-ELSEWHERE = {
-    "b1": "betas",
-    "backoff_factor": "backoff",
-    "beta_1": "betas",
-    "beta_2": "betas",
-    "decay": "weight_decay",
-    "decay_mult": "weight_decay",
-    "epsilon": "eps",
-    "growth_factor": "growth",
-    "growth_interval": "interval",
-    "init_scale": "value",
-    "l2": "weight_decay",
-    "learning_rate": "lr",
-    "lr_mult": "lr_scale",
-    "lr_multiplier": "lr_scale",
-    "wd": "weight_decay",
-}
-
-
-def nearest(name: Any, names: Collection[str]) -> str:
-    """Return a question after the name that was meant, if another library has it or one is much like this."""
-    from difflib import get_close_matches  # only those who mistype pay for it
-
-    if not isinstance(name, str):
-        return ""
-    here = ELSEWHERE.get(name.lower())
-    found = [here] if here in names else get_close_matches(name.lower(), list(names), 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
-def refuse_unknown(label: str, takes: Collection[str], unknown: Collection[str]) -> None:
-    """Raise TypeError for the first keyword that a class does not take."""
-    for key in unknown:
-        raise TypeError(f"{label}: arguments are {', '.join(takes)}, got {key!r}{nearest(key, takes)}")
 
 
 # ---- Arguments ----

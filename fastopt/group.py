@@ -7,7 +7,8 @@ from reprlib import repr as brief
 from typing import Any
 
 from . import _core
-from .declarations import DECAYS, ROWS, VECTOR, Declaration, check_number, first_of, is_schedule, nearest, scaled
+from .calls import nearest
+from .declarations import DECAYS, ROWS, VECTOR, Declaration, check_number, first_of, is_schedule, scaled
 from .labels import label_of
 from .nest import Array
 from .scalars import each_unwrapped, unwrapped

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .declarations import ELSEWHERE, Declaring
+from .calls import ELSEWHERE
+from .declarations import Declaring
 from .optimizers import load_all
 from .scalars import unwrapped
 

@@ -242,11 +242,11 @@ class Layout(Parameters):
 
     def check_arrays(self, label: str, names: list[Name], arrays: list[Array], kept: int = 0) -> None:
         """Raise TypeError or ValueError unless these can be the parameters; the first, so many, already are."""
-        labels = [f"{label}: {describe(name)}" for name in names]
-        for text, array in list(zip(labels, arrays, strict=True))[kept:]:
-            _core.check_parameter(text, array)
-            self.declaration.check_array(text, array)
-        _core.check_disjoint(labels, arrays)
+        labels = [describe(name) for name in names]
+        for name, array in list(zip(labels, arrays, strict=True))[kept:]:
+            _core.check_parameter(f"{label}: {name}", array)
+            self.declaration.check_array(f"{label}: {name}", array)
+        _core.check_disjoint(label, labels, arrays)
 
     def label_of_group(self, i: int, grouped: bool) -> str:
         """Return the words by which messages name a group."""

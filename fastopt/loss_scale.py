@@ -6,7 +6,8 @@ from reprlib import repr as brief
 from typing import Any
 from weakref import WeakSet
 
-from .declarations import check_number, refuse_unknown
+from .calls import checks_arguments
+from .declarations import check_number
 from .scalars import is_integer, unwrapped
 from .warn import warn_user
 
@@ -79,15 +80,14 @@ class LossScale:
     Micikevicius et al., "Mixed precision training", 2018, https://arxiv.org/abs/1710.03740.
     """
 
+    @checks_arguments
     def __init__(
         self,
         value: float = 65536.0,
         growth: float = 2.0,
         backoff: float = 0.5,
         interval: int = 2000,
-        **unknown: Any,
     ) -> None:
-        refuse_unknown("LossScale", ("value", "growth", "backoff", "interval"), unknown)
         scale = _checked_value("LossScale: value", value)
         growth = check_number("LossScale: growth", "grad_scale", growth)
         backoff = check_number("LossScale: backoff", "grad_scale", backoff)
@@ -119,6 +119,7 @@ class LossScale:
     def value(self, value: float) -> None:
         self._value = _checked_value("LossScale: value", value)
 
+    @checks_arguments
     def update(self) -> None:
         """Move the scale after an iteration: back off if a step since the last update overflowed, else count it.
 
@@ -161,10 +162,12 @@ class LossScale:
                 self.good_steps = 0
         self._forget_steps()
 
+    @checks_arguments
     def state_dict(self) -> dict[str, Any]:
         """Return the scale and the count of good steps."""
         return {"value": self.value, "good_steps": self.good_steps}
 
+    @checks_arguments
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         if not isinstance(state_dict, dict) or set(state_dict) != {"value", "good_steps"}:

@@ -9,6 +9,7 @@ from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from . import averages, saving
+from .calls import checks_arguments
 from .declarations import Declaring, Number, Rate, argument, choice, flag, is_schedule, number, rate
 from .group import Group, rates_of, set_hyper
 from .layout import Layout
@@ -151,7 +152,9 @@ class Optimizer(Stepping, Declaring):
         cls._positional = None if any_number else by_position
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Raise TypeError for hyperparameters that are given by position."""
+        """Raise TypeError for hyperparameters that are given by position, and for this class, which has no rule."""
+        if cls is Optimizer:
+            raise TypeError("Optimizer: a class with a rule must be made, such as Adam, got the base of all")
         positional = cls._positional
         if positional is not None and len(args) > len(positional):
             by_name = ", ".join(name for name in cls.__signature__.parameters if name not in positional)
@@ -202,6 +205,7 @@ class Optimizer(Stepping, Declaring):
         """Each parameter's state arrays, by its name and by the letter of the paper."""
         return self._layout.state
 
+    @checks_arguments
     def rebind(self, params: Params) -> None:
         """Take other arrays in place of the parameters; state, counts, averages and bound gradients stay.
 
@@ -220,12 +224,14 @@ class Optimizer(Stepping, Declaring):
         """
         self._layout.rebind(f"{type(self).__name__}.rebind", params)
 
+    @checks_arguments
     def catch_up(self) -> None:
         """Have all rows make up for the steps that they have missed, with the option `catch_up`; see `Optimizer`."""
         if not self._options["catch_up"]:
             raise ValueError(f"{type(self).__name__}: catch_up() is there with the option catch_up=True, got False")
         self._table.catch_up()
 
+    @checks_arguments
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add a group of parameters: they are stepped with the others from now on.
 
@@ -261,6 +267,7 @@ class Optimizer(Stepping, Declaring):
                 gather(self._accumulator, added)
             self._laid_out()
 
+    @checks_arguments
     def reset(self, names: Name | Iterable[Name] | None = None) -> None:
         """Forget the state of all parameters, or of some: moments, averages and steps are as before the first one.
 
@@ -304,6 +311,7 @@ class Optimizer(Stepping, Declaring):
         """The averages of the parameters that are kept, as `swapped` takes them."""
         return averages.averages_of(self._layout)
 
+    @checks_arguments
     def swapped(self, average: str) -> AbstractContextManager[None]:
         """Put an average of the parameters in their place, and the parameters back at the end, to the bit.
 
@@ -343,10 +351,12 @@ class Optimizer(Stepping, Declaring):
 
     # Save and load.
 
+    @checks_arguments
     def state_dict(self) -> dict[str, Any]:
         """Return everything but the parameters, as plain data: copies of the state arrays, numbers and strings."""
         return saving.state_dict(self._layout)
 
+    @checks_arguments
     def load_state_dict(
         self,
         state_dict: Mapping[str, Any],

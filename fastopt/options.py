@@ -8,7 +8,8 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from .declarations import check_number, is_schedule, nearest
+from .calls import nearest
+from .declarations import check_number, is_schedule
 from .loss_scale import LossScale
 from .scalars import is_integer, unwrapped
 from .scheduled import scheduled

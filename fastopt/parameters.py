@@ -7,6 +7,7 @@ from itertools import chain, islice, takewhile
 from reprlib import repr as brief
 from typing import Any, TypeAlias
 
+from .calls import checks_arguments
 from .labels import label_of
 from .nest import Array, Name, Part, Place, is_consumed, is_nest, is_sequence, members, places
 
@@ -15,6 +16,7 @@ Params: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any]
 Given: TypeAlias = tuple[Any, dict[str, Any], Mapping[str, Any] | None]
 
 
+@checks_arguments
 def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Make parameter groups from named parameters by patterns of their names.
 

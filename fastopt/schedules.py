@@ -29,15 +29,18 @@ from operator import index
 from reprlib import repr as brief
 from time import time_ns
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from .calls import checks_arguments, dataclass_transform
 from .scalars import is_integer, is_number, unwrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+S = TypeVar("S", bound="_Schedule")
 
 __all__ = [
     "constant",
@@ -158,6 +161,14 @@ class _Schedule:
         self._set(name, tuple(checked))
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _schedule(cls: type[S]) -> type[S]:
+    """Make a class of a schedule a dataclass whose constructor names its arguments where those of a call do not fit."""
+    made = dataclass(frozen=True, repr=False)(cls)
+    made.__init__ = checks_arguments(made.__init__)  # type: ignore[method-assign]
+    return made
+
+
 def _number(label: str, value: Any) -> float:
     """Return a number as a float, or raise."""
     if not is_number(value := unwrapped(value)):
@@ -262,7 +273,7 @@ def _exp(x: float) -> float:
 # ---- The schedules, simplest first ----
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class constant(_Schedule):
     """The same value always.
 
@@ -288,7 +299,7 @@ class constant(_Schedule):
         return 0
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class polynomial(_Schedule):
     """From one value to another along a polynomial, then that one.
 
@@ -329,7 +340,7 @@ class polynomial(_Schedule):
         return self.transition_begin + self.transition_steps
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class linear(_Schedule):
     """From one value to another along a line, then that one.
 
@@ -365,7 +376,7 @@ class linear(_Schedule):
         return self.transition_begin + self.transition_steps
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class exponential(_Schedule):
     """A constant factor per so many steps.
 
@@ -414,7 +425,7 @@ class exponential(_Schedule):
         return max(value, self.end_value) if self.decay_rate < 1 else min(value, self.end_value)
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class step(_Schedule):
     """A factor every so many steps.
 
@@ -445,7 +456,7 @@ class step(_Schedule):
         return _scaled(self.init_value, self.gamma, t // self.step_size)
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class multi_step(_Schedule):
     """A factor at each of some steps.
 
@@ -479,7 +490,7 @@ class multi_step(_Schedule):
         return self.milestones[-1] if self.milestones else 0
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class cosine(_Schedule):
     """From one value to another along half a wave of a cosine, then that one.
 
@@ -527,7 +538,7 @@ class cosine(_Schedule):
         return self.decay_steps
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class cosine_restarts(_Schedule):
     """Half a wave of a cosine again and again, each `mult` times as long as the one before.
 
@@ -571,7 +582,7 @@ class cosine_restarts(_Schedule):
         return _between(self.init_value, self.end_value, _half_cosine(t / length))
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class one_cycle(_Schedule):
     """Up to a peak, then down to next to nothing.
 
@@ -655,7 +666,7 @@ class one_cycle(_Schedule):
         return self.total_steps - 1
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class ema_warmup(_Schedule):
     """The decay of an average that follows the parameters closely at first.
 
@@ -691,7 +702,7 @@ class ema_warmup(_Schedule):
         return max(0, -((b - 10 * a) // (b - a)))
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class inverse_sqrt(_Schedule):
     """As one over the root of the steps.
 
@@ -727,7 +738,7 @@ class inverse_sqrt(_Schedule):
         return self.init_value * math.sqrt(self.timescale / (self.timescale + t))
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class warmup_stable_decay(_Schedule):
     """Up along a line, level, and down: the end of the training can be decided late.
 
@@ -787,7 +798,7 @@ class warmup_stable_decay(_Schedule):
 # ---- Schedules of schedules ----
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class join(_Schedule):
     """One schedule after another.
 
@@ -825,7 +836,7 @@ class join(_Schedule):
         return _later(self.boundaries[-1] if self.boundaries else 0, self.schedules[-1])
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class warmup(_Schedule):
     """Along a line to the first value of a schedule, then that schedule.
 
@@ -862,7 +873,7 @@ class warmup(_Schedule):
         return _later(self.warmup_steps, self.schedule)
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class shift(_Schedule):
     """A schedule that starts later, such as now.
 
@@ -894,7 +905,7 @@ class shift(_Schedule):
         return _later(self.steps, self.schedule)
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class scale(_Schedule):
     """A schedule times a number.
 
@@ -924,7 +935,7 @@ class scale(_Schedule):
         return _later(0, self.schedule)
 
 
-@dataclass(frozen=True, repr=False)
+@_schedule
 class reduce_on_plateau(_Schedule):
     """A value that is reduced when a loss has stopped getting better.
 
@@ -1017,6 +1028,7 @@ class reduce_on_plateau(_Schedule):
         """The factor of the first value at present."""
         return self._state["scale"]  # type: ignore[no-any-return]
 
+    @checks_arguments
     def report(self, loss: float) -> None:
         """Take note of a loss, and reduce the value when it is time."""
         value = _number(f"{self._name}.report: loss", loss)
@@ -1042,10 +1054,12 @@ class reduce_on_plateau(_Schedule):
             return sign * loss < sign * (best * (1 - sign * math.copysign(self.threshold, best)))
         return sign * loss < sign * (best - sign * self.threshold)
 
+    @checks_arguments
     def state_dict(self) -> dict[str, Any]:
         """Return best, bad_reports, cooldown_left and scale."""
         return dict(self._state)
 
+    @checks_arguments
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave.
 
@@ -1222,6 +1236,7 @@ def _stateful(value: Any) -> Iterator[Any]:
 # ---- The picture ----
 
 
+@checks_arguments
 def plot(
     schedule: Callable[[int], float] | Sequence[Callable[[int], float]] | Mapping[str, Callable[[int], float]],
     steps: int,

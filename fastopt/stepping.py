@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _core
 from .arena import lay_out_state
+from .calls import checks_arguments
 from .declarations import is_schedule
 from .layout import Parameters
 from .loss_scale import LossScale
@@ -19,7 +20,7 @@ from .options import NO_OPTIONS, OneStep, checked_for_one_step
 from .scheduled import scheduled
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Never, Unpack
 
 Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any] | None
 
@@ -59,7 +60,7 @@ class Stepping:
         self._table.clip_value = options["clip_value"] or 0.0
         self._table.zero_grads = options["zero_grads"]
 
-    def step(self, grads: Grads = None, **changes: Unpack[OneStep]) -> None:
+    def step(self, grads: Grads = None, *others: Never, **changes: Unpack[OneStep]) -> None:
         """Update every parameter that has a gradient, in place.
 
         Parameters
@@ -84,13 +85,19 @@ class Stepping:
             With ``nonfinite="raise"``, for NaN or infinity in a gradient, and with `max_skips`, when so many steps in
             a row have been skipped for it.  Nothing has been changed then.
         """
-        if self._plain and not changes:
+        if self._plain and not (changes or others):
             self._table.step(grads)
+        elif others:  # told here: a wrapper around this call would be felt
+            raise TypeError(
+                f"{type(self).__name__}.step: what comes after grads must be given by name, one of"
+                f" {', '.join(OneStep.__annotations__)}, got {brief(others[0])} by position"
+            )
         elif self._accumulator is not None and self._accumulator.step_count:
             self._step_accumulated(grads, changes)
         else:
             self._step_with(self._table.step, (grads,), changes)
 
+    @checks_arguments
     def step_one(self, name: Name, grad: Array | _core.RowGrad, **changes: Unpack[OneStep]) -> None:
         """Update one parameter, as soon as its gradient is ready and still in the cache.
 
@@ -130,6 +137,7 @@ class Stepping:
             raise ValueError(f"{label}: grad_scale must be a number, since a LossScale adapts to whole steps, got one")
         self._step_with(self._table.step_one, (name, grad), changes)
 
+    @checks_arguments
     def accumulate(self, grads: Grads) -> None:
         """Add the gradients of a micro-batch; the next ``step()`` uses the mean of what has come, or the sum.
 
@@ -163,6 +171,7 @@ class Stepping:
         self._plain = False
         self._accumulator.accumulate(grads)
 
+    @checks_arguments
     def discard(self) -> None:
         """Forget the gradients that `accumulate` has gathered."""
         if self._accumulator is not None:
@@ -193,6 +202,7 @@ class Stepping:
         if isinstance(scale, LossScale):
             scale._record(self, made)
 
+    @checks_arguments
     def bind(self, grads: Grads) -> None:
         """Take these arrays as the gradients of every later `step()` without argument.
 

@@ -8,11 +8,13 @@ from reprlib import repr as brief
 from typing import Any
 
 from . import _core
+from .calls import checks_arguments
 from .scalars import is_integer, unwrapped
 
 MOST = 1 << 30  # of the numbers of threads that can be asked for; a step uses 256 at most
 
 
+@checks_arguments
 def set_num_threads(n: int) -> None:
     """Set the largest number of threads of steps from now on.
 
@@ -38,6 +40,7 @@ def check_threads(label: str, n: Any, alternative: str = "") -> None:
         raise ValueError(f"{label} must be <= {MOST}{alternative}, got {brief(n)}")
 
 
+@checks_arguments
 def get_num_threads() -> int:
     """Return the largest number of threads of a step.
 

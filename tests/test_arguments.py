@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import schedules
 from support.cases import DEFAULTS
 
 CLASSES = [getattr(fastopt, name) for name in DEFAULTS]
@@ -80,6 +81,81 @@ def test_names_of_other_libraries(call, message):
 
 
 STEPPED = fastopt.Adam({"w": np.ones(3)})
+
+
+def public_calls():
+    """Every public function, constructor and method, by the name that messages give it."""
+    objects = [
+        fastopt.ScheduleFreeSGD(np.ones(3)),
+        fastopt.Combined([fastopt.SGD(np.ones(3))]),
+        fastopt.LossScale(),
+        schedules.reduce_on_plateau(0.1),
+    ]
+    for one in objects:
+        for name in dir(type(one)):
+            if not name.startswith("_") and inspect.isfunction(getattr(type(one), name)):
+                yield f"{type(one).__name__}.{name}", getattr(one, name)
+    of_package = [(name, getattr(fastopt, name)) for name in fastopt.__all__]
+    for name, call in of_package + [(name, getattr(schedules, name)) for name in schedules.__all__]:
+        if inspect.isfunction(call) or (inspect.isclass(call) and call is not fastopt.Optimizer):
+            yield name, call
+
+
+CALLS = dict(public_calls())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_public_call_names_what_does_not_fit(name):
+    for wrong in ({"zzz": 1}, {"zzz": 1, "aaa": 2}):
+        with pytest.raises(TypeError, match=rf"^{name}: (arguments|options of one step) are .*, got '(zzz|aaa)'$"):
+            CALLS[name](**wrong)
+    beyond = rf"^{name}: (what comes after .* must be given by name|arguments are).* got 9"
+    with pytest.raises(TypeError, match=beyond):
+        CALLS[name](*[9] * 20)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: schedules.cosine(0.1), "cosine: decay_steps must be given, got none"),
+        (lambda: schedules.cosine(0.1, init_value=1), "cosine: init_value must be given once, got it by"),
+        (
+            lambda: schedules.linear(0.1, endvalue=1),
+            "linear: arguments are *, got 'endvalue'; did you mean 'end_value'",
+        ),
+        (
+            lambda: STEPPED.step({"w": np.ones(3)}, 1.0),
+            "Adam.step: what comes after grads must be given by name, on*",
+        ),
+        (lambda: STEPPED.step_one("w"), "Adam.step_one: grad must be given, got none"),
+        (
+            lambda: STEPPED.load_state_dict({}, True),
+            "Adam.load_state_dict: what comes after state_dict must be given *",
+        ),
+        (lambda: STEPPED.reset("w", "v"), "Adam.reset: arguments are names, got 'v' beyond them"),
+        (lambda: STEPPED.discard(1), "Adam.discard: arguments are none, got 1 beyond them"),
+        (lambda: fastopt.Adam.discard(), "Stepping.discard: the object must be given, got none"),
+        (lambda: fastopt.groups(), "groups: params must be given, got none"),
+        (lambda: fastopt.Combined(), "Combined: optimizers must be given, got none"),
+        (lambda: fastopt.LossScale(1.0, 2.0, 0.5, 9, 9), "LossScale: arguments are *, interval, got 9 beyond them"),
+    ],
+)
+def test_arguments_that_do_not_fit(call, message):
+    with pytest.raises(TypeError, match="^" + re.escape(message).replace(r"\*", ".*")):
+        call()
+    assert STEPPED.step_count == 0
+
+
+def test_the_base_of_all_has_no_rule():
+    with pytest.raises(TypeError, match=r"^Optimizer: a class with a rule must be made, such as Adam"):
+        fastopt.Optimizer(np.ones(3))
+
+
+def test_errors_of_calls_that_fit_stay_as_they_are():
+    with pytest.raises(TypeError, match=r"^groups: patterns must be a mapping"):
+        fastopt.groups({"w": np.ones(3)}, 3)
+    assert str(inspect.signature(schedules.cosine)).startswith("(init_value: ")
+    assert "unknown" not in inspect.signature(fastopt.Combined).parameters
 
 
 @pytest.mark.parametrize(

@@ -322,8 +322,8 @@ def test_what_cannot_be_combined():
             fastopt.Combined([other]),
         ],
         "optimizers[1] must be another one than those before it": [one, one],
-        "'u' is the same array as Combined: 'w'": [one, fastopt.SGD({"u": w})],
-        "'u' shares memory with Combined: 'w'": [one, fastopt.SGD({"u": w[1]})],
+        "'u' is the same array as 'w'": [one, fastopt.SGD({"u": w})],
+        "'u' shares memory with 'w'": [one, fastopt.SGD({"u": w[1]})],
         "params must have a name each, got 'w' twice": [one, fastopt.SGD({"w": np.ones(2)})],
         "optimizers[0]: clip_norm must be left to Combined, since one step has one, got 1.0 of the SGD": [
             fastopt.SGD(np.ones(2), clip_norm=1.0)

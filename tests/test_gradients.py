@@ -193,6 +193,7 @@ def test_bound_gradients_may_change_their_dtype_by_binding_anew():
 
 
 NUMBERS = [0.5, 1, -3, np.float16(0.5), np.float32(0.1), np.float64(0.1), np.int8(2), np.array(0.25, np.float16)]
+NUMBERS += [np.array(3), np.array(7, np.uint8)]
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=repr)
@@ -216,7 +217,7 @@ def test_numbers_for_arrays_without_axes(number, dtype):
     assert one == 0.0
 
 
-@pytest.mark.parametrize("bad", [True, np.bool_(True), 1j, "1", 10**400, np.longdouble(1)], ids=repr)
+@pytest.mark.parametrize("bad", [True, np.array(True), np.bool_(True), 1j, "1", 10**400, np.longdouble(1)], ids=repr)
 def test_what_is_no_number(bad):
     opt = fastopt.SGD([np.array(1.0)])
     with refused("gradient of parameter 0", opt):
@@ -231,3 +232,5 @@ def test_numbers_cannot_be_set_to_zero():
     for call in (lambda: opt.step([1.0]), lambda: opt.step_one(0, np.float64(1.0))):
         with refused("gradient of parameter 0 must be an array to be set to zero", opt):
             call()
+    with refused("gradient of parameter 0 has dtype '<i8' (int64), it must have float16, float32 or float64", opt):
+        opt.step([np.array(1)])

@@ -451,7 +451,7 @@ UNFIT = {
     "a dtype": ({"w": W.astype("f4"), "b": np.ones(3)}, "'w' must have shape (2, 3) and dtype float64, got (2, 3)"),
     "a number": ({"w": W, "b": 1.0}, "'b' must be a numpy.ndarray, got float"),
     "read-only": ({"w": frozen(), "b": np.ones(3)}, "'w' must be writable"),
-    "the same memory twice": ({"w": W, "b": W[0]}, "'b' shares memory with Adam.rebind: 'w'"),
+    "the same memory twice": ({"w": W, "b": W[0]}, "'b' shares memory with 'w'"),
     "the state": ({"w": W, "b": STATE.state["b"]["v"]}, "'b' must not share memory with the optimizer's state"),
     "a bound gradient": ({"w": W, "b": BOUND}, "'b' must not share memory with a bound gradient"),
     "nothing": (None, "NoneType"),

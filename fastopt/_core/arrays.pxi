@@ -108,8 +108,8 @@ def check_parameter(str label, object p):
         raise ValueError(f"{label} must not overlap itself, got strides {p.strides} for shape {p.shape}")
 
 
-def check_disjoint(list labels, list arrays):
-    """Raise ValueError when two of the arrays share memory."""
+def check_disjoint(str owner, list labels, list arrays):
+    """Raise ValueError, naming the owner and the labels of both, when two of the arrays share memory."""
     cdef uintptr_t low, high
     cdef list rows = [], reaching = []
     for label, array in zip(labels, arrays):
@@ -122,7 +122,7 @@ def check_disjoint(list labels, list arrays):
         for other in reaching:
             if share_memory(row[3], other[3]):
                 what = "is the same array as" if row[3] is other[3] else "shares memory with"
-                raise ValueError(f"{row[2]} {what} {other[2]}, each must have its own memory")
+                raise ValueError(f"{owner}: {row[2]} {what} {other[2]}, each must have its own memory")
         reaching.append(row)
 
 

@@ -101,7 +101,7 @@ cdef class Kernel:
                     break
             else:
                 if name not in self.keywords:
-                    from .declarations import nearest
+                    from .calls import nearest
                     raise TypeError(f"{self.name}: keywords must be among {', '.join(self.keywords)}, got"
                                     f" {name}{nearest(name, self.keywords)}")
                 k = self.keywords.index(name)

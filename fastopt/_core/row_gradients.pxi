@@ -31,7 +31,11 @@ cdef class RowGrad:
 
     cdef readonly cnp.ndarray rows, values
 
-    def __cinit__(self, rows, values):
+    def __cinit__(self, rows=None, values=None, *others, **unknown):
+        if values is None or others or unknown:
+            from .calls import problem
+            given = [value for value in (rows, values) if value is not None]
+            raise TypeError(problem("RowGrad", ["rows", "values"], [], ["rows", "values"], [*given, *others], unknown))
         rows = np.asarray(rows)
         if rows.shape == (0,):
             rows = rows.astype(np.int64)  # an empty list has no dtype of its own

@@ -556,6 +556,8 @@ cdef class Table:
                 raise TypeError(f"{self.owner}: gradient of {self.label(i)} must be a numpy.ndarray, a RowGrad or None,"
                                 f" got {type_name(gradient)}")
             gradient = self.array_of_number(i, gradient)
+        elif k.ndim == 0 and gradient.ndim == 0 and gradient.dtype.kind in "iu" and not self.zeroing:
+            gradient = self.array_of_number(i, gradient[()])
         g = <cnp.ndarray>gradient
         if t.rows != NULL:
             t.rows = NULL
@@ -728,8 +730,7 @@ cdef class Table:
             if now[i].low < now[i - 1].high:
                 self.zeroed[0] = Span(1, 0)  # no gradient lies there: the next call checks again
                 used = [i for i in range(self.count) if self.tensors[i].g != NULL and self.tensors[i].rows == NULL]
-                check_disjoint([f"{self.owner}: gradient of {self.label(i)}" for i in used],
-                               [flat[i] for i in used])
+                check_disjoint(self.owner, [f"gradient of {self.label(i)}" for i in used], [flat[i] for i in used])
                 return 0
         return 0
 
@@ -933,7 +934,7 @@ cdef class Table:
         cdef tuple before = self.params, now = ()
         for member in self.members:
             now += (<Table>member).params
-        check_disjoint([f"{self.owner}: {self.label(i)}" for i in range(self.count)], list(now))
+        check_disjoint(self.owner, [self.label(i) for i in range(self.count)], list(now))
         self.params = now
         try:
             self.lay_out_spans()
