@@ -75,11 +75,11 @@ static inline ptrdiff_t part_end(ptrdiff_t whole, int parts, int i)
 
 /* ---- plan.c ---- */
 
-/* Whether all tensors with a gradient can make a step. */
-fastopt_status fastopt_check(const fastopt_tensor *tensors, ptrdiff_t count);
+/* Whether all tensors with a gradient can make a step.  Sets their grains. */
+fastopt_status fastopt_check(fastopt_tensor *tensors, ptrdiff_t count);
 
-/* Whether all tensors that are averaged at rest can be. */
-fastopt_status fastopt_check_averages(const fastopt_tensor *tensors, ptrdiff_t count);
+/* Whether all tensors that are averaged at rest can be.  Sets their grains. */
+fastopt_status fastopt_check_averages(fastopt_tensor *tensors, ptrdiff_t count);
 
 /* Computes the scalars of this step, once for tensors that share them. */
 void fastopt_compute_scalars(const fastopt_job *job);

@@ -57,6 +57,15 @@ static ptrdiff_t claim_size(const fastopt_job *job)
     return claim > CHUNK ? CHUNK : claim < SMALL_CHUNK ? SMALL_CHUNK : claim;
 }
 
+/* Visits the grains of a tensor that begin at one of these elements. */
+static void visit_grains(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
+{
+    const ptrdiff_t grain = t->engine.grain, first = (begin + grain - 1) / grain * grain;
+    const ptrdiff_t last = (end + grain - 1) / grain * grain, past = last < t->n ? last : t->n;
+    if (first < past)
+        job->visit(job, t, first, past);
+}
+
 static void visit_units(fastopt_job *job, ptrdiff_t begin, ptrdiff_t end)
 {
     /* The last tensor that starts at or before begin.  Tensors without units start where the next one does, so it is
@@ -72,7 +81,10 @@ static void visit_units(fastopt_job *job, ptrdiff_t begin, ptrdiff_t end)
     for (const fastopt_tensor *t = job->tensors + low; begin < end; t++) {
         const ptrdiff_t start = t->engine.start, past = start + units_of(job, t), stop = past < end ? past : end;
         if (begin < stop) {
-            job->visit(job, t, begin - start, stop - start);
+            if (t->engine.grain > 1 && job->unit < PIECES)
+                visit_grains(job, t, begin - start, stop - start);
+            else
+                job->visit(job, t, begin - start, stop - start);
             begin = stop;
         }
     }

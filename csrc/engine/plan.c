@@ -46,8 +46,53 @@ static int valid_rows(const fastopt_tensor *t)
          (options && (options->weight_decay != 0 || options->decoupled_decay != 0 || options->independent_decay != 0))))
         return 0;
     return !t->rows ||
-           (t->row_gradients && !t->g_format && t->row_length > 0 && t->n % t->row_length == 0 && !t->layout &&
+           (t->row_gradients && !t->formats.g && t->row_length > 0 && t->n % t->row_length == 0 && !t->layout &&
             !t->slow && (t->averaged_rows || (!t->ema && !t->swa)) && fastopt_rule_takes_rows(t->rule));
+}
+
+/* Whether a buffer can be stored so: `may` says whether the format has such buffers. */
+static int valid_format(int format, int may, const void *rest)
+{
+    return !format || (may && (!fastopt_format_infos[format].rest_bytes || rest));
+}
+
+static int valid_state_format(const fastopt_tensor *t, int s)
+{
+    const int format = t->formats.state[s];
+    const fastopt_kind kind = t->rule->kind[s];
+    if (!format)
+        return 1;
+    if (t->rule->extent[s] != FASTOPT_WHOLE || kind == FASTOPT_EXACT ||
+        (format == FASTOPT_CODES_SIGNED && kind != FASTOPT_SIGNED) ||
+        (format == FASTOPT_CODES_NONNEGATIVE && kind != FASTOPT_NONNEGATIVE))
+        return 0;
+    return fastopt_format_infos[format].group == 1 || t->rule->gathers != FASTOPT_MATRICES;
+}
+
+/* Whether the buffers can be stored as the formats say.  Sets the grain, which is all of a tensor where rows share
+ * groups. */
+static int find_grain(fastopt_tensor *t)
+{
+    t->engine.grain = 0;
+    if (fastopt_is_native(t))
+        return 1;
+    if (t->formats.p >= FORMATS || t->formats.g >= FORMATS || (unsigned)t->rounding > FASTOPT_STOCHASTIC ||
+        (t->formats.p && t->dtype != FASTOPT_FLOAT32) ||
+        !valid_format(t->formats.p, fastopt_format_infos[t->formats.p].of_p, t->p_rest) ||
+        !valid_format(t->formats.g, fastopt_format_infos[t->formats.g].of_g, NULL))
+        return 0;
+    ptrdiff_t group = 1;
+    for (int s = 0; s < FASTOPT_MAX_STATE && t->rule->state[s]; s++) {
+        const int format = t->formats.state[s];
+        if (format >= FORMATS || !valid_state_format(t, s) ||
+            !valid_format(format, fastopt_format_infos[format].of_state, t->state_rest[s]))
+            return 0;
+        group = fastopt_format_infos[format].group > group ? fastopt_format_infos[format].group : group;
+    }
+    if (t->offset < 0 || t->offset % group || (group > 1 && t->rows && t->row_count < 1))
+        return 0;
+    t->engine.grain = group > 1 && t->rows && t->row_length % group ? t->n : group;
+    return 1;
 }
 
 /* Whether the shape is one of the parameter, where the rule reads it. */
@@ -67,24 +112,23 @@ static int valid_shape(const fastopt_tensor *t)
     return n == t->n;
 }
 
-fastopt_status fastopt_check(const fastopt_tensor *tensors, ptrdiff_t count)
+fastopt_status fastopt_check(fastopt_tensor *tensors, ptrdiff_t count)
 {
     const double *hyper = NULL; /* of the last valid tensor, as the next two */
     const fastopt_rule *rule = NULL;
     const fastopt_options *options = NULL;
     for (ptrdiff_t i = 0; i < count; i++) {
-        const fastopt_tensor *t = &tensors[i];
+        fastopt_tensor *t = &tensors[i];
         if (!t->g)
             continue;
-        if (!t->rule || !t->hyper || !t->p || t->n < 0 || t->step < 1 || (unsigned)t->dtype > FASTOPT_FLOAT64 ||
-            (unsigned)t->g_format > FASTOPT_G_FLOAT64)
+        if (!t->rule || !t->hyper || !t->p || t->n < 0 || t->step < 1 || (unsigned)t->dtype > FASTOPT_FLOAT64)
             return FASTOPT_BAD_TENSOR;
         for (int s = 0; t->rule->state[s]; s++)
             if (!t->state[s])
                 return FASTOPT_BAD_TENSOR;
         if (t->rule->carry[0] && !t->carry)
             return FASTOPT_BAD_TENSOR;
-        if ((has_averages_or_rows(t) && !(valid_averages(t) && valid_rows(t))) || !valid_shape(t) ||
+        if ((has_averages_or_rows(t) && !(valid_averages(t) && valid_rows(t))) || !valid_shape(t) || !find_grain(t) ||
             (t->decays && !fastopt_valid_decays(t)))
             return FASTOPT_BAD_TENSOR;
         if ((t->hyper != hyper || t->rule != rule) && !valid_hyper(t))
@@ -98,14 +142,14 @@ fastopt_status fastopt_check(const fastopt_tensor *tensors, ptrdiff_t count)
     return FASTOPT_OK;
 }
 
-fastopt_status fastopt_check_averages(const fastopt_tensor *tensors, ptrdiff_t count)
+fastopt_status fastopt_check_averages(fastopt_tensor *tensors, ptrdiff_t count)
 {
     for (ptrdiff_t i = 0; i < count; i++) {
-        const fastopt_tensor *t = &tensors[i];
+        fastopt_tensor *t = &tensors[i];
         if (!is_averaged_at_rest(t))
             continue;
         if (!t->rule || !t->p || t->n < 0 || (unsigned)t->dtype > FASTOPT_FLOAT64 || !valid_averages(t) ||
-            !valid_rows(t))
+            !valid_rows(t) || !find_grain(t))
             return FASTOPT_BAD_TENSOR;
         if (!valid_options(t->options))
             return FASTOPT_BAD_HYPER;

@@ -37,8 +37,44 @@ enum {
 
 typedef enum { FASTOPT_FLOAT32, FASTOPT_FLOAT64 } fastopt_dtype;
 
-/* How a gradient is stored: like its parameter, or as something that each element is converted from, rounded once. */
-typedef enum { FASTOPT_G_LIKE_P, FASTOPT_G_FLOAT16, FASTOPT_G_FLOAT32, FASTOPT_G_FLOAT64 } fastopt_format;
+/* How a buffer is stored.  A rule computes in the tensor's dtype; elements in another format are loaded into it, and
+ * rounded when they are stored.  Some formats have a second part, the buffer's rest. */
+typedef enum {
+    FASTOPT_NATIVE, /* as the tensor's dtype */
+    FASTOPT_AS_FLOAT16,
+    FASTOPT_AS_BFLOAT16,
+    FASTOPT_AS_FLOAT32,
+    FASTOPT_AS_FLOAT64,
+    FASTOPT_SPLIT16,           /* a float32 as the bfloat16 next to it and, in the rest, 16 bits more: exact */
+    FASTOPT_SPLIT8,            /* a float of 24 bits as the bfloat16 next to it and 8 bits more */
+    FASTOPT_MASTER_FLOAT16,    /* a float16, and in the rest the float32 that it is the rounding of; where it is not, */
+    FASTOPT_MASTER_BFLOAT16,   /* it has been overwritten, and counts.  The same of a bfloat16 */
+    FASTOPT_CODES_SIGNED,      /* codes of 8 bits, and in the rest one scale for every 64 elements */
+    FASTOPT_CODES_NONNEGATIVE, /* the same for elements that are never negative */
+} fastopt_format;
+
+/* A format.  rest_bytes is 0 where there is no rest; sizes of FASTOPT_NATIVE are 0. */
+typedef struct {
+    const char *name;
+    int bytes, rest_bytes;    /* of an element, and of an entry of the rest */
+    int group;                /* elements that share an entry of the rest */
+    int rounds;               /* whether fastopt_rounding matters to it */
+    int of_p, of_g, of_state; /* which buffers can be stored so */
+} fastopt_format_info;
+
+/* By fastopt_format; NULL past the last. */
+const fastopt_format_info *fastopt_format_at(int format);
+
+/* The formats of a tensor's buffers, each a fastopt_format. */
+typedef struct {
+    uint8_t p, g, state[FASTOPT_MAX_STATE];
+    uint8_t unused[2]; /* zeros */
+} fastopt_formats;
+
+/* How elements are rounded when they are stored: to the nearest number, halfway to the even one; or to one of the two
+ * nearest at random, so that the mean is right.  Then the random numbers are a hash of seed, key, step and the place of
+ * the element in the whole parameter. */
+typedef enum { FASTOPT_NEAREST, FASTOPT_STOCHASTIC } fastopt_rounding;
 
 typedef enum {
     FASTOPT_OK,
@@ -61,6 +97,10 @@ typedef struct {
  * (COLUMNS); or an element for each index of each axis, one axis after the other (AXES). */
 typedef enum { FASTOPT_WHOLE, FASTOPT_ROWS, FASTOPT_COLUMNS, FASTOPT_AXES } fastopt_extent;
 
+/* The values of a state buffer: of any sign; never negative; or such that the rule needs each bit, so that the buffer
+ * is stored natively. */
+typedef enum { FASTOPT_SIGNED, FASTOPT_NONNEGATIVE, FASTOPT_EXACT } fastopt_kind;
+
 /* The passes of a rule over memory.
  *
  * ONE_PASS  one
@@ -75,11 +115,13 @@ typedef struct {
     const char *name;
     int index;                                /* its row in rules.def */
     const char *state[FASTOPT_MAX_STATE + 1]; /* buffers of the parameter's dtype, by the paper's letters */
+    const fastopt_kind *kind;                 /* of each state buffer */
     const char *hyper[FASTOPT_MAX_HYPER + 1]; /* the learning rate comes first */
     const char *carry[FASTOPT_MAX_CARRY + 1]; /* doubles kept from step to step, set by the rule itself on step 1 */
     fastopt_gathering gathers;
     int passes;                                  /* passes before the last one; of MATRICES all passes */
     fastopt_extent extent[FASTOPT_MAX_STATE];    /* of each state buffer */
+    int gather_writes;                           /* whether the pass that gathers writes the state, not the last one */
     int starts;                                  /* whether the first step sets state of all elements */
     int catches_up;                              /* whether it has a closed form for steps whose gradient is 0, */
     const char *catch_up[FASTOPT_MAX_HYPER + 1]; /* and the hyperparameters that this form reads */
@@ -125,11 +167,17 @@ typedef struct {
     ptrdiff_t n;                    /* elements */
     void *p;                        /* the parameter, updated in place */
     const void *g;                  /* its gradient; NULL leaves the tensor alone */
-    fastopt_format g_format;        /* 0: like the parameter */
     void *state[FASTOPT_MAX_STATE]; /* the rule's buffers, updated in place */
-    double *carry;                  /* the rule's carried doubles, updated in place */
-    int64_t step;                   /* the step about to be made, counted from 1 */
-    int ndim;                       /* axes of the parameter, and its shape: for rules of MATRICES alone */
+    fastopt_formats formats;        /* of these; zeros: all native.  With FASTOPT_FLOAT64 p is native.  State of other
+                                       shapes than p's is; that of rules of MATRICES has no codes */
+    void *p_rest, *state_rest[FASTOPT_MAX_STATE]; /* the second parts, contiguous as state is */
+    ptrdiff_t offset; /* of its first element in the whole parameter: with codes, a multiple of 64; so that a part of a
+                         parameter is stored as the whole would be */
+    fastopt_rounding rounding;
+    uint64_t seed, key; /* of the random numbers; `key` is one for each parameter */
+    double *carry;      /* the rule's carried doubles, updated in place */
+    int64_t step;       /* the step about to be made, counted from 1 */
+    int ndim;           /* axes of the parameter, and its shape: for rules of MATRICES alone */
     const ptrdiff_t *shape;
     const double *hyper; /* the rule's hyperparameters; scalars are computed once for tensors that share the pointer */
     fastopt_decay *decays;          /* one for each hyperparameter, filled in on step 1 and then updated, if those of
@@ -148,6 +196,7 @@ typedef struct {
     const int64_t *rows;    /* not NULL: the gradient is one of these n / row_length rows of p, all different; without
                                layout and slow */
     ptrdiff_t row_length;
+    ptrdiff_t row_count;              /* with rows: those of p, read if some state has codes */
     const void *const *row_gradients; /* with rows: the gradient of each; g is not read, but must not be NULL */
     int64_t *last_step; /* not NULL: the last step of each row of p; before the next one the rule makes up for the steps
                            between, whose gradient was zero (see fastopt_rule_catch_up) */
@@ -155,6 +204,8 @@ typedef struct {
         ptrdiff_t start; /* the number of units of work in the tensors before this one */
         struct fastopt_matrices *matrices;
         int has_missed_rows; /* whether rows may have missed steps */
+        ptrdiff_t grain;     /* unless all formats are native: a thread's part begins at a multiple of it */
+        uint64_t random_key; /* of this step */
         int64_t gathered;    /* the step that FASTOPT_GATHER has prepared; 0: none */
         double scale;        /* factor of the gradient */
         const void *k;       /* this step's scalars: k_store of this tensor or of one before it */

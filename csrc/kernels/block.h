@@ -1,24 +1,38 @@
 /* The way of a block: load, stages, rule, stages, store. */
 
-/* n elements of a tensor as the rule sees them: in the memory of the caller where possible, in the scratch where stages
- * come first. */
+/* Scratch for p, g and each state buffer of a block.  Two that began at the same place of a page would slow down each
+ * other's loads; a state buffer can have whole groups around the block. */
+enum { FN(SCRATCHES) = 2 + FASTOPT_MAX_STATE };
+#define SCRATCH_SIZE(n) ((n) + 3 * GROUP)
+
+/* n elements of a tensor as the rule sees them: in the memory of the caller where possible, in scratch where stages
+ * come first or elements are stored in another form. */
 typedef struct {
     ptrdiff_t offset, n; /* the first one in the memory of p and of the state, and the number */
     T *p;
     const T *g;
     T *state[FASTOPT_MAX_STATE];
-    T p_scratch[BLOCK], g_scratch[BLOCK];
+    T *p_scratch, *g_scratch, *state_scratch; /* the last for each state buffer, scratch_size apart */
+    ptrdiff_t scratch_size;
 } FN(block);
 
+/* A block of up to `size` elements, and its scratch. */
+#define BLOCK_OF(block, size)                                                                                          \
+    _Alignas(LINE) T scratch[FN(SCRATCHES)][SCRATCH_SIZE(size)];                                                       \
+    FN(block)                                                                                                          \
+    block;                                                                                                             \
+    block.p_scratch = scratch[0];                                                                                      \
+    block.g_scratch = scratch[1];                                                                                      \
+    block.state_scratch = scratch[2];                                                                                  \
+    block.scratch_size = SCRATCH_SIZE(size)
+
+/* ---- The gradient ---- */
+
 /* n elements of a gradient in another format. */
-NOINLINE static const T *FN(load_other)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n, T *scratch)
+NOINLINE static const T *FN(load_other_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n, T *scratch)
 {
-    const ptrdiff_t size = (ptrdiff_t)fastopt_format_size(tensor->g_format);
-    if (tensor->layout)
-        FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, n, LOAD,
-                         tensor->g_format);
-    else
-        FN(convert)(scratch, (const char *)tensor->g + offset * size, size, n, tensor->g_format);
+    const fastopt_buffer buffer = {(void *)tensor->g, NULL, tensor->formats.g};
+    FN(load_format)(scratch, &buffer, tensor->layout, tensor->layout ? tensor->layout->g_stride : NULL, offset, n);
     return scratch;
 }
 
@@ -31,13 +45,109 @@ static const T *FN(load_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdi
             *n = tensor->row_length - column;
         return (const T *)tensor->row_gradients[row] + column;
     }
-    if (tensor->g_format)
-        return FN(load_other)(tensor, offset, *n, scratch);
+    if (tensor->formats.g)
+        return FN(load_other_g)(tensor, offset, *n, scratch);
     if (!tensor->layout)
         return (const T *)tensor->g + offset;
-    FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, *n, LOAD, 0);
+    FN(copy_strided)(scratch, (void *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, *n, LOAD, sizeof(T));
     return scratch;
 }
+
+static void FN(zero_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n)
+{
+    const fastopt_buffer buffer = {(void *)tensor->g, NULL, tensor->formats.g};
+    const size_t size = buffer.format ? (size_t)fastopt_format_infos[buffer.format].bytes : sizeof(T);
+    if (!tensor->layout) {
+        memset((char *)tensor->g + (size_t)offset * size, 0, (size_t)n * size);
+        return;
+    }
+    double zeros[BLOCK];
+    memset(zeros, 0, (size_t)n * sizeof *zeros);
+    if (buffer.format)
+        FN(copy_strided_format)(zeros, &buffer, tensor->layout, tensor->layout->g_stride, offset, n, STORE);
+    else
+        FN(copy_strided)(zeros, buffer.data, tensor->layout, tensor->layout->g_stride, offset, n, STORE, sizeof(T));
+}
+
+/* ---- The parameter and the state ---- */
+
+static inline const ptrdiff_t *FN(p_stride)(const fastopt_tensor *tensor)
+{
+    return tensor->layout ? tensor->layout->p_stride : NULL;
+}
+
+/* n elements of the parameter. */
+static inline T *FN(load_p)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n, T *scratch)
+{
+    if (tensor->formats.p) {
+        const fastopt_buffer buffer = {tensor->p, tensor->p_rest, tensor->formats.p};
+        FN(load_format)(scratch, &buffer, tensor->layout, FN(p_stride)(tensor), offset, n);
+        return scratch;
+    }
+    if (!tensor->layout)
+        return (T *)tensor->p + offset;
+    FN(copy_strided)(scratch, tensor->p, tensor->layout, tensor->layout->p_stride, offset, n, LOAD, sizeof(T));
+    return scratch;
+}
+
+/* Elements of a state buffer in another format: those of a block and, with codes, of all groups that it meets. */
+typedef struct {
+    fastopt_buffer buffer;
+    ptrdiff_t offset, n, before; /* `before` of them are not the block's, but come before it */
+} FN(stored);
+
+static FN(stored) FN(stored_state)(const fastopt_tensor *tensor, int s, ptrdiff_t offset, ptrdiff_t n)
+{
+    const fastopt_format format = tensor->formats.state[s];
+    const ptrdiff_t group = fastopt_format_infos[format].group, before = offset % group;
+    const ptrdiff_t all = tensor->rows ? tensor->row_count * tensor->row_length : tensor->n;
+    const ptrdiff_t end = (offset + n + group - 1) / group * group;
+    return (FN(stored)){{tensor->state[s], tensor->state_rest[s], format},
+                        offset - before,
+                        (group > 1 && end > all ? all : end) - (offset - before),
+                        before};
+}
+
+/* Sets block->state, where some format is not native. */
+NOINLINE static void FN(load_state)(FN(block) *block, const fastopt_tensor *tensor)
+{
+    for (int s = 0; tensor->rule->state[s]; s++) {
+        if (!tensor->formats.state[s])
+            continue;
+        const FN(stored) stored = FN(stored_state)(tensor, s, block->offset, block->n);
+        T *scratch = block->state_scratch + s * block->scratch_size;
+        FN(formats)[stored.buffer.format].load(scratch, &stored.buffer, stored.offset, stored.n);
+        block->state[s] = scratch + stored.before;
+    }
+}
+
+/* Stores elements that are not native: those of p, those of the state. */
+NOINLINE static void FN(store_formats)(const FN(block) *block, const fastopt_tensor *tensor, int of_p, int of_state)
+{
+    if (of_p && tensor->formats.p) {
+        const fastopt_buffer buffer = {tensor->p, tensor->p_rest, tensor->formats.p};
+        FN(store_format)(block->p, &buffer, tensor->layout, FN(p_stride)(tensor), block->offset, block->n, NULL, 0);
+    }
+    for (int s = 0; of_state && tensor->rule->state[s]; s++) {
+        if (!tensor->formats.state[s])
+            continue;
+        const FN(stored) stored = FN(stored_state)(tensor, s, block->offset, block->n);
+        FN(formats)[stored.buffer.format].store(block->state[s] - stored.before, &stored.buffer, stored.offset,
+                                                stored.n, NULL, 0);
+    }
+}
+
+/* Sets block->p and block->state. */
+static inline void FN(load_p_and_state)(FN(block) *block, const fastopt_tensor *tensor)
+{
+    block->p = FN(load_p)(tensor, block->offset, block->n, block->p_scratch);
+    for (int s = 0; tensor->rule->state[s]; s++)
+        block->state[s] = (T *)tensor->state[s] + (tensor->rule->extent[s] == FASTOPT_WHOLE ? block->offset : 0);
+    if (tensor->engine.grain)
+        FN(load_state)(block, tensor);
+}
+
+/* ---- The way ---- */
 
 static void FN(load)(FN(block) *block, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t offset,
                      ptrdiff_t n)
@@ -51,36 +161,13 @@ static void FN(load)(FN(block) *block, const fastopt_tensor *tensor, const FN(st
         if (offset == row * tensor->row_length)
             FN(prefetch)(tensor, row + ROWS_AHEAD);
     }
-    if (tensor->engine.has_missed_rows) {
-        const ptrdiff_t left = tensor->row_length - block->offset % tensor->row_length;
-        if (block->n > left)
-            block->n = left;
-        if (tensor->last_step)
-            FN(make_up)(tensor, block->offset, block->n);
-    }
-    block->p = (T *)tensor->p + block->offset;
-    if (tensor->layout) {
-        block->p = block->p_scratch;
-        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, offset, n, LOAD, 0);
-    }
-    for (int s = 0; tensor->rule->state[s]; s++)
-        block->state[s] = (T *)tensor->state[s] + (tensor->rule->extent[s] == FASTOPT_WHOLE ? block->offset : 0);
+    FN(load_p_and_state)(block, tensor);
+    if (tensor->engine.has_missed_rows && tensor->last_step)
+        FN(make_up)(tensor, block->p, block->state, block->offset, block->n);
     if (stages->on_g) {
         FN(stage_g)(block->g_scratch, block->g, block->p, stages, block->n);
         block->g = block->g_scratch;
     }
-}
-
-static void FN(zero_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n, T *scratch)
-{
-    const size_t size = tensor->g_format ? fastopt_format_size(tensor->g_format) : sizeof(T);
-    if (!tensor->layout) {
-        memset((char *)tensor->g + (size_t)offset * size, 0, (size_t)n * size);
-        return;
-    }
-    memset(scratch, 0, (size_t)n * sizeof(T));
-    FN(copy_strided)(scratch, (char *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, n, STORE,
-                     tensor->g_format);
 }
 
 /* The stages after the rule. */
@@ -88,17 +175,20 @@ static inline void FN(finish)(FN(block) *block, const fastopt_tensor *tensor, co
 {
     if (stages->after)
         FN(stage_averages)(block->p, tensor, stages, block->offset, block->n);
-    if (tensor->layout)
+    if (tensor->engine.grain)
+        FN(store_formats)(block, tensor, 1, !tensor->rule->gather_writes);
+    if (tensor->layout && !tensor->formats.p)
         FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, block->offset, block->n, STORE,
-                         0);
+                         sizeof(T));
     if (stages->zero)
-        FN(zero_g)(tensor, block->offset, block->n, block->g_scratch);
+        FN(zero_g)(tensor, block->offset, block->n);
 }
 
 /* A pass that leaves p as it is sees it as the last pass will, which writes it. */
 static void FN(stage_p_apart)(FN(block) *block, const FN(stages) *stages)
 {
-    memcpy(block->p_scratch, block->p, (size_t)block->n * sizeof(T));
+    if (block->p != block->p_scratch)
+        memcpy(block->p_scratch, block->p, (size_t)block->n * sizeof(T));
     block->p = block->p_scratch;
     FN(stage_p)(block->p, stages, block->n);
 }
@@ -107,8 +197,8 @@ static void FN(stage_p_apart)(FN(block) *block, const FN(stages) *stages)
 NOINLINE static void FN(update_by_blocks)(const fastopt_tensor *tensor, const fastopt_pass *pass, FN(update_of) *loop,
                                           ptrdiff_t begin, ptrdiff_t end)
 {
-    FN(block) block;
     const FN(stages) stages = FN(stages_of)(tensor, pass);
+    BLOCK_OF(block, STRIP);
     for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
         FN(load)(&block, tensor, &stages, offset, end - offset < STRIP ? end - offset : STRIP);
         if (stages.before)
@@ -138,21 +228,27 @@ static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
 /* Averages of a parameter that is not stepped take it in as it is. */
 static void FN(average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
 {
-    FN(rates) rates = FN(rates_of)(tensor, tensor->averaged, tensor->round);
+    const FN(rates) rates = FN(rates_of)(tensor, tensor->averaged, tensor->round);
     T scratch[BLOCK];
     for (ptrdiff_t offset = begin, n; offset < end; offset += n) {
         n = end - offset < BLOCK ? end - offset : BLOCK;
-        if (tensor->averaged_rows) {
-            const ptrdiff_t row = offset / tensor->row_length, left = (row + 1) * tensor->row_length - offset;
-            rates = FN(rates_of)(tensor, tensor->averaged_rows[row], tensor->round);
-            n = n < left ? n : left;
-        }
-        const T *p = (const T *)tensor->p + offset;
-        if (tensor->layout) {
-            FN(copy_strided)(scratch, tensor->p, tensor->layout, tensor->layout->p_stride, offset, n, LOAD, 0);
-            p = scratch;
-        }
-        FN(take_in)(tensor, rates, p, offset, n);
+        const T *p = FN(load_p)(tensor, offset, n, scratch);
+        if (tensor->averaged_rows)
+            FN(take_in_rows)(tensor, tensor->round, p, offset, n);
+        else
+            FN(take_in)(tensor, rates, p, offset, n);
+    }
+}
+
+/* Makes up for the steps that rows have missed, between steps. */
+static void FN(catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
+{
+    BLOCK_OF(block, STRIP);
+    for (block.offset = begin; block.offset < end; block.offset += block.n) {
+        block.n = end - block.offset < STRIP ? end - block.offset : STRIP;
+        FN(load_p_and_state)(&block, tensor);
+        if (FN(make_up)(tensor, block.p, block.state, block.offset, block.n) && tensor->engine.grain)
+            FN(store_formats)(&block, tensor, 1, 1);
     }
 }
 
@@ -160,12 +256,14 @@ static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
                        fastopt_sum *sums)
 {
     const FN(stages) stages = FN(stages_of)(tensor, pass);
-    FN(block) block;
+    BLOCK_OF(block, BLOCK);
     for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
         FN(load)(&block, tensor, &stages, offset, end - offset < BLOCK ? end - offset : BLOCK);
         if (stages.on_p)
             FN(stage_p_apart)(&block, &stages);
         FN(ops_of)(tensor)->gather(block.p, block.g, block.state, tensor->engine.k, block.n, sums);
+        if (tensor->engine.grain && tensor->rule->gather_writes)
+            FN(store_formats)(&block, tensor, 0, 1);
     }
 }
 

@@ -1,25 +1,22 @@
 /* Rows of a parameter: they make up for missed steps, are fetched ahead, and are updated one by one. */
 
-/* n elements of one row make up for the steps that it has missed. */
-static void FN(make_up)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n)
+/* n elements of p and state make up for the steps that their rows have missed; returns whether some row has. */
+static int FN(make_up)(const fastopt_tensor *tensor, T *p, T *const *state, ptrdiff_t offset, ptrdiff_t n)
 {
-    const int64_t skipped = tensor->step - 1 - tensor->last_step[offset / tensor->row_length];
-    if (skipped <= 0 || !FN(ops_of)(tensor)->catch_up)
-        return;
-    T *state[FASTOPT_MAX_STATE];
-    for (int s = 0; tensor->rule->state[s]; s++)
-        state[s] = (T *)tensor->state[s] + offset;
-    FN(ops_of)(tensor)->catch_up((T *)tensor->p + offset, state, tensor->hyper, skipped, n);
-}
-
-static void FN(catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
-{
-    for (ptrdiff_t offset = begin, n; offset < end; offset += n) {
-        n = tensor->row_length - offset % tensor->row_length;
-        if (n > end - offset)
-            n = end - offset;
-        FN(make_up)(tensor, offset, n);
+    int made_up = 0;
+    for (ptrdiff_t i = 0, run; i < n && FN(ops_of)(tensor)->catch_up; i += run) {
+        const ptrdiff_t row = (offset + i) / tensor->row_length, left = (row + 1) * tensor->row_length - offset - i;
+        const int64_t skipped = tensor->step - 1 - tensor->last_step[row];
+        run = left < n - i ? left : n - i;
+        if (skipped <= 0)
+            continue;
+        T *of_row[FASTOPT_MAX_STATE];
+        for (int s = 0; tensor->rule->state[s]; s++)
+            of_row[s] = state[s] + i;
+        FN(ops_of)(tensor)->catch_up(p + i, of_row, tensor->hyper, skipped, run);
+        made_up = 1;
     }
+    return made_up;
 }
 
 /* Begins to bring memory into the cache. */
@@ -27,6 +24,19 @@ static void FN(fetch)(const void *memory, size_t size)
 {
     for (size_t line = 0; line < size; line += LINE)
         PREFETCH((const char *)memory + line);
+}
+
+/* Of a row whose elements are in another format. */
+NOINLINE static void FN(prefetch_formats)(const fastopt_tensor *tensor, ptrdiff_t row)
+{
+    const size_t length = (size_t)tensor->row_length, first = (size_t)tensor->rows[row] * length;
+    for (int s = -1; s < 0 || tensor->rule->state[s]; s++) {
+        const int format = s < 0 ? tensor->formats.p : tensor->formats.state[s];
+        const char *data = s < 0 ? tensor->p : tensor->state[s];
+        const size_t size = format ? (size_t)fastopt_format_infos[format].bytes : sizeof(T), bytes = length * size;
+        FN(fetch)(data + first * size, bytes < FETCHED_BYTES ? bytes : FETCHED_BYTES);
+    }
+    FN(fetch)(tensor->row_gradients[row], length * sizeof(T) < FETCHED_BYTES ? length * sizeof(T) : FETCHED_BYTES);
 }
 
 /* Rows lie anywhere in memory: the first lines of one are fetched while rows before it are updated. */
@@ -38,6 +48,10 @@ static void FN(prefetch)(const fastopt_tensor *tensor, ptrdiff_t row)
     const size_t offset = (size_t)tensor->rows[row] * size;
     if (tensor->last_step)
         PREFETCH(&tensor->last_step[tensor->rows[row]]);
+    if (tensor->engine.grain) {
+        FN(prefetch_formats)(tensor, row);
+        return;
+    }
     FN(fetch)(tensor->row_gradients[row], fetched);
     FN(fetch)((const char *)tensor->p + offset, fetched);
     for (int s = 0; tensor->rule->state[s]; s++)

@@ -2,6 +2,8 @@
 
 /* The state and the scalars of each rule, by the names in its row. */
 #define S(x)       T *x;
+#define N(x)       T *x;
+#define X(x)       T *x;
 #define K(x)       T x;
 #define SQUARES(x) FN(squares) x;
 #define PART(x)    FN(x##_k) x;
@@ -16,6 +18,8 @@
 #include "../rules/rules.def"
 #undef RULE
 #undef S
+#undef N
+#undef X
 #undef K
 #undef SQUARES
 #undef PART

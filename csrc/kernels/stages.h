@@ -19,7 +19,7 @@ typedef struct {
 static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
 {
     const fastopt_options *options = tensor->options;
-    if (!pass->plain || tensor->layout || tensor->g_format || tensor->ema || tensor->swa || tensor->slow ||
+    if (!pass->plain || tensor->layout || tensor->engine.grain || tensor->ema || tensor->swa || tensor->slow ||
         tensor->engine.has_missed_rows)
         return 0;
     return !options || (!options->maximize && options->weight_decay == 0 && options->decoupled_decay == 0 &&
@@ -159,16 +159,26 @@ static void FN(take_in)(const fastopt_tensor *tensor, FN(rates) rates, const T *
         FN(mix)((T *)tensor->swa + offset, p, rates.swa, n);
 }
 
-/* Averages of the parameter as it is before the step, elements of one row where rows have rounds of their own. */
+/* The same where rows have rounds of their own. */
+static void FN(take_in_rows)(const fastopt_tensor *tensor, int64_t to, const T *p, ptrdiff_t offset, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0, run; i < n; i += run) {
+        const ptrdiff_t row = (offset + i) / tensor->row_length, left = (row + 1) * tensor->row_length - offset - i;
+        run = left < n - i ? left : n - i;
+        FN(take_in)(tensor, FN(rates_of)(tensor, tensor->averaged_rows[row], to), p + i, offset + i, run);
+    }
+}
+
+/* Averages of the parameter as it is before the step. */
 static void FN(stage_missed)(const T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t offset,
                              ptrdiff_t n)
 {
-    FN(rates) missed = stages->missed;
-    if (tensor->averaged_rows)
-        missed = FN(rates_of)(tensor, tensor->averaged_rows[offset / tensor->row_length], tensor->round - 1);
     if (tensor->slow && tensor->step == 1)
         memcpy((T *)tensor->slow + offset, p, (size_t)n * sizeof(T));
-    FN(take_in)(tensor, missed, p, offset, n);
+    if (tensor->averaged_rows)
+        FN(take_in_rows)(tensor, tensor->round - 1, p, offset, n);
+    else
+        FN(take_in)(tensor, stages->missed, p, offset, n);
 }
 
 /* Averages of the new parameter: Lookahead moves it, so it comes first. */

@@ -8,7 +8,21 @@
 /* A hyperparameter that a property names must be one of the rule's. */
 #define NAME(rule, x) (sizeof(((rule##_hyper *)0)->x) ? #x : NULL)
 
+#define S(x)                    FASTOPT_SIGNED,
+#define N(x)                    FASTOPT_NONNEGATIVE,
+#define X(x)                    FASTOPT_EXACT,
+#define RULE(rule, state_, ...) {state_ FASTOPT_SIGNED},
+static const fastopt_kind kinds[RULES][FASTOPT_MAX_STATE + 1] = {
+#include "rules.def"
+};
+#undef RULE
+#undef S
+#undef N
+#undef X
+
 #define S(x) #x,
+#define N(x) #x,
+#define X(x) #x,
 #define H(x) #x,
 #define D(x) #x,
 #define C(x) #x,
@@ -17,6 +31,7 @@ static const fastopt_rule rules[RULES] = {
     {.name = #rule,                                                                                                    \
      .index = RULE_##rule,                                                                                             \
      .state = {state_ NULL},                                                                                           \
+     .kind = kinds[RULE_##rule],                                                                                       \
      .hyper = {hyper_ NULL},                                                                                           \
      .carry = {carry_ NULL},                                                                                           \
      __VA_ARGS__},
@@ -24,6 +39,8 @@ static const fastopt_rule rules[RULES] = {
 #undef RULE
 };
 #undef S
+#undef N
+#undef X
 #undef H
 #undef D
 #undef C

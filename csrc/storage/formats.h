@@ -1,4 +1,4 @@
-/* How gradients may be stored: a row for each format, with the type that it is read as and its value. */
+/* How buffers may be stored: the rows of formats.def. */
 #ifndef FASTOPT_FORMATS_H
 #define FASTOPT_FORMATS_H
 
@@ -6,45 +6,26 @@
 
 #include <string.h>
 
-#define FASTOPT_FORMATS(ROW)                                                                                           \
-    ROW(FASTOPT_G_FLOAT16, uint16_t, fastopt_half(x))                                                                  \
-    ROW(FASTOPT_G_FLOAT32, float, x)                                                                                   \
-    ROW(FASTOPT_G_FLOAT64, double, x)
+enum { FORMATS = FASTOPT_CODES_NONNEGATIVE + 1, GROUP = 64 };
+
+extern const fastopt_format_info fastopt_format_infos[FORMATS];
+
+/* A buffer: the elements of a tensor's p, g or state, and their second parts where the format has them. */
+typedef struct {
+    void *data, *rest;
+    fastopt_format format;
+} fastopt_buffer;
 
 /* Which way a block is copied: from the memory of the caller, or to it. */
 typedef enum { LOAD, STORE } fastopt_direction;
 
-/* The value of a float16, exactly, also with subnormals flushed: no step of it has any but those that are 0. */
-static inline float fastopt_half(uint16_t half)
+/* Whether all buffers of a tensor are native. */
+static inline int fastopt_is_native(const fastopt_tensor *tensor)
 {
-    const uint32_t twice = (uint32_t)half << 17; /* without its sign */
-    const uint32_t as_normal = (twice >> 4) + (UINT32_C(0xe0) << 23), as_subnormal = (twice >> 17) | UINT32_C(126)
-                                                                                                         << 23;
-    float normal, subnormal, value;
-    memcpy(&normal, &as_normal, sizeof normal);
-    memcpy(&subnormal, &as_subnormal, sizeof subnormal);
-    normal *= 0x1p-112f; /* infinity and NaN stay */
-    subnormal -= 0.5f;
-    uint32_t bits, bits_of_subnormal;
-    memcpy(&bits, &normal, sizeof bits);
-    memcpy(&bits_of_subnormal, &subnormal, sizeof bits_of_subnormal);
-    bits = (twice < UINT32_C(1) << 27 ? bits_of_subnormal : bits) | (uint32_t)(half & 0x8000) << 16;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* The bytes of an element of a gradient in another format than its parameter. */
-static inline size_t fastopt_format_size(fastopt_format format)
-{
-    switch (format) {
-#define SIZE(name, type, value)                                                                                        \
-    case name:                                                                                                         \
-        return sizeof(type);
-        FASTOPT_FORMATS(SIZE)
-#undef SIZE
-    default:
-        return 0;
-    }
+    uint64_t formats;
+    _Static_assert(sizeof formats == sizeof tensor->formats, "compared as one number");
+    memcpy(&formats, &tensor->formats, sizeof formats);
+    return formats == 0;
 }
 
 #endif

@@ -1,72 +1,128 @@
-/* A block of elements that are stored in another format, or at strides, is loaded into T or stored from it. */
+/* Elements that are stored in another format, or at strides, are loaded into T and stored from it, a block at a time.
+ */
 
-/* Loads elements of another format at a stride in bytes.  memcpy, because they may be aligned to bytes only. */
-NOINLINE static void FN(convert)(T *restrict out, const char *g, ptrdiff_t stride, ptrdiff_t n, fastopt_format format)
-{
-    switch (format) {
-#define CONVERT(name, type, value)                                                                                     \
-    case name:                                                                                                         \
-        if (stride == sizeof(type)) {                                                                                  \
-            for (ptrdiff_t i = 0; i < n; i++) {                                                                        \
-                type x;                                                                                                \
-                memcpy(&x, g + i * (ptrdiff_t)sizeof x, sizeof x);                                                     \
-                out[i] = (T)(value);                                                                                   \
-            }                                                                                                          \
-            break;                                                                                                     \
-        }                                                                                                              \
+#include "narrow.h"
+
+#include "bfloat16.h"
+#include "half.h"
+
+/* The formats that the compiler converts.  memcpy, because gradients may be aligned to bytes only. */
+#define CONVERTED(type, name)                                                                                          \
+    static void FN(load_##name)(T *restrict out, const fastopt_buffer *from, ptrdiff_t offset, ptrdiff_t n)            \
+    {                                                                                                                  \
+        const char *restrict in = (const char *)from->data + offset * (ptrdiff_t)sizeof(type);                         \
         for (ptrdiff_t i = 0; i < n; i++) {                                                                            \
             type x;                                                                                                    \
-            memcpy(&x, g + i * stride, sizeof x);                                                                      \
-            out[i] = (T)(value);                                                                                       \
+            memcpy(&x, in + i * (ptrdiff_t)sizeof x, sizeof x);                                                        \
+            out[i] = (T)x;                                                                                             \
         }                                                                                                              \
-        break;
-        FASTOPT_FORMATS(CONVERT)
-#undef CONVERT
-    case FASTOPT_G_LIKE_P:
-        break;
+    }                                                                                                                  \
+                                                                                                                       \
+    static void FN(store_##name)(const T *restrict x, const fastopt_buffer *to, ptrdiff_t offset, ptrdiff_t n,         \
+                                 const uint32_t *restrict random, int shift)                                           \
+    {                                                                                                                  \
+        type *restrict out = (type *)to->data + offset;                                                                \
+        (void)random, (void)shift;                                                                                     \
+        for (ptrdiff_t i = 0; i < n; i++)                                                                              \
+            out[i] = (type)x[i];                                                                                       \
     }
-}
+CONVERTED(float, float32)
+CONVERTED(double, float64)
+#undef CONVERTED
 
-/* Sets elements to zero, which is bytes of 0 in every format. */
-NOINLINE static void FN(clear)(char *g, ptrdiff_t stride, ptrdiff_t n, fastopt_format format)
-{
-    const size_t size = fastopt_format_size(format);
-    for (ptrdiff_t i = 0; i < n; i++)
-        memset(g + i * stride, 0, size);
-}
+/* The functions of a format, for elements offset to offset + n of a buffer.  With groups, offset is a multiple of one,
+ * and so is n unless the buffer ends there.  The random bits of element i are (random[i] >> shift) & 0xffff; without
+ * random numbers rounding is to nearest. */
+typedef struct {
+    void (*load)(T *restrict out, const fastopt_buffer *from, ptrdiff_t offset, ptrdiff_t n);
+    void (*store)(const T *restrict x, const fastopt_buffer *to, ptrdiff_t offset, ptrdiff_t n,
+                  const uint32_t *restrict random, int shift);
+} FN(format_ops);
 
-/* Copies n elements of a strided array, counted in the order of the layout, to or from a block.  Elements in another
- * format are loaded, or set to zero. */
-static inline void FN(copy_strided)(T *block, char *array, const fastopt_layout *layout, const ptrdiff_t *stride,
-                                    ptrdiff_t offset, ptrdiff_t n, fastopt_direction direction, fastopt_format format)
+static const FN(format_ops) FN(formats)[FORMATS] = {
+#define FORMAT(name, format, ...) [FASTOPT_##format] = {FN(load_##name), FN(store_##name)},
+#include "formats.def"
+#undef FORMAT
+};
+
+/* Copies n elements of `size` bytes of a strided array, counted in the order of the layout, to or from a block. */
+static inline void FN(copy_strided)(void *block, void *array, const fastopt_layout *layout, const ptrdiff_t *stride,
+                                    ptrdiff_t offset, ptrdiff_t n, fastopt_direction direction, size_t size)
 {
     const int last = layout->ndim - 1;
+    char *inner = block, *outer = array;
     ptrdiff_t index[FASTOPT_MAX_NDIM];
     for (int d = last; d >= 0; d--) {
         index[d] = offset % layout->shape[d];
         offset /= layout->shape[d];
-        array += index[d] * stride[d];
+        outer += index[d] * stride[d];
     }
     while (n > 0) {
         const ptrdiff_t left = layout->shape[last] - index[last], run = left < n ? left : n;
-        if (format && direction == STORE)
-            FN(clear)(array, stride[last], run, format);
-        else if (format)
-            FN(convert)(block, array, stride[last], run, format);
-        else if (direction == STORE)
-            for (ptrdiff_t i = 0; i < run; i++)
-                memcpy(array + i * stride[last], &block[i], sizeof(T));
-        else
-            for (ptrdiff_t i = 0; i < run; i++)
-                memcpy(&block[i], array + i * stride[last], sizeof(T));
-        block += run;
+        for (ptrdiff_t i = 0; direction == STORE && i < run; i++)
+            memcpy(outer + i * stride[last], inner + i * (ptrdiff_t)size, size);
+        for (ptrdiff_t i = 0; direction == LOAD && i < run; i++)
+            memcpy(inner + i * (ptrdiff_t)size, outer + i * stride[last], size);
+        inner += run * (ptrdiff_t)size;
         n -= run;
-        array += run * stride[last];
+        outer += run * stride[last];
         index[last] += run;
         for (int d = last; d > 0 && index[d] == layout->shape[d]; d--) {
-            array += stride[d - 1] - index[d] * stride[d];
+            outer += stride[d - 1] - index[d] * stride[d];
             index[d] = 0;
             index[d - 1]++;
         }
     }
+}
+
+/* The same where the size is that of a format. */
+NOINLINE static void FN(copy_strided_format)(void *block, const fastopt_buffer *buffer, const fastopt_layout *layout,
+                                             const ptrdiff_t *stride, ptrdiff_t offset, ptrdiff_t n,
+                                             fastopt_direction direction)
+{
+    switch (fastopt_format_infos[buffer->format].bytes) {
+    case 2:
+        FN(copy_strided)(block, buffer->data, layout, stride, offset, n, direction, 2);
+        break;
+    case 4:
+        FN(copy_strided)(block, buffer->data, layout, stride, offset, n, direction, 4);
+        break;
+    default:
+        FN(copy_strided)(block, buffer->data, layout, stride, offset, n, direction, 8);
+    }
+}
+
+/* A buffer whose elements have been brought together from strides: those from `offset` on.  Second parts have none. */
+static fastopt_buffer FN(gathered)(const fastopt_buffer *buffer, void *elements, ptrdiff_t offset)
+{
+    const ptrdiff_t size = fastopt_format_infos[buffer->format].rest_bytes;
+    return (fastopt_buffer){elements, size ? (char *)buffer->rest + offset * size : NULL, buffer->format};
+}
+
+/* Loads and stores p or g in another format: up to BLOCK elements, at strides if the tensor has a layout. */
+NOINLINE static void FN(load_format)(T *restrict out, const fastopt_buffer *from, const fastopt_layout *layout,
+                                     const ptrdiff_t *stride, ptrdiff_t offset, ptrdiff_t n)
+{
+    if (!layout) {
+        FN(formats)[from->format].load(out, from, offset, n);
+        return;
+    }
+    _Alignas(double) char elements[BLOCK * sizeof(double)];
+    const fastopt_buffer gathered = FN(gathered)(from, elements, offset);
+    FN(copy_strided_format)(elements, from, layout, stride, offset, n, LOAD);
+    FN(formats)[from->format].load(out, &gathered, 0, n);
+}
+
+NOINLINE static void FN(store_format)(const T *restrict x, const fastopt_buffer *to, const fastopt_layout *layout,
+                                      const ptrdiff_t *stride, ptrdiff_t offset, ptrdiff_t n,
+                                      const uint32_t *restrict random, int shift)
+{
+    if (!layout) {
+        FN(formats)[to->format].store(x, to, offset, n, random, shift);
+        return;
+    }
+    _Alignas(double) char elements[BLOCK * sizeof(double)];
+    const fastopt_buffer gathered = FN(gathered)(to, elements, offset);
+    FN(formats)[to->format].store(x, &gathered, 0, n, random, shift);
+    FN(copy_strided_format)(elements, to, layout, stride, offset, n, STORE);
 }

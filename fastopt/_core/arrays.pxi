@@ -11,12 +11,12 @@ cdef inline int format_of(cnp.ndarray g, int type_num) noexcept:
     if not cnp.PyArray_ISNOTSWAPPED(g):
         return -1
     if of_g == type_num:
-        return FASTOPT_G_LIKE_P
+        return FASTOPT_NATIVE
     if of_g == cnp.NPY_FLOAT32:
-        return FASTOPT_G_FLOAT32
+        return FASTOPT_AS_FLOAT32
     if of_g == cnp.NPY_FLOAT64:
-        return FASTOPT_G_FLOAT64
-    return FASTOPT_G_FLOAT16 if of_g == cnp.NPY_FLOAT16 else -1
+        return FASTOPT_AS_FLOAT64
+    return FASTOPT_AS_FLOAT16 if of_g == cnp.NPY_FLOAT16 else -1
 
 
 SMALLEST_FLOAT32 = np.finfo(np.float32).smallest_normal

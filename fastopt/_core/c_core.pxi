@@ -14,7 +14,11 @@ cdef extern from "fastopt.h" nogil:
         FASTOPT_FLOAT32, FASTOPT_FLOAT64
 
     ctypedef enum fastopt_format:
-        FASTOPT_G_LIKE_P, FASTOPT_G_FLOAT16, FASTOPT_G_FLOAT32, FASTOPT_G_FLOAT64
+        FASTOPT_NATIVE, FASTOPT_AS_FLOAT16, FASTOPT_AS_FLOAT32, FASTOPT_AS_FLOAT64
+
+    ctypedef struct fastopt_formats:
+        unsigned char p, g
+        unsigned char *state
 
     ctypedef enum fastopt_status:
         FASTOPT_OK, FASTOPT_NONFINITE, FASTOPT_NO_MEMORY
@@ -57,8 +61,8 @@ cdef extern from "fastopt.h" nogil:
         Py_ssize_t n
         void *p
         const void *g
-        fastopt_format g_format
         void **state
+        fastopt_formats formats
         double *carry
         int64_t step
         int ndim

@@ -166,7 +166,7 @@ cdef class Kernel:
                 if i == 1:
                     if format_of(a, cnp.PyArray_TYPE(p)) < 0:
                         raise TypeError(f"{self.name}: g must have dtype {FORMATS}, got {a.dtype.str!r} ({a.dtype})")
-                    t.g_format = <fastopt_format>format_of(a, cnp.PyArray_TYPE(p))
+                    t.formats.g = <unsigned char>format_of(a, cnp.PyArray_TYPE(p))
                 elif cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(p) or not cnp.PyArray_ISNOTSWAPPED(a):
                     raise TypeError(f"{self.name}: {self.buffers[i]} must have p's dtype {p.dtype},"
                                     f" got {a.dtype.str!r} ({a.dtype})")

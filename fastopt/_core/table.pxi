@@ -589,7 +589,7 @@ cdef class Table:
         if g_format < 0:
             raise TypeError(f"{self.owner}: gradient of {self.label(i)} has dtype {g.dtype.str!r} ({g.dtype}), it must"
                             f" have {FORMATS}")
-        self.tensors[i].g_format = <fastopt_format>g_format
+        self.tensors[i].formats.g = <unsigned char>g_format
         self.known[i].g_type_num = cnp.PyArray_TYPE(g)
         self.known[i].g = NULL  # what was found clear of all else reached as far as elements of another size do
         return 0
@@ -1476,7 +1476,7 @@ cdef class Table:
     def traffic(self, Py_ssize_t i, cnp.ndarray g, int num_threads):
         """Move the bytes that a step of contiguous parameter i would move, and nothing else: all of it is overwritten."""
         self.take(i, g)
-        if self.tensors[i].layout != NULL or self.tensors[i].g_format != FASTOPT_G_LIKE_P:
+        if self.tensors[i].layout != NULL or self.tensors[i].formats.g != FASTOPT_NATIVE:
             raise ValueError(f"{self.owner}: {self.label(i)} and its gradient must be contiguous and of one dtype")
         with nogil:
             fastopt_traffic(&self.tensors[i], num_threads)
