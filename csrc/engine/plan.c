@@ -70,20 +70,19 @@ static int valid_state_format(const fastopt_tensor *t, int s)
 }
 
 /* Whether the buffers can be stored as the formats say.  Sets the grain, which is all of a tensor where rows share
- * groups. */
-static int find_grain(fastopt_tensor *t)
+ * groups, and the key of random numbers. */
+NOINLINE static int valid_formats(fastopt_tensor *t)
 {
-    t->engine.grain = 0;
-    if (fastopt_is_native(t))
-        return 1;
-    if (t->formats.p >= FORMATS || t->formats.g >= FORMATS || (unsigned)t->rounding > FASTOPT_STOCHASTIC ||
-        (t->formats.p && t->dtype != FASTOPT_FLOAT32) ||
+    if (t->formats.unused[0] || t->formats.unused[1] || t->formats.p >= FORMATS || t->formats.g >= FORMATS ||
+        (unsigned)t->rounding > FASTOPT_STOCHASTIC || (t->formats.p && t->dtype != FASTOPT_FLOAT32) ||
         !valid_format(t->formats.p, fastopt_format_infos[t->formats.p].of_p, t->p_rest) ||
         !valid_format(t->formats.g, fastopt_format_infos[t->formats.g].of_g, NULL))
         return 0;
     ptrdiff_t group = 1;
-    for (int s = 0; s < FASTOPT_MAX_STATE && t->rule->state[s]; s++) {
+    for (int s = 0; s < FASTOPT_MAX_STATE; s++) {
         const int format = t->formats.state[s];
+        if (format && !t->rule->state[s])
+            return 0;
         if (format >= FORMATS || !valid_state_format(t, s) ||
             !valid_format(format, fastopt_format_infos[format].of_state, t->state_rest[s]))
             return 0;
@@ -91,8 +90,16 @@ static int find_grain(fastopt_tensor *t)
     }
     if (t->offset < 0 || t->offset % group || (group > 1 && t->rows && t->row_count < 1))
         return 0;
+    if (t->rounding)
+        t->engine.random_key = fastopt_random_key(t->seed, t->key, (uint64_t)t->step);
     t->engine.grain = group > 1 && t->rows && t->row_length % group ? t->n : group;
     return 1;
+}
+
+static inline int find_grain(fastopt_tensor *t)
+{
+    t->engine.grain = 0;
+    return fastopt_is_native(t) || valid_formats(t);
 }
 
 /* Whether the shape is one of the parameter, where the rule reads it. */

@@ -121,19 +121,52 @@ NOINLINE static void FN(load_state)(FN(block) *block, const fastopt_tensor *tens
     }
 }
 
-/* Stores elements that are not native: those of p, those of the state. */
-NOINLINE static void FN(store_formats)(const FN(block) *block, const fastopt_tensor *tensor, int of_p, int of_state)
+/* The random numbers of a block.  Each serves two buffers, by its upper and its lower half. */
+typedef struct {
+    uint32_t numbers[BLOCK + 2 * GROUP];
+    ptrdiff_t offset, n; /* of their elements */
+    uint64_t key;
+    int count; /* of the buffers that have been rounded by them */
+    int shift; /* of the half that is next */
+} FN(random);
+
+/* Those for the next buffer in this format, elements offset to offset + n; NULL where it is rounded to nearest. */
+static const uint32_t *FN(next_random)(FN(random) *random, const fastopt_tensor *tensor, fastopt_format format,
+                                       ptrdiff_t offset, ptrdiff_t n)
 {
+    if (!tensor->rounding || !fastopt_format_infos[format].rounds)
+        return NULL;
+    random->shift = random->count % 2 * 16;
+    if (!random->shift || random->offset != offset || random->n < n)
+        FN(fill_random)(random->numbers, random->key, random->count / 2, tensor->offset + offset, n);
+    random->count++;
+    random->offset = offset;
+    random->n = n;
+    return random->numbers;
+}
+
+/* Stores elements that are not native: those of p, those of the state. */
+NOINLINE static void FN(store_formats)(const FN(block) *block, const fastopt_tensor *tensor, uint64_t key, int of_p,
+                                       int of_state)
+{
+    FN(random) random;
+    random.key = key;
+    random.count = fastopt_format_infos[tensor->formats.p].rounds && !of_p; /* so that a state buffer has the same ones in each pass */
+    random.offset = -1;
+    random.shift = 0;
     if (of_p && tensor->formats.p) {
         const fastopt_buffer buffer = {tensor->p, tensor->p_rest, tensor->formats.p};
-        FN(store_format)(block->p, &buffer, tensor->layout, FN(p_stride)(tensor), block->offset, block->n, NULL, 0);
+        const uint32_t *numbers = FN(next_random)(&random, tensor, buffer.format, block->offset, block->n);
+        FN(store_format)(block->p, &buffer, tensor->layout, FN(p_stride)(tensor), block->offset, block->n, numbers,
+                         random.shift);
     }
     for (int s = 0; of_state && tensor->rule->state[s]; s++) {
         if (!tensor->formats.state[s])
             continue;
         const FN(stored) stored = FN(stored_state)(tensor, s, block->offset, block->n);
+        const uint32_t *numbers = FN(next_random)(&random, tensor, stored.buffer.format, stored.offset, stored.n);
         FN(formats)[stored.buffer.format].store(block->state[s] - stored.before, &stored.buffer, stored.offset,
-                                                stored.n, NULL, 0);
+                                                stored.n, numbers, random.shift);
     }
 }
 
@@ -176,7 +209,7 @@ static inline void FN(finish)(FN(block) *block, const fastopt_tensor *tensor, co
     if (stages->after)
         FN(stage_averages)(block->p, tensor, stages, block->offset, block->n);
     if (tensor->engine.grain)
-        FN(store_formats)(block, tensor, 1, !tensor->rule->gather_writes);
+        FN(store_formats)(block, tensor, tensor->engine.random_key, 1, !tensor->rule->gather_writes);
     if (tensor->layout && !tensor->formats.p)
         FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, block->offset, block->n, STORE,
                          sizeof(T));
@@ -248,7 +281,7 @@ static void FN(catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_
         block.n = end - block.offset < STRIP ? end - block.offset : STRIP;
         FN(load_p_and_state)(&block, tensor);
         if (FN(make_up)(tensor, block.p, block.state, block.offset, block.n) && tensor->engine.grain)
-            FN(store_formats)(&block, tensor, 1, 1);
+            FN(store_formats)(&block, tensor, ~tensor->engine.random_key, 1, 1); /* another key than the step's */
     }
 }
 
@@ -263,7 +296,7 @@ static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
             FN(stage_p_apart)(&block, &stages);
         FN(ops_of)(tensor)->gather(block.p, block.g, block.state, tensor->engine.k, block.n, sums);
         if (tensor->engine.grain && tensor->rule->gather_writes)
-            FN(store_formats)(&block, tensor, 0, 1);
+            FN(store_formats)(&block, tensor, tensor->engine.random_key, 0, 1);
     }
 }
 

@@ -9,6 +9,7 @@
 #include "../rules/decays.h"
 #include "../rules/rules.h"
 #include "../storage/formats.h"
+#include "../storage/random.h"
 #include "sizes.h"
 
 #include <float.h>

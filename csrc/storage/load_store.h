@@ -1,10 +1,14 @@
 /* Elements that are stored in another format, or at strides, are loaded into T and stored from it, a block at a time.
  */
 
+#include "fill_random.h"
 #include "narrow.h"
 
 #include "bfloat16.h"
+#include "codes.h"
 #include "half.h"
+#include "master.h"
+#include "split.h"
 
 /* The formats that the compiler converts.  memcpy, because gradients may be aligned to bytes only. */
 #define CONVERTED(type, name)                                                                                          \

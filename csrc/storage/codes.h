@@ -1,0 +1,210 @@
+/* Codes of 8 bits with a float32 scale for each GROUP of elements: sizes are rounded to 128 or 256 levels that are
+ * dense near 0, so that small elements keep their digits beside large ones.
+ *
+ * u = |x| / scale
+ * code = u for u <= 2^k, above as the 2^k-th root: the float whose bits are (bits(u) >> k) + ROOT_k
+ * x = scale * (the inverse of this for the code)
+ *
+ * k = 1 for elements of any sign, whose code is negative where they are; k = 3 for those that are never negative (a
+ * sign is lost): the code of one that is not 0 is at least 1, since 0 may be divided by.  The shift makes a root that
+ * is linear between powers of two, and ROOT_k that of 2^k be 2^k.  Then all bends are at codes, so that the mean of
+ * rounding at random is exact.
+ *
+ * The scale is the largest element's size over the largest level, rounded up to 18 bits.  Levels have 6 bits or less,
+ * so that products with it are exact, and an unchanged element keeps its code, at random too: its u may be wrong in the
+ * last place, but is rounded to 15 bits behind the point before the random ones are added.
+ *
+ * Numbers below the smallest normal one count as 0.  NaN in a group makes it NaN.  Infinity, or a number beyond the
+ * largest bfloat16, makes it infinite. */
+#ifndef FASTOPT_CODES_H
+#define FASTOPT_CODES_H
+
+#include "bits.h"
+
+enum {
+    ROOT_1 = 0x20000000,
+    ROOT_3 = 0x38e00000,
+    LARGEST_SCALED = 0x7f7f0000, /* the largest bfloat16 */
+};
+#define LARGEST_SIGNED      8064.0f   /* the level of 127 */
+#define LARGEST_NONNEGATIVE 0x1.fp42f /* the level of 255 */
+#define SMALLEST_SIGNED     0x1p-109f /* of scales: subnormals are less than the last of 15 bits behind the point */
+
+/* The float whose nearest integer is the code, from x / scale: what its root is below it is taken off. */
+static inline float fastopt_signed_code(float u)
+{
+    const uint32_t bits = fastopt_bits(u);
+    const int32_t below = ((int32_t)(bits & SIZE_BITS) - (2 * ROOT_1 - 1)) >> 1;
+    return fastopt_float(bits - (uint32_t)(below > 0 ? below : 0));
+}
+
+static inline float fastopt_signed_level(int8_t code)
+{
+    const uint32_t bits = fastopt_bits((float)code);
+    const int32_t size = (int32_t)(bits & SIZE_BITS), power = (int32_t)((uint32_t)(size - ROOT_1) << 1);
+    return fastopt_float((uint32_t)(size > power ? size : power) | (bits & SIGN_BIT));
+}
+
+/* The same for an element that is not negative. */
+static inline float fastopt_nonnegative_code(float x, float inverse)
+{
+    const int32_t size = (int32_t)(fastopt_bits(x) & SIZE_BITS), one = 0x3f800000;
+    const int32_t u = (int32_t)fastopt_bits(fastopt_float((uint32_t)size) * inverse), root = (u >> 3) + ROOT_3;
+    const int32_t code = u < root ? u : root;
+    return fastopt_float((uint32_t)(code > one ? code : one) & -(uint32_t)(size >= NORMAL));
+}
+
+static inline float fastopt_nonnegative_level(uint8_t code)
+{
+    const uint32_t bits = fastopt_bits((float)code);
+    return fastopt_float(code < 8 ? bits : (bits - ROOT_3) << 3);
+}
+
+#endif
+
+/* The size of the largest element of a group; NaN is larger than infinity. */
+static inline uint32_t FN(largest)(const float *restrict x)
+{
+    int32_t largest = 0;
+    for (int i = 0; i < GROUP; i++) {
+        const int32_t size = (int32_t)(fastopt_bits(x[i]) & SIZE_BITS);
+        largest = size > largest ? size : largest;
+    }
+    return (uint32_t)largest;
+}
+
+static inline float FN(scale)(const float *restrict x, int is_signed)
+{
+    const uint32_t size = FN(largest)(x);
+    const float smallest = is_signed ? SMALLEST_SIGNED : FLT_MIN;
+    if (size < NORMAL)
+        return 0;
+    if (size > LARGEST_SCALED)
+        return fastopt_float(size > INFINITE ? NAN_BITS : INFINITE);
+    const float exact = fastopt_float(size) / (is_signed ? LARGEST_SIGNED : LARGEST_NONNEGATIVE);
+    const float scale = fastopt_float((fastopt_bits(exact) + 63) & ~UINT32_C(63));
+    return scale > smallest ? scale : smallest;
+}
+
+/* The sum with 3 * 2^22 (3 * 2^7) has as its last bits the integer next to a code (and 15 bits behind the point). */
+static inline void FN(encode_signed)(uint8_t *restrict codes, const float *restrict x, float inverse,
+                                     const uint32_t *restrict random, int shift)
+{
+    if (random)
+        for (int i = 0; i < GROUP; i++)
+            codes[i] = (uint8_t)(((fastopt_bits(fastopt_signed_code(x[i] * inverse) + 0x1.8p8f) +
+                                   (random[i] >> (shift + 1) & 0x7fff)) >>
+                                  15) -
+                                 128);
+    else
+        for (int i = 0; i < GROUP; i++)
+            codes[i] = (uint8_t)fastopt_bits(fastopt_signed_code(x[i] * inverse) + 0x1.8p23f);
+}
+
+static inline void FN(encode_nonnegative)(uint8_t *restrict codes, const float *restrict x, float inverse,
+                                          const uint32_t *restrict random, int shift)
+{
+    if (random)
+        for (int i = 0; i < GROUP; i++)
+            codes[i] = (uint8_t)((fastopt_bits(fastopt_nonnegative_code(x[i], inverse) + 0x1p8f) +
+                                  (random[i] >> (shift + 1) & 0x7fff)) >>
+                                 15);
+    else
+        for (int i = 0; i < GROUP; i++)
+            codes[i] = (uint8_t)fastopt_bits(fastopt_nonnegative_code(x[i], inverse) + 0x1p23f);
+}
+
+/* All codes of a group that is infinite, or NaN, which has no sign. */
+NOINLINE static void FN(encode_nonfinite)(uint8_t *restrict codes, const float *restrict x, int is_signed)
+{
+    for (int i = 0; i < GROUP; i++)
+        codes[i] = !is_signed ? 255 : fastopt_bits(x[i]) & SIGN_BIT ? (uint8_t)-127 : 127;
+}
+
+/* Whole groups.  The scale of the next one comes before the codes of this one, so that these do not wait for it. */
+static inline void FN(encode)(uint8_t *restrict codes, float *restrict scales, const float *restrict x,
+                              ptrdiff_t groups, const uint32_t *restrict random, int shift, int is_signed)
+{
+    float next = groups ? FN(scale)(x, is_signed) : 0;
+    for (ptrdiff_t group = 0; group < groups; group++) {
+        const float scale = next, *values = x + group * GROUP;
+        if (group + 1 < groups)
+            next = FN(scale)(values + GROUP, is_signed);
+        scales[group] = scale;
+        if (!(scale < INFINITY))
+            FN(encode_nonfinite)(codes + group * GROUP, values, is_signed && scale > 0);
+        else if (is_signed)
+            FN(encode_signed)(codes + group * GROUP, values, scale > 0 ? 1 / scale : 0,
+                              random ? random + group * GROUP : NULL, shift);
+        else
+            FN(encode_nonnegative)(codes + group * GROUP, values, scale > 0 ? 1 / scale : 0,
+                                   random ? random + group * GROUP : NULL, shift);
+    }
+}
+
+/* A group that is not full. */
+NOINLINE static void FN(encode_rest)(uint8_t *codes, float *scale, const float *x, int n, const uint32_t *random,
+                                     int shift, int is_signed)
+{
+    float padded[GROUP] = {0};
+    uint32_t padded_random[GROUP] = {0};
+    uint8_t padded_codes[GROUP];
+    memcpy(padded, x, (size_t)n * sizeof *x);
+    if (random)
+        memcpy(padded_random, random, (size_t)n * sizeof *random);
+    FN(encode)(padded_codes, scale, padded, 1, random ? padded_random : NULL, shift, is_signed);
+    memcpy(codes, padded_codes, (size_t)n);
+}
+
+static inline void FN(store_codes)(const T *restrict x, const fastopt_buffer *to, ptrdiff_t offset, ptrdiff_t n,
+                                   const uint32_t *restrict random, int shift, int is_signed)
+{
+    uint8_t *restrict codes = (uint8_t *)to->data + offset;
+    float *restrict scales = (float *)to->rest + offset / GROUP;
+    float narrow[4 * GROUP];
+    const ptrdiff_t most = sizeof(T) > sizeof(float) ? 4 * GROUP : n;
+    for (ptrdiff_t begin = 0, count; begin < n; begin += count) {
+        const uint32_t *bits = random ? random + begin : NULL;
+        const float *values = (const void *)(x + begin);
+        count = n - begin < most ? n - begin : most;
+        if (sizeof(T) > sizeof(float)) {
+            for (ptrdiff_t i = 0; i < count; i++)
+                narrow[i] = FN(narrow)(x[begin + i]);
+            values = narrow;
+        }
+        const ptrdiff_t whole = count / GROUP * GROUP;
+        FN(encode)(codes + begin, scales + begin / GROUP, values, whole / GROUP, bits, shift, is_signed);
+        if (whole < count)
+            FN(encode_rest)(codes + begin + whole, scales + (begin + whole) / GROUP, values + whole,
+                            (int)(count - whole), bits ? bits + whole : NULL, shift, is_signed);
+    }
+}
+
+static void FN(store_codes_signed)(const T *restrict x, const fastopt_buffer *to, ptrdiff_t offset, ptrdiff_t n,
+                                   const uint32_t *restrict random, int shift)
+{
+    FN(store_codes)(x, to, offset, n, random, shift, 1);
+}
+
+static void FN(store_codes_nonnegative)(const T *restrict x, const fastopt_buffer *to, ptrdiff_t offset, ptrdiff_t n,
+                                        const uint32_t *restrict random, int shift)
+{
+    FN(store_codes)(x, to, offset, n, random, shift, 0);
+}
+
+/* Whole groups have a loop of their own, whose length the compiler knows. */
+#define LOAD_CODES(name, code, level)                                                                                  \
+    static void FN(load_codes_##name)(T *restrict out, const fastopt_buffer *from, ptrdiff_t offset, ptrdiff_t n)      \
+    {                                                                                                                  \
+        const code *restrict codes = (const code *)from->data + offset;                                                \
+        const float *restrict scales = (const float *)from->rest + offset / GROUP;                                     \
+        const ptrdiff_t whole = n / GROUP * GROUP;                                                                     \
+        for (ptrdiff_t begin = 0; begin < whole; begin += GROUP)                                                       \
+            for (int i = 0; i < GROUP; i++)                                                                            \
+                out[begin + i] = (T)(level(codes[begin + i]) * scales[begin / GROUP]);                                 \
+        for (ptrdiff_t i = whole; i < n; i++)                                                                          \
+            out[i] = (T)(level(codes[i]) * scales[whole / GROUP]);                                                     \
+    }
+LOAD_CODES(signed, int8_t, fastopt_signed_level)
+LOAD_CODES(nonnegative, uint8_t, fastopt_nonnegative_level)
+#undef LOAD_CODES
