@@ -8,7 +8,7 @@ import pytest
 
 CSRC = Path(__file__).parents[1] / "csrc"
 INCLUDE = CSRC / "include"
-PROGRAM = Path(__file__).with_name("c_api.c")
+PROGRAM, STORAGE = Path(__file__).with_name("c_api.c"), Path(__file__).with_name("storage.c")
 # ISO C allows no fused multiply-add, but clang fuses by default.
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{INCLUDE}"]
 
@@ -40,6 +40,12 @@ def objects(compiler, tmp_path_factory):
 def test_program(compiler, objects, tmp_path):
     program = tmp_path / "c_api"
     run(compiler, *FLAGS, *objects, PROGRAM, "-o", program, "-lm", "-pthread")
+    run(program)
+
+
+def test_every_format_of_every_buffer(compiler, objects, tmp_path):
+    program = tmp_path / "storage"
+    run(compiler, *FLAGS, *objects, STORAGE, "-o", program, "-lm", "-pthread")
     run(program)
 
 
