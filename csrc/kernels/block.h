@@ -151,8 +151,8 @@ NOINLINE static void FN(store_formats)(const FN(block) *block, const fastopt_ten
 {
     FN(random) random;
     random.key = key;
-    random.count = fastopt_format_infos[tensor->formats.p].rounds &&
-                   !of_p; /* so that a state buffer has the same ones in each pass */
+    /* A state buffer has the same numbers in passes that do not store p. */
+    random.count = !of_p && fastopt_format_infos[tensor->formats.p].rounds;
     random.offset = -1;
     random.shift = 0;
     if (of_p && tensor->formats.p) {
