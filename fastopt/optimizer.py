@@ -45,8 +45,8 @@ class Optimizer(Stepping, Declaring):
         group is a mapping with "params" and any hyperparameter in which it differs; its learning rate is lr times its
         "lr_scale", 1 by default; keys of your own, such as "name", hold plain values and must be unlike options.  An
         array that takes the place of one in a mapping or a list is noticed by the next step; see `rebind`.
-    weight_decay : float, default 0
-        Decay, >= 0; what it does is told by `weight_decay_form`.
+    weight_decay : float, >= 0, default 0
+        Decay; `weight_decay_form` says what it does.
     weight_decay_form : {"l2", "decoupled", "independent", "own"}, optional
         "l2": the rule sees g + weight_decay * p.  "decoupled": p = p * (1 - lr * weight_decay) before the rule.
         "independent": p = p * (1 - weight_decay) before the rule, whatever the learning rate.  By default what the
@@ -57,32 +57,32 @@ class Optimizer(Stepping, Declaring):
         What a step does with NaN or infinity in a gradient: nothing special, raise FloatingPointError, or return and
         count in `skipped_steps`.  With the last two, gradients are read once before anything is written, and such a
         step leaves parameters, state and step counts as they were.
-    max_skips : int, optional
-        With ``nonfinite="skip"``, how many steps in a row are skipped at the most, at least 1: the next one whose
-        gradients are not finite raises FloatingPointError, as with "raise", until one is made.
     num_threads : int, optional
         Threads of a step, at least 1.  By default the optimizer chooses from what its steps are measured to take, up to
         `fastopt.get_num_threads()`.
-    grad_scale : float or LossScale, optional
-        What the loss was multiplied by, > 0: gradients are divided by it before all else.  A `LossScale` is a number
+    grad_scale : float or LossScale, > 0, optional
+        Factor by which the loss was multiplied: gradients are divided by it before all else.  A `LossScale` is a number
         that adapts itself, and needs ``nonfinite="skip"``; where optimizers share it, call its ``update()`` once per
         iteration.
-    clip_norm : float or schedule, optional
+    clip_norm : float or schedule, > 0, optional
         Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of all of them together, as torch's
-        ``clip_grad_norm_`` does; > 0, infinity measures alone.  A schedule is asked as one of a hyperparameter is.
+        ``clip_grad_norm_`` does; infinity measures alone.  A schedule is asked as one of a hyperparameter is.
         `grad_norm` then tells the norm before clipping.  The gradients are read once more for it.  A NaN makes the norm
         NaN, and with it every gradient that is clipped by it; `nonfinite` keeps it out.  No square overflows or
         underflows: the norm is exact to rounding wherever float64 has it.
     clip_norm_per : {"all", "group", "parameter"}, default "all"
         Whose norm it is: that of all gradients, of those of each group, or of each parameter's, with `clip_norm` for
         each; see `grad_norms`.
-    clip_value : float, optional
-        Clip each element to +-clip_value, > 0, infinity for none, after `clip_norm`.
+    clip_value : float, > 0, optional
+        Clip each element to +-clip_value, infinity for none, after `clip_norm`.
+    max_skips : int, optional
+        With ``nonfinite="skip"``, how many steps in a row are skipped at the most, at least 1: the next one whose
+        gradients are not finite raises FloatingPointError, as with "raise", until one is made.
     zero_grads : bool, default False
         Set the gradients to zero once they have been used, also by a skipped step; they must be writable and not
         overlap.  The values of a `RowGrad` stay.
-    ema_decay : float or schedule, optional
-        Keep an exponential moving average of the parameters, updated in the same pass, in [0, 1):
+    ema_decay : float or schedule, in [0, 1), optional
+        Keep an exponential moving average of the parameters, updated in the same pass:
         ema = ema + (1 - ema_decay) * (p - ema), from p as it is before its first step; see `ema`.  A schedule, such as
         `fastopt.schedules.ema_warmup`, is asked for its value on each step; as an option of the step it is not saved.
     swa : pair of int, optional

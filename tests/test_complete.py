@@ -1,5 +1,6 @@
 """Every rule has all its parts: its row, class, oracle, cases, steps by hand, twin; a missing one is named."""
 
+import ast
 import inspect
 import re
 import subprocess
@@ -17,7 +18,8 @@ from support.arithmetic import rounded_power
 from support.asserts import ids
 from support.cases import CASES, DEFAULTS, OPTIONS, PLAIN
 from support.cases import RULES as EVERY_RULE
-from support.hyper import declared, may_be_none, parts, range_of
+from support.docstrings import SHARED, entries, own, type_and_range
+from support.hyper import declared, may_be_none, parts
 from support.registry import CLASSES, FILE_OF, RULES
 from support.rule import OF_THE_STEP
 
@@ -107,19 +109,25 @@ def test_signatures(name):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_ranges_are_documented(name):
-    """The parameters of a class's docstring have the ranges that rules.def and the messages give."""
-    entries = dict(re.findall(r"^    (\w+) : (.*\n(?:        .*\n)+)", PACKAGE[name].__doc__, re.MULTILINE))
-    for hyper in CLASSES[name].own:
-        if hyper not in declared(name) or not declared(name)[hyper].scheduled:
-            continue  # a truth value or a word
-        assert hyper in entries, f"{PACKAGE[name].__module__}: the docstring's entry of {hyper}"
-        for part in parts(name, hyper):
-            limits = re.sub(r" \([a-z].*\)$|^finite and |^an integer |in (?=[\[(])|^finite$", "", range_of(part).words)
-            if len(parts(name, hyper)) == 1 and CLASSES[name].conflict({**CLASSES[name].defaults, hyper: 0.0}):
-                limits = limits.replace("[0", "(0")
-            assert limits in entries[hyper], f"{PACKAGE[name].__module__}: the range of {hyper}, {limits}"
-            assert ("None" in entries[hyper]) == any(may_be_none(name, part) for part in parts(name, hyper))
+def test_parameters_are_documented_as_declared(name):
+    cls = PACKAGE[name]
+    found = {entry: (line, text) for entry, line, text in entries(cls)}
+    wanted = ["params", *own(cls), "**shared"]
+    assert list(found) == wanted, f"{cls.__module__}: parameters in the docstring of {name}"
+    for argument in own(cls):
+        line, text = found[argument]
+        default = cls._declaration.arguments[argument].default
+        words = f"{type_and_range(cls, argument)}, default "
+        assert line.startswith(words), f"{cls.__module__}: the line must be '{argument} : {words}{default!r}'"
+        assert ast.literal_eval(line.removeprefix(words)) == default, f"{cls.__module__}: {argument} : {line}"
+        assert text.strip(), f"{cls.__module__}: {argument} needs a sentence"
+        if argument in declared(name) and declared(name)[argument].scheduled:
+            says_none = any(may_be_none(name, part) for part in parts(name, argument))
+            assert ("None" in line + text) == says_none, f"{cls.__module__}: the meaning of None for {argument}"
+    shared = found["**shared"][1]
+    assert ("weight_decay=" in shared) == ("weight_decay" not in found), f"{cls.__module__}: **shared"
+    for argument, value in re.findall(r"(\w+)=([^\s,;.(]+(?:\.\d+)?)", shared):
+        assert ast.literal_eval(value) == SHARED[argument].default, f"{cls.__module__}: {argument} in **shared"
 
 
 def test_a_number_without_a_range_is_named():

@@ -25,14 +25,14 @@ class Adadelta(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1.0
-        Factor on the step, >= 0.  At 1 this is the paper's rule.
-    rho : float, default 0.9
-        Decay of both running means, in [0, 1).
-    eps : float, default 1e-6
-        Added inside both roots, >= 0; it sets the size of the first steps.
+    lr : float, >= 0, default 1.0
+        Factor on the step.  At 1 this is the paper's rule.
+    rho : float, in [0, 1), default 0.9
+        Decay of both running means.
+    eps : float, >= 0, default 1e-6
+        Added inside both roots; it sets the size of the first steps.
     **shared
-        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

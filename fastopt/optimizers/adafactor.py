@@ -35,19 +35,19 @@ class Adafactor(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-2
-        Largest step relative to the size of the parameter, >= 0.
-    beta2_decay : float, default -0.8
-        Power of t by which the running means slow down, <= 0.
-    eps : pair of float, default (None, 1e-3)
-        What the root of v is at the least, >= 0, where None is the machine epsilon of the parameter's dtype; and what
-        the size of the parameter counts as at the least, >= 0.
-    d : float, default 1.0
-        Size of u above which it is scaled down, >= 1.
-    weight_decay : float, default 0
-        Decay within the rule, >= 0: p * (1 - lr * weight_decay), once the size of p has been taken.
+    lr : float, >= 0, default 1e-2
+        Largest step relative to the size of the parameter.
+    beta2_decay : float, <= 0, default -0.8
+        Power of t by which the running means slow down.
+    eps : pair of float, each >= 0, default (None, 1e-3)
+        Lower bound of the root of v, where None is the machine epsilon of the parameter's dtype; and lower bound of the
+        size of the parameter.
+    d : float, >= 1, default 1.0
+        Size of u above which it is scaled down.
+    weight_decay : float, >= 0, default 0
+        Decay within the rule: p * (1 - lr * weight_decay), once the size of p has been taken.
     **shared
-        The options of the step; see `Optimizer`.
+        maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -24,16 +24,16 @@ class Adagrad(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-2
-        Learning rate, >= 0.
-    lr_decay : float, default 0
-        Decay of the learning rate, >= 0.
-    initial_accumulator_value : float, default 0
-        What G starts from, >= 0; read when the optimizer is made.
-    eps : float, default 1e-10
-        Added to the root, >= 0.
+    lr : float, >= 0, default 1e-2
+        Learning rate.
+    lr_decay : float, >= 0, default 0
+        Decay of the learning rate.
+    initial_accumulator_value : float, >= 0, default 0
+        First value of G; read when the optimizer is made.
+    eps : float, >= 0, default 1e-10
+        Added to the root.
     **shared
-        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -24,14 +24,14 @@ class Adamax(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 2e-3
-        Learning rate, >= 0.
-    betas : pair of float, default (0.9, 0.999)
-        Decay of the running mean and of the maximum, each in [0, 1).
-    eps : float, default 1e-8
-        Added to the size of the gradient, >= 0.  At 0 this is the paper's rule.
+    lr : float, >= 0, default 2e-3
+        Learning rate.
+    betas : pair of float, each in [0, 1), default (0.9, 0.999)
+        Decay of the running mean and of the maximum.
+    eps : float, >= 0, default 1e-8
+        Added to the size of the gradient.  At 0 this is the paper's rule.
     **shared
-        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

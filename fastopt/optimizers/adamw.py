@@ -20,18 +20,18 @@ class AdamW(Adam):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    betas : pair of float, default (0.9, 0.999)
-        Decay of the two running means, each in [0, 1).
-    eps : float, default 1e-8
-        Added to the root, >= 0.
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    betas : pair of float, each in [0, 1), default (0.9, 0.999)
+        Decay of the two running means.
+    eps : float, >= 0, default 1e-8
+        Added to the root.
     amsgrad : bool, default False
         Divide by the largest v so far instead of v.
-    weight_decay : float, default 1e-2
-        Decoupled decay, >= 0.
+    weight_decay : float, >= 0, default 1e-2
+        Decoupled decay.
     **shared
-        maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+        maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -31,14 +31,14 @@ class Adan(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    betas : three floats, default (0.98, 0.92, 0.99)
-        Decay of the three running means, each in [0, 1).
-    eps : float, default 1e-8
-        Added to the root, >= 0.
-    weight_decay : float, default 0
-        Decoupled decay, >= 0.
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    betas : three floats, each in [0, 1), default (0.98, 0.92, 0.99)
+        Decay of the three running means.
+    eps : float, >= 0, default 1e-8
+        Added to the root.
+    weight_decay : float, >= 0, default 0
+        Decoupled decay.
     **shared
         maximize=False and the options of the step; see `Optimizer`.
 

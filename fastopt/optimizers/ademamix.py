@@ -30,19 +30,19 @@ class AdEMAMix(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    betas : three floats, default (0.9, 0.999, 0.9999)
-        Decay of the two running means of Adam and of the long one, each in [0, 1).
-    alpha : float, default 5
-        Weight of the long memory, >= 0.
-    warmup : float, default 0
-        Steps, >= 0, over which alpha grows from 0 along a line, and beta3 from beta1 so that 1 / ln(beta3) does; the
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    betas : three floats, each in [0, 1), default (0.9, 0.999, 0.9999)
+        Decay of the two running means of Adam and of the long one.
+    alpha : float, >= 0, default 5
+        Weight of the long memory.
+    warmup : float, >= 0, default 0
+        Steps over which alpha grows from 0 along a line, and beta3 from beta1 so that 1 / ln(beta3) does; the
         paper takes as many as the whole training has.
-    eps : float, default 1e-8
-        Added to the root, >= 0.
-    weight_decay : float, default 0
-        Decoupled decay, >= 0.
+    eps : float, >= 0, default 1e-8
+        Added to the root.
+    weight_decay : float, >= 0, default 0
+        Decoupled decay.
     **shared
         maximize=False and the options of the step; see `Optimizer`.
 

@@ -28,12 +28,12 @@ class ADOPT(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    betas : pair of float, default (0.9, 0.9999)
-        Decay of the two running means, each in [0, 1).
-    eps : float, default 1e-6
-        The least number that a gradient is divided by, >= 0.
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    betas : pair of float, each in [0, 1), default (0.9, 0.9999)
+        Decay of the two running means.
+    eps : float, >= 0, default 1e-6
+        The least number that a gradient is divided by.
     **shared
         weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 

@@ -27,16 +27,16 @@ class ASGD(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-2
-        Learning rate, >= 0.
-    lambd : float, default 1e-4
-        Decay of the parameter, and of the learning rate, >= 0.
-    alpha : float, default 0.75
-        Power with which eta shrinks, in [0, 1).
-    t0 : float, default 1e6
-        Steps before averaging starts, >= 0; until then ax is p.
+    lr : float, >= 0, default 1e-2
+        Learning rate.
+    lambd : float, >= 0, default 1e-4
+        Decay of the parameter, and of the learning rate.
+    alpha : float, in [0, 1), default 0.75
+        Power with which eta shrinks.
+    t0 : float, >= 0, default 1e6
+        Steps before averaging starts; until then ax is p.
     **shared
-        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None and others; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

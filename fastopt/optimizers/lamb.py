@@ -27,16 +27,16 @@ class LAMB(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    betas : pair of float, default (0.9, 0.999)
-        Decay of the two running means, each in [0, 1).
-    eps : float, default 1e-6
-        Added to the root, >= 0.
-    weight_decay : float, default 0
-        Decay within the rule, >= 0.
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    betas : pair of float, each in [0, 1), default (0.9, 0.999)
+        Decay of the two running means.
+    eps : float, >= 0, default 1e-6
+        Added to the root.
+    weight_decay : float, >= 0, default 0
+        Decay within the rule.
     **shared
-        The options of the step; see `Optimizer`.
+        maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -24,18 +24,18 @@ class LARS(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1.0
-        Learning rate, >= 0.
-    momentum : float, default 0.9
-        Share of the buffer that is kept, in [0, 1).
-    trust_coefficient : float, default 1e-3
-        Size of a step relative to the parameter, >= 0.
-    eps : float, default 0
-        Added to the gradient's norm, >= 0.
+    lr : float, >= 0, default 1.0
+        Learning rate.
+    momentum : float, in [0, 1), default 0.9
+        Share of the buffer that is kept.
+    trust_coefficient : float, >= 0, default 1e-3
+        Size of a step relative to the parameter.
+    eps : float, >= 0, default 0
+        Added to the gradient's norm.
     nesterov : bool, default False
         Look ahead along the buffer.
     **shared
-        weight_decay=0.0 (L2), and the options of the step; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -27,12 +27,12 @@ class Lion(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-4
-        Learning rate, >= 0.
-    betas : pair of float, default (0.9, 0.99)
-        Share of the buffer in the step, and that which is kept, each in [0, 1).
-    weight_decay : float, default 1e-3
-        Decoupled decay, >= 0.
+    lr : float, >= 0, default 1e-4
+        Learning rate.
+    betas : pair of float, each in [0, 1), default (0.9, 0.99)
+        Share of the buffer in the step, and share of it that is kept.
+    weight_decay : float, >= 0, default 1e-3
+        Decoupled decay.
     **shared
         maximize=False and the options of the step; see `Optimizer`.
 

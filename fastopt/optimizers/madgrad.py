@@ -31,14 +31,14 @@ class MADGRAD(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-2
-        Learning rate, >= 0.
-    momentum : float, default 0.9
-        Share of the parameter that stays when it moves towards z, in [0, 1).
-    eps : float, default 1e-6
-        Added to the cube root, >= 0.
+    lr : float, >= 0, default 1e-2
+        Learning rate.
+    momentum : float, in [0, 1), default 0.9
+        Share of the parameter that stays when it moves towards z.
+    eps : float, >= 0, default 1e-6
+        Added to the cube root.
     **shared
-        weight_decay=0.0 (L2), and the options of the step; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -39,24 +39,24 @@ class Muon(Optimizer):
     ----------
     params
         The arrays to update in place, with two axes each; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    weight_decay : float, default 0.1
-        Decoupled decay, >= 0.
-    momentum : float, default 0.95
-        Share of the buffer that is kept, in [0, 1).
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    momentum : float, in [0, 1), default 0.95
+        Share of the buffer that is kept.
     nesterov : bool, default True
         Look ahead along the buffer.
     ns_coefficients : three floats, default (3.4445, -4.775, 2.0315)
         The coefficients of the iteration.
-    eps : float, default 1e-7
-        What the norm of u is at the least, >= 0.
-    ns_steps : int, default 5
-        Iterations, in [1, 100).
+    eps : float, >= 0, default 1e-7
+        Lower bound of the norm of u.
+    ns_steps : int, in [1, 100), default 5
+        Iterations.
     adjust_lr_fn : {None, "original", "match_rms_adamw"}, default None
         How the step is adjusted to the shape; None is "original".
+    weight_decay : float, >= 0, default 0.1
+        Decoupled decay.
     **shared
-        The options of the step; see `Optimizer`.
+        maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -28,21 +28,21 @@ class NAdam(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 2e-3
-        Learning rate, >= 0.
-    betas : pair of float, default (0.9, 0.999)
-        Decay of the two running means, each in [0, 1).
-    eps : float, default 1e-8
-        Added to the root, >= 0.
-    momentum_decay : float or None, default 4e-3
-        How fast mu_t grows to beta1, >= 0.  None is the lecture's constant momentum, mu_t = beta1::
+    lr : float, >= 0, default 2e-3
+        Learning rate.
+    betas : pair of float, each in [0, 1), default (0.9, 0.999)
+        Decay of the two running means.
+    eps : float, >= 0, default 1e-8
+        Added to the root.
+    momentum_decay : float or None, >= 0, default 4e-3
+        How fast mu_t grows to beta1.  None is the lecture's constant momentum, mu_t = beta1::
 
             m_bar = beta1 * m / (1 - beta1^(t+1)) + (1 - beta1) * g / (1 - beta1^t)
 
     decoupled_weight_decay : bool, default False
         torch's name for ``weight_decay_form="decoupled"``.
     **shared
-        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -31,24 +31,24 @@ class Prodigy(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1.0
-        Factor on the step, >= 0; a schedule goes here.
-    betas : pair of float, default (0.9, 0.999)
-        Decay of the two running means, each in [0, 1).
-    beta3 : float or None, default None
-        Decay of the sums behind the estimate, in [0, 1); None is sqrt(beta2).
-    eps : float, default 1e-8
-        Added to the root, times d, >= 0.
-    d0 : float, default 1e-6
-        What the estimate starts from, > 0.
-    d_coef : float, default 1.0
-        Factor on the estimate, >= 0.
+    lr : float, >= 0, default 1.0
+        Factor on the step; a schedule goes here.
+    betas : pair of float, each in [0, 1), default (0.9, 0.999)
+        Decay of the two running means.
+    beta3 : float or None, in [0, 1), default None
+        Decay of the sums behind the estimate; None is sqrt(beta2).
+    eps : float, >= 0, default 1e-8
+        Added to the root, times d.
+    d0 : float, > 0, default 1e-6
+        First value of the estimate.
+    d_coef : float, >= 0, default 1.0
+        Factor on the estimate.
     safeguard_warmup : bool, default False
         Keep a learning rate that warms up out of the sums.
-    weight_decay : float, default 0
-        Decay within the rule, decoupled, >= 0.
+    weight_decay : float, >= 0, default 0
+        Decay within the rule, decoupled.
     **shared
-        The options of the step; see `Optimizer`.
+        maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

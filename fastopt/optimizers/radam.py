@@ -35,16 +35,16 @@ class RAdam(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    betas : pair of float, default (0.9, 0.999)
-        Decay of the two running means, each in [0, 1).
-    eps : float, default 1e-8
-        Added to the root, >= 0.
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    betas : pair of float, each in [0, 1), default (0.9, 0.999)
+        Decay of the two running means.
+    eps : float, >= 0, default 1e-8
+        Added to the root.
     decoupled_weight_decay : bool, default False
         torch's name for ``weight_decay_form="decoupled"``.
     **shared
-        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None and others; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -32,18 +32,18 @@ class RMSprop(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-2
-        Learning rate, >= 0.
-    alpha : float, default 0.99
-        Decay of the running means, in [0, 1).  The lecture's value is 0.9.
-    eps : float, default 1e-8
-        Added to the root, >= 0.
-    momentum : float, default 0
-        Share of the buffer that is kept, in [0, 1).
+    lr : float, >= 0, default 1e-2
+        Learning rate.
+    alpha : float, in [0, 1), default 0.99
+        Decay of the running means.  The lecture's value is 0.9.
+    eps : float, >= 0, default 1e-8
+        Added to the root.
+    momentum : float, in [0, 1), default 0
+        Share of the buffer that is kept.
     centered : bool, default False
         Divide by the standard deviation: s is the variance v - a^2, of which nothing cancels.
     **shared
-        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

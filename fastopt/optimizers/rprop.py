@@ -29,14 +29,14 @@ class Rprop(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-2
-        What the step sizes start from, >= 0; read by the first step only.
-    etas : pair of float, default (0.5, 1.2)
-        Factors on the step size where the sign turns, in (0, 1), and where it stays, > 1.
-    step_sizes : pair of float, default (1e-6, 50)
-        Smallest and largest step size, >= 0 and in this order.
+    lr : float, >= 0, default 1e-2
+        First step size of every element; read by the first step only.
+    etas : pair of float, in (0, 1) and > 1, default (0.5, 1.2)
+        Factors on the step size where the sign turns, and where it stays.
+    step_sizes : pair of float, each >= 0, default (1e-6, 50)
+        Smallest and largest step size, in this order.
     **shared
-        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None and others; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

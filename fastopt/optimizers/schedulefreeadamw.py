@@ -34,23 +34,23 @@ class ScheduleFreeAdamW(ScheduleFree):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 2.5e-3
-        Learning rate, >= 0, without a schedule: larger ones than for AdamW with a schedule are usual.
-    betas : pair of float, default (0.9, 0.999)
-        Share of x in the point where gradients are taken, in (0, 1), fixed once a step is made, since x is told by it;
-        and decay of the running mean of squares, in [0, 1).
-    eps : float, default 1e-8
-        Added to the root, >= 0.
-    warmup_steps : float, default 0
-        Steps over which the learning rate grows to its value, >= 0.
-    r : float, default 0
-        Power of t in the weights of the mean, >= 0.
-    weight_lr_power : float, default 2
-        Power of the largest learning rate so far in the weights of the mean, >= 0.
-    weight_decay : float, default 0
-        Decay within the rule, >= 0.
+    lr : float, >= 0, default 2.5e-3
+        Learning rate, without a schedule: larger ones than for AdamW with a schedule are usual.
+    betas : pair of float, in (0, 1) and in [0, 1), default (0.9, 0.999)
+        Share of x in the point where gradients are taken, fixed once a step is made, since x is computed with it;
+        and decay of the running mean of squares.
+    eps : float, >= 0, default 1e-8
+        Added to the root.
+    warmup_steps : float, >= 0, default 0
+        Steps over which the learning rate grows to its value.
+    r : float, >= 0, default 0
+        Power of t in the weights of the mean.
+    weight_lr_power : float, >= 0, default 2
+        Power of the largest learning rate so far in the weights of the mean.
+    weight_decay : float, >= 0, default 0
+        Decay within the rule.
     **shared
-        The options of the step; see `Optimizer`.
+        maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

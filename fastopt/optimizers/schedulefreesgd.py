@@ -30,18 +30,18 @@ class ScheduleFreeSGD(ScheduleFree):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1.0
-        Learning rate, >= 0, without a schedule: larger ones than for SGD with a schedule are usual.
-    momentum : float, default 0.9
-        Share of x in the point where gradients are taken, in (0, 1).  Fixed once a step is made: x is told by it.
-    warmup_steps : float, default 0
-        Steps over which the learning rate grows to its value, >= 0.
-    r : float, default 0
-        Power of t in the weights of the mean, >= 0.
-    weight_lr_power : float, default 2
-        Power of the largest learning rate so far in the weights of the mean, >= 0.
+    lr : float, >= 0, default 1.0
+        Learning rate, without a schedule: larger ones than for SGD with a schedule are usual.
+    momentum : float, in (0, 1), default 0.9
+        Share of x in the point where gradients are taken.  Fixed once a step is made, since x is computed with it.
+    warmup_steps : float, >= 0, default 0
+        Steps over which the learning rate grows to its value.
+    r : float, >= 0, default 0
+        Power of t in the weights of the mean.
+    weight_lr_power : float, >= 0, default 2
+        Power of the largest learning rate so far in the weights of the mean.
     **shared
-        weight_decay=0.0 (L2, of p), and the options of the step; see `Optimizer`.
+        weight_decay=0.0 (L2, of p), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

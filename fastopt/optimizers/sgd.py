@@ -27,16 +27,16 @@ class SGD(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    momentum : float, default 0
-        Share of the buffer that is kept, in [0, 1).
-    dampening : float, default 0
-        Share of the gradient that does not enter the buffer, in [0, 1].
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    momentum : float, in [0, 1), default 0
+        Share of the buffer that is kept.
+    dampening : float, in [0, 1], default 0
+        Share of the gradient that does not enter the buffer.
     nesterov : bool, default False
         Look ahead along the buffer; needs momentum > 0 and dampening 0.
     **shared
-        weight_decay=0.0 (L2), maximize=False, nonfinite="propagate", num_threads=None; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

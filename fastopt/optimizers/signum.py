@@ -26,10 +26,10 @@ class Signum(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    beta : float, default 0.9
-        Decay of the running mean, in [0, 1).
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    beta : float, in [0, 1), default 0.9
+        Decay of the running mean.
     **shared
         weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 

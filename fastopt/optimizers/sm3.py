@@ -30,16 +30,16 @@ class SM3(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 0.1
-        Learning rate, >= 0.
-    momentum : float, default 0.9
-        Share of the buffer that is kept, in [0, 1).
-    b2 : float, default 1.0
-        Share of the sums that is kept, in [0, 1].  At 1 this is the paper's rule.
-    eps : float, default 1e-8
-        Added inside the root, >= 0.
+    lr : float, >= 0, default 0.1
+        Learning rate.
+    momentum : float, in [0, 1), default 0.9
+        Share of the buffer that is kept.
+    b2 : float, in [0, 1], default 1.0
+        Share of the sums that is kept.  At 1 this is the paper's rule.
+    eps : float, >= 0, default 1e-8
+        Added inside the root.
     **shared
-        weight_decay=0.0 (L2), and the options of the step; see `Optimizer`.
+        weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
     Raises
     ------

@@ -28,14 +28,14 @@ class StableAdamW(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-3
-        Learning rate, >= 0.
-    betas : pair of float, default (0.9, 0.99)
-        Decay of the two running means, each in [0, 1).
-    eps : float, default 1e-8
-        Added to the root, and the least root in rms, >= 0.
-    weight_decay : float, default 1e-2
-        Decay within the rule, at the rate that rms has lowered, >= 0.
+    lr : float, >= 0, default 1e-3
+        Learning rate.
+    betas : pair of float, each in [0, 1), default (0.9, 0.99)
+        Decay of the two running means.
+    eps : float, >= 0, default 1e-8
+        Added to the root, and the least root in rms.
+    weight_decay : float, >= 0, default 1e-2
+        Decay within the rule, at the rate that rms has lowered.
     **shared
         maximize=False and the options of the step; see `Optimizer`.
 

@@ -29,14 +29,14 @@ class Yogi(Optimizer):
     ----------
     params
         The arrays to update in place; see `Optimizer`.
-    lr : float, default 1e-2
-        Learning rate, >= 0.
-    betas : pair of float, default (0.9, 0.999)
-        Decay of the two running means, each in [0, 1).
-    eps : float, default 1e-3
-        Added to the root, >= 0.
-    initial_accumulator_value : float, default 1e-6
-        What v starts from, >= 0; read when the optimizer is made.
+    lr : float, >= 0, default 1e-2
+        Learning rate.
+    betas : pair of float, each in [0, 1), default (0.9, 0.999)
+        Decay of the two running means.
+    eps : float, >= 0, default 1e-3
+        Added to the root.
+    initial_accumulator_value : float, >= 0, default 1e-6
+        First value of v; read when the optimizer is made.
     **shared
         weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
