@@ -15,10 +15,9 @@ from .group import Group, rates_of, set_hyper
 from .layout import Layout
 from .loss_scale import LossScale
 from .nest import Array, Name
-from .options import check_averages, check_catch_up, checked_options
+from .options import all_options
 from .parameters import Params, split_groups
 from .saving import Loaded
-from .scalars import each_unwrapped, unwrapped
 from .scheduled import scheduled, warn_of_passed
 from .stepping import Stepping, gather
 
@@ -167,21 +166,12 @@ class Optimizer(Stepping, Declaring):
     def __init__(self, *by_position: Any, **by_name: Any) -> None:
         label, declaration = type(self).__name__, self._declaration
         given = declaration.given(label, by_position, by_name, type(self).__signature__.parameters)
-        num_threads, ema_decay = map(unwrapped, (given["num_threads"], given["ema_decay"]))
-        swa, lookahead = map(each_unwrapped, (given["swa"], given["lookahead"]))
         hyper = {key: given.get(key, declared.default) for key, declared in declaration.hyper.items()}
         if hyper["weight_decay_form"] is None:
             hyper["weight_decay_form"] = declaration.decay_form
         options = {key: given[key] for key in declaration.options}
-        options |= {"num_threads": num_threads, "ema_decay": ema_decay, "swa": swa, "lookahead": lookahead}
-        options = checked_options(label, options)
-        check_averages(label, ema_decay, swa, lookahead)
-        check_catch_up(label, options)
-        if lookahead is not None and self._averages:
-            raise ValueError(
-                f"{label}: lookahead must be None for a rule that keeps an average of its own, which would not follow,"
-                f" got {brief(lookahead)}"
-            )
+        if not options.keys().isdisjoint(by_name):  # those that are left out are valid
+            options = all_options(label, options, self._averages)
         grouped, groups_given = split_groups(label, given["params"], hyper)
         self._set_up(Layout(declaration, grouped, groups_given, options, hyper))
 

@@ -11,7 +11,7 @@ import numpy as np
 from .calls import nearest
 from .declarations import check_number, is_schedule
 from .loss_scale import LossScale
-from .scalars import is_integer, unwrapped
+from .scalars import each_unwrapped, is_integer, unwrapped
 from .scheduled import scheduled
 from .threads import check_threads
 
@@ -42,6 +42,22 @@ class OneStep(TypedDict, total=False):
     clip_value: float | None
     zero_grads: bool | None
     accumulated: Literal["mean", "sum"]
+
+
+def all_options(label: str, options: Mapping[str, Any], averages_of_rule: tuple[str, ...]) -> dict[str, Any]:
+    """Return the options of an optimizer, of its steps and its averages, as Python's own values, or raise."""
+    num_threads, ema_decay = map(unwrapped, (options["num_threads"], options["ema_decay"]))
+    swa, lookahead = map(each_unwrapped, (options["swa"], options["lookahead"]))
+    checked = checked_options(label, {**options, "num_threads": num_threads})
+    checked |= {"ema_decay": ema_decay, "swa": swa, "lookahead": lookahead}
+    check_averages(label, ema_decay, swa, lookahead)
+    check_catch_up(label, checked)
+    if lookahead is not None and averages_of_rule:
+        raise ValueError(
+            f"{label}: lookahead must be None for a rule that keeps an average of its own, which would not follow,"
+            f" got {brief(lookahead)}"
+        )
+    return checked
 
 
 def checked_options(label: str, options: Mapping[str, Any]) -> dict[str, Any]:

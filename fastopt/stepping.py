@@ -68,10 +68,10 @@ class Stepping:
         grads : array, sequence or mapping
             Gradients in the structure of the parameters (for groups: a sequence with one entry per group), each with
             its parameter's shape, any strides, never written unless zeroing is asked for; or a `RowGrad`.  They may be
-            float16, float32 or float64, which is converted, rounded once; for a parameter without axes, numbers.  A
-            gradient of None leaves its parameter, its state and its count of steps alone; `ema` and `swa` take the
-            parameter in as it is, once it has made a step.  Without argument: what `accumulate` has gathered, else the
-            arrays given to `bind`.
+            float16, float32 or float64, which is converted, rounded once; for a parameter without axes also numbers and
+            integer arrays.  A gradient of None leaves its parameter, its state and its count of steps alone; `ema` and
+            `swa` take the parameter in as it is, once it has made a step.  Without argument: what `accumulate` has
+            gathered, else the arrays given to `bind`.
         **changes
             grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
             `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
