@@ -280,7 +280,7 @@ BAD_GRADIENTS = {
     ),
     "shape": (
         lambda g: {**g, "v": np.ones(4)},
-        "Combined.step: gradient of 'v' has shape (4,), its parameter has",
+        "Combined.step: gradient of 'v' must have its parameter's shape",
     ),
     "kind": (lambda g: {**g, "v": "1"}, "Combined.step: gradient of 'v' must be"),
     "nothing": (lambda g: None, "Combined.step: gradients must be given, or bound once with bind(), got none"),
@@ -495,7 +495,7 @@ def test_micro_batches():
     opt.discard()
     with pytest.raises(TypeError, match="gradients must be given"):
         opt.step()
-    with pytest.raises(ValueError, match=r"Combined\.accumulate: gradient of 'bias' has shape"):
+    with pytest.raises(ValueError, match=r"Combined\.accumulate: gradient of 'bias' must have its parameter's shape"):
         opt.accumulate({**grads_of(5), "bias": np.ones(3)})
 
 

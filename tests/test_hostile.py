@@ -48,14 +48,14 @@ def test_a_parameter_that_lies():
 def test_a_gradient_that_lies():
     opt = stepped()
     g = np.ones(5).view(Claims)
-    with refused("its parameter has (2, 3)", opt):
+    with refused("its parameter's shape (2, 3), got", opt):
         opt.step({**GRADS, "w": g})
 
 
 def test_rows_that_lie():
     table = np.ones((4, 3000))
     opt = fastopt.SGD(table)
-    with refused("per row, its parameter has (3000,)", opt, table):
+    with refused("its parameter's shape per row (3000,), got", opt, table):
         opt.step(fastopt.RowGrad([0, 1], np.ones((2, 3)).view(Claims)))
 
 
@@ -165,14 +165,14 @@ def test_a_bound_gradient_that_changes():
     opt.bind(g)
     opt.step()
     g.shape = (24,)
-    with refused("has shape (24,)", opt):
+    with refused("shape (4, 6), got (24,)", opt):
         opt.step()
     g.resize((1, 1), refcheck=False)
-    with refused("has shape (1, 1)", opt):
+    with refused("got (1, 1)", opt):
         opt.step()
     g.resize((4, 6), refcheck=False)
     g.dtype = np.int64
-    with refused("has dtype '<i8'", opt):
+    with refused("got '<i8'", opt):
         opt.step()
     g.dtype = np.float64
     opt.step()

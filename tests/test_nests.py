@@ -145,7 +145,7 @@ SPOILED = {
     "None for a block": (lambda g: g.update(head=None), "gradients in 'head' must be a mapping"),
     "a mapping for a list": (lambda g: g.update(blocks={0: 1}), "gradients in 'blocks' must be a sequence"),
     "a list for an array": (lambda g: g.update(embed=[np.ones(3)]), "gradient of 'embed' must be a numpy.ndarray"),
-    "a shape": (lambda g: g["head"].update({7: np.ones(2)}), "gradient of 'head.7' has shape (2,)"),
+    "a shape": (lambda g: g["head"].update({7: np.ones(2)}), "gradient of 'head.7' must have its parameter's shape"),
 }
 
 

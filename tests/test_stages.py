@@ -741,8 +741,8 @@ def test_torch_steps_rows_alike():
         ([1.0], (1, 4), "rows must be a one-dimensional array of integers"),
         ([[1]], (1, 4), "rows must be a one-dimensional array of integers"),
         ([1], (2, 4), "values must have one entry for each of the 1 rows"),
-        ([1], (1, 5), "per row, its parameter has"),
-        ([1], (1,), "per row, its parameter has"),
+        ([1], (1, 5), "its parameter's shape per row"),
+        ([1], (1,), "its parameter's shape per row"),
     ],
 )
 def test_bad_rows(rows, shape, message):

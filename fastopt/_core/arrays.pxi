@@ -1,93 +1,226 @@
-# Arrays: their formats, shapes and memory.
+# Arrays: one description for those of every library, and the checks that need nothing else.
 
-cdef inline bint is_native_float(cnp.ndarray a) noexcept:
-    return (cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32 or cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64) \
-        and cnp.PyArray_ISNOTSWAPPED(a)
+cdef enum:
+    # Dtypes as DLPack has them: 256 times the kind (integer, unsigned, float, bfloat) plus the number of bits.
+    OTHER_DTYPE = 0  # none of these, or not in native byte order
+    INT8 = 0x008, INT16 = 0x010, INT64 = 0x040
+    UINT8 = 0x108
+    FLOAT16 = 0x210, FLOAT32 = 0x220, FLOAT64 = 0x240
+    BFLOAT16 = 0x410
 
+    # Devices as DLPack has them.
+    CPU = 1
 
-cdef inline int format_of(cnp.ndarray g, int type_num) noexcept:
-    """How a gradient of a parameter of this type is stored, or -1 where it is in none of the formats."""
-    cdef int of_g = cnp.PyArray_TYPE(g)
-    if not cnp.PyArray_ISNOTSWAPPED(g):
-        return -1
-    if of_g == type_num:
-        return FASTOPT_NATIVE
-    if of_g == cnp.NPY_FLOAT32:
-        return FASTOPT_AS_FLOAT32
-    if of_g == cnp.NPY_FLOAT64:
-        return FASTOPT_AS_FLOAT64
-    return FASTOPT_AS_FLOAT16 if of_g == cnp.NPY_FLOAT16 else -1
+    # Flags of arrays, in NumPy's bits.
+    CONTIGUOUS = 0x001
+    ALIGNED = 0x100
+    WRITABLE = 0x400
+    FLAT = CONTIGUOUS | ALIGNED  # can be walked as one run of elements
 
-
-SMALLEST_FLOAT32 = np.finfo(np.float32).smallest_normal
-FORMATS = "float16, float32 or float64 in native byte order"  # of gradients
+cdef str FLOATS = "float32 or float64 in native byte order"  # of parameters
+cdef str FORMATS = "float16, float32 or float64 in native byte order"  # of gradients
 
 
-cdef inline bint is_plain_array(object value):
-    """Whether a value is an ndarray that means what its memory holds: a mask would be passed over."""
+cdef struct array_view:
+    # An array of any library. Shape and strides lie in memory of the array, or of whoever fills this in.
+    # A DLTensor has the same fields: its data begin at byte_offset, and its strides count elements.
+    void *data
+    const Py_ssize_t *shape
+    const Py_ssize_t *strides  # in bytes
+    int ndim
+    int dtype
+    int device
+    int flags
+
+
+cdef struct Span:
+    uintptr_t low, high  # addresses of the first byte and of the one behind the last; equal where there is none
+
+
+# ---- Descriptions ----
+
+cdef inline int numpy_dtype(cnp.ndarray a) noexcept:
+    cdef int number = cnp.PyArray_TYPE(a)
+    if not cnp.PyArray_ISNOTSWAPPED(a):
+        return OTHER_DTYPE
+    if number == cnp.NPY_FLOAT32:
+        return FLOAT32
+    if number == cnp.NPY_FLOAT64:
+        return FLOAT64
+    if number == cnp.NPY_FLOAT16:
+        return FLOAT16
+    if number == cnp.NPY_INT64:
+        return INT64
+    if number == cnp.NPY_INT8:
+        return INT8
+    if number == cnp.NPY_INT16:
+        return INT16
+    return UINT8 if number == cnp.NPY_UINT8 else OTHER_DTYPE
+
+
+cdef inline void describe_numpy(cnp.ndarray a, array_view *view) noexcept:
+    view.data = cnp.PyArray_DATA(a)
+    view.shape = <const Py_ssize_t *>cnp.PyArray_DIMS(a)
+    view.strides = <const Py_ssize_t *>cnp.PyArray_STRIDES(a)
+    view.ndim = cnp.PyArray_NDIM(a)
+    view.dtype = numpy_dtype(a)
+    view.device = CPU
+    view.flags = cnp.PyArray_FLAGS(a)
+
+
+cdef inline bint is_plain_array(object value) except -1:
+    """Whether a value is an ndarray whose elements are its memory; the mask of a masked array would be ignored."""
     return cnp.PyArray_CheckExact(value) or (
         isinstance(value, cnp.ndarray) and not isinstance(value, np.ma.MaskedArray))
 
 
-cdef Py_ssize_t length_of(object value) except -1:
-    """The length of a sequence, or the largest there can be."""
-    try:
-        return len(value)
-    except OverflowError:
-        return PY_SSIZE_T_MAX
+cdef inline bint describe(object value, array_view *view) except -1:
+    """Fill in the description of an array; returns False for a value that is none."""
+    if not is_plain_array(value):
+        return False
+    describe_numpy(<cnp.ndarray>value, view)
+    return True
 
 
-cdef str type_name(object value):
-    return type(value).__name__
+# ---- Dtypes ----
+
+cdef inline Py_ssize_t itemsize(const array_view *a) noexcept nogil:
+    return (a.dtype & 0xff) // 8
+
+
+cdef inline bint is_float(const array_view *a) noexcept nogil:
+    """Whether a rule computes in the dtype of this array."""
+    return a.dtype == FLOAT32 or a.dtype == FLOAT64
+
+
+cdef inline fastopt_dtype core_dtype(const array_view *a) noexcept nogil:
+    return FASTOPT_FLOAT32 if a.dtype == FLOAT32 else FASTOPT_FLOAT64
+
+
+cdef inline int format_of(int dtype, int p_dtype) noexcept nogil:
+    """The format of a gradient of this dtype for a parameter of that one, or -1 where there is none."""
+    if dtype == p_dtype:
+        return FASTOPT_NATIVE
+    if dtype == FLOAT32:
+        return FASTOPT_AS_FLOAT32
+    if dtype == FLOAT64:
+        return FASTOPT_AS_FLOAT64
+    return FASTOPT_AS_FLOAT16 if dtype == FLOAT16 else -1
+
+
+# ---- Shapes and strides ----
+
+cdef inline bint same_shape(const array_view *a, const array_view *b) noexcept nogil:
+    """Whether shapes are equal: there are so few axes that a call of memcmp would take longer."""
+    cdef int d
+    if a.ndim != b.ndim:
+        return False
+    for d in range(a.ndim):
+        if a.shape[d] != b.shape[d]:
+            return False
+    return True
+
+
+cdef inline bint same_memory(const array_view *a, const array_view *b) noexcept nogil:
+    """Whether two arrays are the same elements at the same addresses."""
+    cdef int d
+    if a.data != b.data or a.dtype != b.dtype or a.ndim != b.ndim:
+        return False
+    for d in range(a.ndim):
+        if a.shape[d] != b.shape[d] or a.strides[d] != b.strides[d]:
+            return False
+    return True
+
+
+cdef Py_ssize_t size_of(const array_view *a) noexcept nogil:
+    cdef Py_ssize_t size = 1
+    cdef int d
+    for d in range(a.ndim):
+        size *= a.shape[d]
+    return size
+
+
+cdef tuple shape_of(const array_view *a):
+    return tuple([a.shape[d] for d in range(a.ndim)])
+
+
+cdef tuple strides_of(const array_view *a):
+    return tuple([a.strides[d] for d in range(a.ndim)])
+
+
+cdef tuple axes_of(const array_view *a):
+    """The axes of an array from the slowest to the fastest in memory."""
+    cdef tuple strides = strides_of(a)
+    if a.flags & CONTIGUOUS:
+        return tuple(range(a.ndim))
+    return tuple(sorted(range(a.ndim), key=lambda axis: -abs(strides[axis])))
 
 
 def order_of(cnp.ndarray a):
     """The axes of an array from the slowest to the fastest in memory: the order in which it is walked."""
-    if cnp.PyArray_IS_C_CONTIGUOUS(a):
-        return tuple(range(a.ndim))
-    return tuple(sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis])))
+    cdef array_view view
+    describe_numpy(a, &view)
+    return axes_of(&view)
 
 
-cdef inline bint differ(const cnp.npy_intp *a, const Py_ssize_t *b, int ndim) noexcept:
-    """Whether shapes or strides differ: there are so few axes that a call of memcmp would take longer."""
-    cdef int d
-    for d in range(ndim):
-        if a[d] != b[d]:
-            return True
-    return False
+# ---- Memory ----
 
-
-cdef void bounds_of(cnp.ndarray a, uintptr_t *low, uintptr_t *high) noexcept:
-    cdef uintptr_t begin = <uintptr_t>cnp.PyArray_DATA(a), end = begin
+cdef Span span_of(const array_view *a) noexcept nogil:
+    """The addresses between which the elements of an array lie."""
+    cdef uintptr_t low = <uintptr_t>a.data, high = low
     cdef Py_ssize_t reach
     cdef int d
-    for d in range(cnp.PyArray_NDIM(a)):
-        if cnp.PyArray_DIM(a, d) == 0:
-            low[0] = high[0] = begin
-            return
-        reach = (cnp.PyArray_DIM(a, d) - 1) * cnp.PyArray_STRIDE(a, d)
+    for d in range(a.ndim):
+        if a.shape[d] == 0:
+            return Span(<uintptr_t>a.data, <uintptr_t>a.data)
+        reach = (a.shape[d] - 1) * a.strides[d]
         if reach < 0:
-            begin += reach
+            low += reach
         else:
-            end += reach
-    low[0] = begin
-    high[0] = end + cnp.PyArray_ITEMSIZE(a)
+            high += reach
+    return Span(low, high + itemsize(a))
 
 
-cdef bint share_memory(cnp.ndarray a, cnp.ndarray b):
+cdef inline bint meet(Span a, Span b) noexcept nogil:
+    """Whether two spans that are not empty have an address in common."""
+    return a.low < b.high and b.low < a.high
+
+
+cdef int by_address(const void *a, const void *b) noexcept nogil:
+    return ((<const Span *>a).low > (<const Span *>b).low) - ((<const Span *>a).low < (<const Span *>b).low)
+
+
+cdef object as_bytes(const array_view *a):
+    """A NumPy array of these elements, whatever they are."""
+    return cnp.PyArray_New(cnp.ndarray, a.ndim, <cnp.npy_intp *>a.shape, cnp.NPY_VOID, <cnp.npy_intp *>a.strides, a.data,
+                           itemsize(a), 0, None)
+
+
+cdef bint share_memory(const array_view *a, const array_view *b) except -1:
     """Exactly whether two arrays have a byte in common; where that is too hard to find out, assume so."""
+    if not meet(span_of(a), span_of(b)):
+        return False
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(as_bytes(a), as_bytes(b), max_work=100_000)
     except np.exceptions.TooHardError:
         return True
 
 
-cdef bint overlaps_itself(cnp.ndarray a):
+cdef bint overlaps_any(const array_view *a, object arrays) except -1:
+    """Whether an array shares memory with one of several."""
+    cdef array_view other
+    for array in arrays:
+        if describe(array, &other) and share_memory(a, &other):
+            return True
+    return False
+
+
+cdef bint overlaps_itself(const array_view *a) except -1:
     """Whether two elements of an array may share memory (sure for all arrays made by slicing and transposing)."""
-    cdef Py_ssize_t reach = cnp.PyArray_ITEMSIZE(a)
-    if cnp.PyArray_SIZE(a) == 0:
+    cdef Py_ssize_t reach = itemsize(a), axis
+    if size_of(a) == 0:
         return False
-    for axis in reversed(order_of(a)):
+    for axis in reversed(axes_of(a)):
         if a.shape[axis] > 1:
             if abs(a.strides[axis]) < reach:
                 return True
@@ -95,40 +228,61 @@ cdef bint overlaps_itself(cnp.ndarray a):
     return False
 
 
+# ---- Refusals: what all checks of arrays raise ----
+
+cdef str type_name(object value):
+    return type(value).__name__
+
+
+cdef int refuse_type(str label, object value, str required="a numpy.ndarray") except -1:
+    raise TypeError(f"{label} must be {required}, got {type_name(value)}")
+
+
+cdef int refuse_dtype(str label, object array, str required) except -1:
+    raise TypeError(f"{label} must have dtype {required}, got {array.dtype.str!r} ({array.dtype})")
+
+
+cdef int refuse_shape(str label, const array_view *a, str required) except -1:
+    raise ValueError(f"{label} must have {required}, got {shape_of(a)}")
+
+
+cdef int refuse_strides(str label, const array_view *a, str required) except -1:
+    raise ValueError(f"{label} must {required}, got strides {strides_of(a)} for shape {shape_of(a)}")
+
+
+cdef int refuse_read_only(str label, str purpose="") except -1:
+    raise ValueError(f"{label} must be writable{purpose}, got a read-only array")
+
+
 def check_parameter(str label, object p):
     """Raise unless fastopt can update this array in place."""
-    if not is_plain_array(p):
-        raise TypeError(f"{label} must be a numpy.ndarray, got {type_name(p)}")
-    if not is_native_float(p):
-        raise TypeError(f"{label} must have dtype float32 or float64 in native byte order, got {p.dtype.str!r}"
-                        f" ({p.dtype})")
-    if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>p):
-        raise ValueError(f"{label} must be writable, got a read-only array")
-    if overlaps_itself(p):
-        raise ValueError(f"{label} must not overlap itself, got strides {p.strides} for shape {p.shape}")
+    cdef array_view view
+    if not describe(p, &view):
+        return refuse_type(label, p)
+    if not is_float(&view):
+        return refuse_dtype(label, p, FLOATS)
+    if not view.flags & WRITABLE:
+        return refuse_read_only(label)
+    if overlaps_itself(&view):
+        return refuse_strides(label, &view, "not overlap itself")
 
 
 def check_disjoint(str owner, list labels, list arrays):
     """Raise ValueError, naming the owner and the labels of both, when two of the arrays share memory."""
-    cdef uintptr_t low, high
+    cdef array_view view, other
     cdef list rows = [], reaching = []
     for label, array in zip(labels, arrays):
-        bounds_of(array, &low, &high)
-        if low < high:
-            rows.append((low, high, label, array))
+        if describe(array, &view):
+            span = span_of(&view)
+            if span.low < span.high:
+                rows.append((span.low, span.high, label, array))
     rows.sort(key=lambda row: row[0])
     for row in rows:
-        reaching = [other for other in reaching if other[1] > row[0]]
-        for other in reaching:
-            if share_memory(row[3], other[3]):
-                what = "is the same array as" if row[3] is other[3] else "shares memory with"
-                raise ValueError(f"{owner}: {row[2]} {what} {other[2]}, each must have its own memory")
+        describe_numpy(<cnp.ndarray>row[3], &view)
+        reaching = [before for before in reaching if before[1] > row[0]]
+        for before in reaching:
+            describe_numpy(<cnp.ndarray>before[3], &other)
+            if share_memory(&view, &other):
+                relation = "is the same array as" if row[3] is before[3] else "shares memory with"
+                raise ValueError(f"{owner}: {row[2]} {relation} {before[2]}, each must have its own memory")
         reaching.append(row)
-
-
-cdef struct Span:
-    uintptr_t low, high
-
-
-cdef int by_address(const void *a, const void *b) noexcept nogil:
-    return ((<const Span *>a).low > (<const Span *>b).low) - ((<const Span *>a).low < (<const Span *>b).low)

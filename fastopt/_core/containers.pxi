@@ -39,3 +39,11 @@ cdef int find_containers(object nest, int depth, list found) except -1:
         for entry in nest:
             find_containers(entry, depth + 1, found)
     return 0
+
+
+cdef Py_ssize_t length_of(object value) except -1:
+    """The length of a sequence, or the largest there can be."""
+    try:
+        return len(value)
+    except OverflowError:
+        return PY_SSIZE_T_MAX

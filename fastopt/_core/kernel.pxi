@@ -111,18 +111,62 @@ cdef class Kernel:
                 raise TypeError(f"{self.name}: {self.keywords[k]} must be given")
         return 0
 
+    cdef int check(self, PyObject *const *arguments, array_view *arrays) except -1:
+        """Describe all arrays, and raise unless the rule can read and update them."""
+        cdef array_view *p = arrays
+        cdef array_view *a
+        cdef Span spans[2 + FASTOPT_MAX_STATE + FASTOPT_MAX_CARRY]
+        cdef int i, j
+        for i in range(2 + self.n_state + self.n_carry):
+            value = <object>arguments[i]
+            a = &arrays[i]
+            if not describe(value, a):
+                return refuse_type(self.label(i), value)
+            if i == 0:
+                if not is_float(p):
+                    return refuse_dtype(self.label(i), value, FLOATS)
+                if self.rule.gathers == FASTOPT_MATRICES and p.ndim < 2:
+                    return refuse_shape(self.label(i), a, "at least two axes")
+            elif i == 1:
+                if format_of(a.dtype, p.dtype) < 0:
+                    return refuse_dtype(self.label(i), value, FORMATS)
+                if not same_shape(a, p):
+                    return refuse_shape(self.label(i), a, f"p's shape {shape_of(p)}")
+            elif i < 2 + self.n_state:
+                if a.dtype != p.dtype:
+                    return refuse_dtype(self.label(i), value, f"{(<object>arguments[0]).dtype} as p has")
+                if self.rule.extent[i - 2] != FASTOPT_WHOLE:
+                    required = state_shape(self.rule.extent[i - 2], shape_of(p))
+                    if shape_of(a) != required:
+                        return refuse_shape(self.label(i), a, f"shape {required} for p of shape {shape_of(p)}")
+                elif not same_shape(a, p):
+                    return refuse_shape(self.label(i), a, f"p's shape {shape_of(p)}")
+            elif a.dtype != FLOAT64 or size_of(a) != 1:
+                raise TypeError(f"{self.label(i)} must be a float64 array of one element, got {value.dtype.str!r} of"
+                                f" shape {value.shape}")
+            if a.flags & FLAT != FLAT:
+                return refuse_strides(self.label(i), a, "be C-contiguous and aligned")
+            if i != 1 and not a.flags & WRITABLE:
+                return refuse_read_only(self.label(i))
+            spans[i] = span_of(a)
+            for j in range(i):
+                if meet(spans[i], spans[j]):
+                    raise ValueError(f"{self.label(i)} must not share memory with {self.buffers[j]}, but it does")
+        return 0
+
+    cdef str label(self, int i):
+        """The name of an array in messages."""
+        return f"{self.name}: {self.buffers[i]}"
+
     cdef int call(self, PyObject *const *arguments, Py_ssize_t n, PyObject *names) except -1:
         cdef fastopt_tensor t
         cdef fastopt_options options
         cdef double hyper[FASTOPT_MAX_HYPER]
         cdef double carry[FASTOPT_MAX_CARRY]
         cdef PyObject *given[FASTOPT_MAX_HYPER + EXTRAS]
-        cdef int i, j, threads
+        cdef array_view arrays[2 + FASTOPT_MAX_STATE + FASTOPT_MAX_CARRY]
+        cdef int i, threads
         cdef Py_ssize_t size
-        cdef uintptr_t low[2 + FASTOPT_MAX_STATE + FASTOPT_MAX_CARRY]
-        cdef uintptr_t high[2 + FASTOPT_MAX_STATE + FASTOPT_MAX_CARRY]
-        cdef cnp.ndarray p, a
-        cdef fastopt_extent extent
         cdef fastopt_status status
         if n != 2 + self.n_state + self.n_carry:
             raise TypeError(f"{self.name}: buffers must be {', '.join(self.buffers)}, got {n} of them"
@@ -148,63 +192,20 @@ cdef class Kernel:
         if given[i + 5] != NULL and <object>given[i + 5] is not None:
             threads = self.count(i + 5, <object>given[i + 5], 1 << 30)
 
-        for i in range(2 + self.n_state + self.n_carry):
-            value = <object>arguments[i]
-            if not is_plain_array(value):
-                raise TypeError(f"{self.name}: {self.buffers[i]} must be a numpy.ndarray, got {type_name(value)}")
-            a = <cnp.ndarray>value
-            if i == 0:
-                p = a
-                if not is_native_float(p):
-                    raise TypeError(f"{self.name}: p must have dtype float32 or float64 in native byte order,"
-                                    f" got {p.dtype.str!r} ({p.dtype})")
-                size = cnp.PyArray_SIZE(p)
-                if self.rule.gathers == FASTOPT_MATRICES and cnp.PyArray_NDIM(p) < 2:
-                    raise ValueError(f"{self.name}: p must have at least two axes, got shape {value.shape}")
-            if i < 2 + self.n_state:
-                extent = self.rule.extent[i - 2] if i > 1 else FASTOPT_WHOLE
-                if i == 1:
-                    if format_of(a, cnp.PyArray_TYPE(p)) < 0:
-                        raise TypeError(f"{self.name}: g must have dtype {FORMATS}, got {a.dtype.str!r} ({a.dtype})")
-                    t.formats.g = <unsigned char>format_of(a, cnp.PyArray_TYPE(p))
-                elif cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(p) or not cnp.PyArray_ISNOTSWAPPED(a):
-                    raise TypeError(f"{self.name}: {self.buffers[i]} must have p's dtype {p.dtype},"
-                                    f" got {a.dtype.str!r} ({a.dtype})")
-                if extent != FASTOPT_WHOLE:
-                    required = shape_of(extent, (<object>p).shape)
-                    if value.shape != required:
-                        raise ValueError(f"{self.name}: {self.buffers[i]} must have shape {required} for p of shape"
-                                         f" {(<object>p).shape}, got {value.shape}")
-                elif cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(p) or \
-                        differ(cnp.PyArray_DIMS(a), <Py_ssize_t *>cnp.PyArray_DIMS(p), cnp.PyArray_NDIM(p)):
-                    raise ValueError(f"{self.name}: {self.buffers[i]} must have p's shape {(<object>p).shape},"
-                                     f" got {value.shape}")
-            elif cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT64 or not cnp.PyArray_ISNOTSWAPPED(a) or cnp.PyArray_SIZE(a) != 1:
-                raise TypeError(f"{self.name}: {self.buffers[i]} must be a float64 array of one element,"
-                                f" got {a.dtype.str!r} of shape {value.shape}")
-            if not cnp.PyArray_IS_C_CONTIGUOUS(a) or not cnp.PyArray_ISALIGNED(a):
-                raise ValueError(f"{self.name}: {self.buffers[i]} must be C-contiguous and aligned,"
-                                 f" got strides {value.strides} for shape {value.shape}")
-            if i != 1 and not cnp.PyArray_ISWRITEABLE(a):
-                raise ValueError(f"{self.name}: {self.buffers[i]} must be writable, got a read-only array")
-            low[i] = <uintptr_t>cnp.PyArray_DATA(a)
-            high[i] = low[i] + cnp.PyArray_NBYTES(a)
-            for j in range(i):
-                if low[i] < high[j] and low[j] < high[i]:
-                    raise ValueError(f"{self.name}: {self.buffers[i]} must not share memory with"
-                                     f" {self.buffers[j]}, but it does")
+        self.check(arguments, arrays)
         t.rule = self.rule
-        t.dtype = FASTOPT_FLOAT32 if cnp.PyArray_TYPE(p) == cnp.NPY_FLOAT32 else FASTOPT_FLOAT64
-        t.n = size
-        t.ndim = cnp.PyArray_NDIM(p)
-        t.shape = <const Py_ssize_t *>cnp.PyArray_DIMS(p)
-        t.p = <void *>low[0]
-        t.g = <const void *>low[1]
+        t.dtype = core_dtype(arrays)
+        t.n = size = size_of(arrays)
+        t.ndim = arrays[0].ndim
+        t.shape = arrays[0].shape
+        t.p = arrays[0].data
+        t.g = arrays[1].data
+        t.formats.g = <unsigned char>format_of(arrays[1].dtype, arrays[0].dtype)
         for i in range(self.n_state):
-            t.state[i] = <void *>low[2 + i]
+            t.state[i] = arrays[2 + i].data
         t.carry = carry
         for i in range(self.n_carry):
-            carry[i] = (<double *>low[2 + self.n_state + i])[0]
+            carry[i] = (<double *>arrays[2 + self.n_state + i].data)[0]
         t.hyper = hyper
         t.options = &options
         t.layout = NULL
@@ -218,7 +219,7 @@ cdef class Kernel:
         if status != FASTOPT_OK:
             raise RuntimeError(f"{self.name}: the C core refused the step with status {status}")
         for i in range(self.n_carry):
-            (<double *>low[2 + self.n_state + i])[0] = carry[i]
+            (<double *>arrays[2 + self.n_state + i].data)[0] = carry[i]
         return 0
 
 

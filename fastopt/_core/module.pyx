@@ -44,8 +44,8 @@ cnp.import_array()
 # are static. Each file uses those above it.
 include "c_core.pxi"         # fastopt.h, as Cython reads it
 include "core_info.pxi"      # what the C core says of itself: rules, ranges, instruction sets, build
+include "arrays.pxi"         # one description of arrays, their dtypes, shapes and memory
 include "settings.pxi"       # a group's rule, hyperparameters and options
-include "arrays.pxi"         # dtypes, shapes and memory of arrays
 include "row_gradients.pxi"  # gradients of rows, and their sums
 include "containers.pxi"     # lists and mappings that hold the user's arrays
 include "table.pxi"          # an optimizer's parameters and state, and its step

@@ -1,5 +1,8 @@
 # Gradients of rows, and rows that an accumulator keeps.
 
+SMALLEST_FLOAT32 = np.finfo(np.float32).smallest_normal
+
+
 @cython.final
 cdef class RowGrad:
     """The gradient of some rows of a parameter, such as an embedding table: a step reads and writes no other row.

@@ -1,7 +1,7 @@
 # A group's rule, hyperparameters and options.
 
-cdef tuple shape_of(fastopt_extent extent, tuple shape):
-    """The shape of a state buffer."""
+cdef tuple state_shape(fastopt_extent extent, tuple shape):
+    """The shape of a state buffer of a parameter of this shape."""
     cdef Py_ssize_t last = len(shape) - 1
     if extent == FASTOPT_AXES:
         return (sum(shape),)
@@ -48,7 +48,7 @@ cdef class Settings:
 
     def shapes(self, cnp.ndarray p):
         """The shapes of a parameter's state buffers."""
-        return [shape_of(self.rule.extent[s], (<object>p).shape) for s in range(len(self.state_names))]
+        return [state_shape(self.rule.extent[s], (<object>p).shape) for s in range(len(self.state_names))]
 
     cpdef bint set(self, dict hyper, dict options) except -1:
         """Take over values that are known to be valid; options are the fields of fastopt_options.

@@ -1,19 +1,17 @@
 # The parameters, state and settings of an optimizer, and its step.
 
-cdef struct Known:
-    # Properties of a parameter when the table was laid out, and of its last gradient.
-    int ndim
-    Py_ssize_t *shape       # of the parameter, then its strides, then the axes in the order of the walk
+cdef struct Parameter:
+    # A parameter as it was when the table was laid out, and its last gradient.
+    array_view array
+    Py_ssize_t *shape       # of the array, then its strides, then its axes in the order of the walk
     Py_ssize_t *strides
     Py_ssize_t *order
     Py_ssize_t size
     double grad_norm        # by which the gradient was last clipped, unless by that of all
     int64_t skips           # steps in a row that have been skipped, counted with max_skips
-    int type_num
-    int g_type_num          # of its last gradient
-    bint direct             # C-contiguous and aligned
-    void *data
-    const void *g
+    bint direct             # C-contiguous and aligned, and walked in this order
+    int g_dtype
+    const void *g           # the last gradient that was found clear of parameters and state, unless it has a layout
 
 
 cdef void *grown(void *array, Py_ssize_t before, Py_ssize_t count, size_t size) except NULL:
@@ -85,7 +83,7 @@ cdef class Table:
     cdef Py_ssize_t count
     cdef fastopt_tensor *tensors
     cdef fastopt_layout **layouts
-    cdef Known *known
+    cdef Parameter *parameters
     cdef fastopt_decay *records  # FASTOPT_MAX_HYPER for each parameter; tensors point at them once a decay has changed
     cdef Span *spans
     cdef Py_ssize_t n_spans
@@ -171,7 +169,7 @@ cdef class Table:
         dims = <Py_ssize_t *>cnp.PyArray_DATA(of_axes)
         self.tensors = <fastopt_tensor *>grown(self.tensors, before, count + 1, sizeof(fastopt_tensor))
         self.layouts = <fastopt_layout **>grown(self.layouts, before, count + 1, sizeof(fastopt_layout *))
-        self.known = <Known *>grown(self.known, before, count + 1, sizeof(Known))
+        self.parameters = <Parameter *>grown(self.parameters, before, count + 1, sizeof(Parameter))
         self.records = <fastopt_decay *>grown(self.records, before * FASTOPT_MAX_HYPER, count * FASTOPT_MAX_HYPER + 1,
                                               sizeof(fastopt_decay))
         for i in range(before):
@@ -186,7 +184,9 @@ cdef class Table:
             t.rule = group.rule
             t.hyper = group.hyper
             t.options = &group.options
-            t.dtype = FASTOPT_FLOAT32 if cnp.PyArray_TYPE(p) == cnp.NPY_FLOAT32 else FASTOPT_FLOAT64
+            k = &self.parameters[before + i]
+            describe_numpy(p, &k.array)
+            t.dtype = core_dtype(&k.array)
             t.n = cnp.PyArray_SIZE(p)
             t.step = 1
             for s in range(len(group.state_names)):
@@ -203,19 +203,16 @@ cdef class Table:
                 self.catches_up = True
                 t.last_step = <int64_t *>cnp.PyArray_DATA(<cnp.ndarray>seen[i])
                 t.row_length = t.n // len(seen[i])
-            k = &self.known[before + i]
-            k.ndim = cnp.PyArray_NDIM(p)
-            k.shape = dims
-            k.strides = dims + k.ndim
-            k.order = dims + 2 * k.ndim
-            dims += 3 * k.ndim
+            t.ndim = k.array.ndim
+            t.shape = k.shape = dims
+            k.strides = dims + t.ndim
+            k.order = dims + 2 * t.ndim
+            dims += 3 * t.ndim
             k.size = t.n
-            t.ndim = k.ndim
-            t.shape = k.shape
-            k.type_num = k.g_type_num = cnp.PyArray_TYPE(p)
+            k.g_dtype = k.array.dtype
             order = group.order(p)
-            for d in range(k.ndim):
-                k.shape[d] = cnp.PyArray_DIM(p, d)
+            for d in range(t.ndim):
+                k.shape[d] = k.array.shape[d]
                 k.order[d] = order[d]
             self.place(before + i, p)
         for whole, part in zip(self.keep, (state, carry, seen)):
@@ -238,16 +235,18 @@ cdef class Table:
 
     cdef void place(self, Py_ssize_t i, cnp.ndarray p) noexcept:
         """Take over where a parameter lies; the order in which it is walked is that of its state."""
-        cdef Known *k = &self.known[i]
+        cdef Parameter *k = &self.parameters[i]
         cdef int d, before = -1
-        self.tensors[i].p = k.data = cnp.PyArray_DATA(p)
+        describe_numpy(p, &k.array)
+        self.tensors[i].p = k.array.data
         k.g = NULL
-        k.direct = cnp.PyArray_IS_C_CONTIGUOUS(p) and cnp.PyArray_ISALIGNED(p)
-        for d in range(k.ndim):
-            k.strides[d] = cnp.PyArray_STRIDE(p, d)
+        k.direct = k.array.flags & FLAT == FLAT
+        for d in range(k.array.ndim):
+            k.strides[d] = k.array.strides[d]
             if k.shape[k.order[d]] > 1:
                 k.direct = k.direct and k.order[d] > before
                 before = k.order[d]
+        k.array.shape, k.array.strides = k.shape, k.strides
 
     @staticmethod
     def joined(str owner, list names, tuple members):
@@ -296,7 +295,7 @@ cdef class Table:
                 free(self.layouts[i])
         free(self.layouts)
         free(self.tensors)
-        free(self.known)
+        free(self.parameters)
         free(self.records)
         free(self.spans)
         free(self.zeroed)
@@ -305,12 +304,13 @@ cdef class Table:
 
     cdef lay_out_spans(self):
         """The address ranges that gradients must stay clear of, sorted, those that meet joined."""
-        cdef uintptr_t low, high
+        cdef array_view view
         cdef list found = []
         for array in (*self.params, *self.own):
-            bounds_of(array, &low, &high)
-            if low < high:
-                found.append((low, high))
+            describe_numpy(array, &view)
+            span = span_of(&view)
+            if span.low < span.high:
+                found.append((span.low, span.high))
         free(self.spans)
         self.n_spans = 0
         self.spans = <Span *>calloc(len(found) + 1, sizeof(Span))
@@ -331,15 +331,15 @@ cdef class Table:
     def grad_norms(self):
         """The norm by which the gradient of each parameter was last clipped."""
         cdef Py_ssize_t i
-        return [self.known[i].grad_norm for i in range(self.count)]
+        return [self.parameters[i].grad_norm for i in range(self.count)]
 
     def skips(self, list counts=None):
         """How many steps in a row each parameter has skipped; set these counts where they are given."""
         cdef Py_ssize_t i
         if counts is not None:
             for i in range(self.count):
-                self.known[i].skips = counts[i]
-        return [self.known[i].skips for i in range(self.count)]
+                self.parameters[i].skips = counts[i]
+        return [self.parameters[i].skips for i in range(self.count)]
 
     # -- gradients in --
 
@@ -493,6 +493,7 @@ cdef class Table:
         """
         cdef Py_ssize_t i
         cdef tuple before
+        cdef array_view view
         self.acquire()
         try:
             self.check_own(owner)
@@ -503,12 +504,11 @@ cdef class Table:
                 if self.averaged_rows[i] is not None and not (array.flags.c_contiguous and array.flags.aligned):
                     raise ValueError(f"{owner}: {self.label(i)} must be C-contiguous, since its rows have been averaged by"
                                      f" themselves, got strides {array.strides} for shape {array.shape}")
-                if any([share_memory(array, own) for own in self.own]):
+                describe_numpy(array, &view)
+                if overlaps_any(&view, self.own):
                     raise ValueError(f"{owner}: {self.label(i)} must not share memory with the optimizer's state")
-                for g in self.bound or ():
-                    g = g.values if type(g) is RowGrad else g
-                    if isinstance(g, np.ndarray) and share_memory(array, g):
-                        raise ValueError(f"{owner}: {self.label(i)} must not share memory with a bound gradient")
+                if overlaps_any(&view, [g.values if type(g) is RowGrad else g for g in self.bound or ()]):
+                    raise ValueError(f"{owner}: {self.label(i)} must not share memory with a bound gradient")
             of_numpy = [np.asarray(array) for array in arrays]
             before, self.params = self.params, tuple(arrays)
             try:
@@ -527,12 +527,9 @@ cdef class Table:
 
     cdef int check_unchanged(self, Py_ssize_t i, bint to_write) except -1:
         """Raise unless a parameter is the array that it was when the table was laid out."""
-        cdef Known *k = &self.known[i]
-        cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
-        if cnp.PyArray_DATA(p) != k.data or cnp.PyArray_NDIM(p) != k.ndim \
-                or differ(cnp.PyArray_DIMS(p), k.shape, k.ndim) \
-                or differ(cnp.PyArray_STRIDES(p), k.strides, k.ndim) \
-                or cnp.PyArray_TYPE(p) != k.type_num or (to_write and not cnp.PyArray_ISWRITEABLE(p)):
+        cdef array_view now
+        describe_numpy(<cnp.ndarray>PyTuple_GET_ITEM(self.params, i), &now)
+        if not same_memory(&now, &self.parameters[i].array) or (to_write and not now.flags & WRITABLE):
             raise ValueError(f"{self.owner}: {self.label(i)} must stay the writable array that the optimizer was"
                              f" made with, but its memory, shape, strides, dtype or flags have changed")
         return 0
@@ -540,66 +537,64 @@ cdef class Table:
     cdef int take(self, Py_ssize_t i, object gradient) except -1:
         """Point descriptor i at a gradient, after checking all that can have changed since the last step."""
         cdef fastopt_tensor *t = &self.tensors[i]
-        cdef Known *k = &self.known[i]
-        cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
-        cdef cnp.ndarray g
+        cdef Parameter *k = &self.parameters[i]
+        cdef array_view g
         if gradient is None:
             t.g = NULL
             if t.step > 1 and (t.ema != NULL or t.swa != NULL):
                 self.take_parameter(i)
             return 0
         self.check_unchanged(i, True)
-        if not is_plain_array(gradient):
+        if not describe(gradient, &g):
             if type(gradient) is RowGrad:
                 return self.take_rows(i, <RowGrad>gradient)
-            if k.ndim != 0 or not is_number(gradient):
-                raise TypeError(f"{self.owner}: gradient of {self.label(i)} must be a numpy.ndarray, a RowGrad or None,"
-                                f" got {type_name(gradient)}")
+            if k.array.ndim != 0 or not is_number(gradient):
+                return refuse_type(self.gradient_of(i), gradient, "a numpy.ndarray, a RowGrad or None")
             gradient = self.array_of_number(i, gradient)
-        elif k.ndim == 0 and gradient.ndim == 0 and gradient.dtype.kind in "iu" and not self.zeroing:
-            gradient = self.array_of_number(i, gradient[()])
-        g = <cnp.ndarray>gradient
+            describe_numpy(<cnp.ndarray>gradient, &g)
         if t.rows != NULL:
             t.rows = NULL
             t.n = k.size
-        if cnp.PyArray_NDIM(g) != k.ndim or differ(cnp.PyArray_DIMS(g), k.shape, k.ndim):
-            raise ValueError(f"{self.owner}: gradient of {self.label(i)} has shape {(<object>g).shape},"
-                             f" its parameter has {(<object>p).shape}")
-        if cnp.PyArray_TYPE(g) != k.g_type_num or not cnp.PyArray_ISNOTSWAPPED(g):
-            self.take_format(i, g)
-        if k.direct and cnp.PyArray_IS_C_CONTIGUOUS(g) and cnp.PyArray_ISALIGNED(g):
+        if not same_shape(&g, &k.array):
+            return refuse_shape(self.gradient_of(i), &g, f"its parameter's shape {shape_of(&k.array)}")
+        if g.dtype != k.g_dtype:
+            if format_of(g.dtype, k.array.dtype) < 0:
+                if g.ndim == 0 and gradient.dtype.kind in "iu" and not self.zeroing:
+                    return self.take(i, self.array_of_number(i, gradient[()]))
+                return refuse_dtype(self.gradient_of(i), gradient, FORMATS)
+            self.set_format(i, g.dtype)
+        if k.direct and g.flags & FLAT == FLAT:
             t.layout = NULL
-            if cnp.PyArray_DATA(g) != k.g:
-                self.check_clear(i, g)
-            t.g = k.g = cnp.PyArray_DATA(g)
+            if g.data != k.g:
+                self.check_clear(i, &g)
+            t.g = k.g = g.data
             return 0
-        self.check_clear(i, g)
-        self.lay_out(i, g)
-        t.g = k.g = cnp.PyArray_DATA(g)
+        self.check_clear(i, &g)
+        self.lay_out(i, &g)
+        t.g = k.g = g.data
         if t.layout != NULL:
             k.g = NULL
             if t.last_step != NULL:
-                raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be C-contiguous with catch_up, got"
-                                 f" strides {gradient.strides} for shape {gradient.shape}")
+                return refuse_strides(self.gradient_of(i), &g, "be C-contiguous with catch_up")
         return 0
 
-    cdef int take_format(self, Py_ssize_t i, cnp.ndarray g) except -1:
-        """Take over how a gradient is stored, or raise."""
-        cdef int g_format = format_of(g, self.known[i].type_num)
-        if g_format < 0:
-            raise TypeError(f"{self.owner}: gradient of {self.label(i)} has dtype {g.dtype.str!r} ({g.dtype}), it must"
-                            f" have {FORMATS}")
-        self.tensors[i].formats.g = <unsigned char>g_format
-        self.known[i].g_type_num = cnp.PyArray_TYPE(g)
-        self.known[i].g = NULL  # what was found clear of all else reached as far as elements of another size do
-        return 0
+    cdef str gradient_of(self, Py_ssize_t i):
+        """The name of a gradient in messages."""
+        return f"{self.owner}: gradient of {self.label(i)}"
+
+    cdef void set_format(self, Py_ssize_t i, int dtype) noexcept:
+        """Have a gradient read in this dtype, of which there is a format."""
+        cdef Parameter *k = &self.parameters[i]
+        self.tensors[i].formats.g = <unsigned char>format_of(dtype, k.array.dtype)
+        k.g_dtype = dtype
+        k.g = NULL  # the last gradient was found clear for elements of another size
 
     cdef cnp.ndarray array_of_number(self, Py_ssize_t i, object gradient):
         """A number as the gradient of a parameter without axes, kept for the step at hand."""
         try:
             array = np.asarray(gradient if isinstance(gradient, np.floating) else float(gradient))
         except OverflowError:
-            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be a number that a float can hold, got"
+            raise ValueError(f"{self.gradient_of(i)} must be a number that a float can hold, got"
                              f" {brief(gradient)}") from None
         if self.row_buffers is None:
             self.row_buffers = []
@@ -608,7 +603,7 @@ cdef class Table:
 
     cpdef bint takes_rows(self, Py_ssize_t i):
         """Whether the gradient of a parameter can be that of rows."""
-        return self.known[i].direct and self.known[i].ndim > 0 and self.tensors[i].slow == NULL \
+        return self.parameters[i].direct and self.parameters[i].array.ndim > 0 and self.tensors[i].slow == NULL \
             and self.table_of(i).ema_schedule is None and fastopt_rule_takes_rows(self.tensors[i].rule)
 
     cdef int take_parameter(self, Py_ssize_t i) except -1:
@@ -616,43 +611,43 @@ cdef class Table:
         cdef fastopt_tensor *t = &self.tensors[i]
         self.check_unchanged(i, False)
         t.rows = NULL
-        t.n = self.known[i].size
+        t.n = self.parameters[i].size
         if t.averaged_rows != NULL:
             t.round = 0
         else:
-            self.lay_out(i, <cnp.ndarray>PyTuple_GET_ITEM(self.params, i))
+            self.lay_out(i, &self.parameters[i].array)
         return 0
 
     cdef int take_rows(self, Py_ssize_t i, RowGrad gradient) except -1:
         """Point descriptor i at the gradients of some rows, those of one row summed."""
         cdef fastopt_tensor *t = &self.tensors[i]
-        cdef Known *k = &self.known[i]
-        cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
+        cdef Parameter *k = &self.parameters[i]
+        cdef array_view view
         # Whoever has the gradient may have changed the arrays in it since it was made.
         cdef cnp.ndarray rows = np.ascontiguousarray(gradient.rows, np.int64), values = gradient.values
         cdef cnp.ndarray unique, places, gradients, sums
         cdef Py_ssize_t count = cnp.PyArray_SIZE(rows), found, length
-        if not k.direct or k.ndim < 1:
+        if not k.direct or k.array.ndim < 1:
             raise ValueError(f"{self.owner}: {self.label(i)} must be C-contiguous with at least one axis to take a"
-                             f" RowGrad, got shape {(<object>p).shape} and strides {(<object>p).strides}")
+                             f" RowGrad, got shape {shape_of(&k.array)} and strides {strides_of(&k.array)}")
         if not self.takes_rows(i):
             why = "lookahead moves all of it" if t.slow != NULL else "this rule needs all of it"
             if self.table_of(i).ema_schedule is not None:
                 why = "what the average of other rows misses has no closed form with a schedule as ema_decay"
-            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be an array, since {why}, got a RowGrad")
+            raise ValueError(f"{self.gradient_of(i)} must be an array, since {why}, got a RowGrad")
         if cnp.PyArray_NDIM(values) < 1 or cnp.PyArray_DIM(values, 0) != count:
             raise ValueError(f"{self.owner}: values of the RowGrad of {self.label(i)} must have one entry for each of"
                              f" its {count} rows, got shape {(<object>values).shape}")
-        if (<object>values).shape[1:] != (<object>p).shape[1:]:
-            raise ValueError(f"{self.owner}: values of the RowGrad of {self.label(i)} have shape"
-                             f" {(<object>values).shape[1:]} per row, its parameter has {(<object>p).shape[1:]}")
-        if format_of(values, k.type_num) < 0:
-            raise TypeError(f"{self.owner}: values of the RowGrad of {self.label(i)} have dtype"
-                            f" {values.dtype.str!r} ({values.dtype}), they must have {FORMATS}")
-        self.check_clear(i, values)
-        if cnp.PyArray_TYPE(values) != k.type_num:
-            values = converted(values, p.dtype)
-        self.take_format(i, values)
+        if (<object>values).shape[1:] != shape_of(&k.array)[1:]:
+            raise ValueError(f"{self.owner}: values of the RowGrad of {self.label(i)} must have its parameter's shape"
+                             f" per row {shape_of(&k.array)[1:]}, got {(<object>values).shape[1:]}")
+        describe_numpy(values, &view)
+        if format_of(view.dtype, k.array.dtype) < 0:
+            return refuse_dtype(f"{self.owner}: values of the RowGrad of {self.label(i)}", values, FORMATS)
+        self.check_clear(i, &view)
+        if view.dtype != k.array.dtype:
+            values = converted(values, np.float32 if k.array.dtype == FLOAT32 else np.float64)
+        self.set_format(i, k.array.dtype)
         length = k.size // k.shape[0] if k.shape[0] else 0
         t.g = k.g = NULL
         values = np.require(values, requirements=["C", "A"])
@@ -689,22 +684,20 @@ cdef class Table:
         cdef Py_ssize_t there = i - (<Py_ssize_t>self.firsts[self.members.index(of)] if self.members else 0)
         of.averaged_rows[there] = rounds
         t.averaged_rows = of.tensors[there].averaged_rows = <int64_t *>cnp.PyArray_DATA(rounds)
-        t.row_length = of.tensors[there].row_length = max(self.known[i].size // max(len(rounds), 1), 1)
+        t.row_length = of.tensors[there].row_length = max(self.parameters[i].size // max(len(rounds), 1), 1)
         return 0
 
     cdef int check_writable(self, Py_ssize_t i, object gradient) except -1:
         """Raise unless a gradient can be set to zero; those of rows stay as they are."""
+        cdef array_view g
         if self.tensors[i].rows != NULL:
             return 0
-        if not isinstance(gradient, np.ndarray):
-            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be an array to be set to zero, got"
-                             f" {brief(gradient)}")
-        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>gradient):
-            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must be writable to be set to zero, got a"
-                             f" read-only array")
-        if self.tensors[i].layout != NULL and overlaps_itself(<cnp.ndarray>gradient):
-            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must not overlap itself to be set to zero,"
-                             f" got strides {gradient.strides} for shape {gradient.shape}")
+        if not describe(gradient, &g):
+            raise ValueError(f"{self.gradient_of(i)} must be an array to be set to zero, got {brief(gradient)}")
+        if not g.flags & WRITABLE:
+            return refuse_read_only(self.gradient_of(i), " to be set to zero")
+        if self.tensors[i].layout != NULL and overlaps_itself(&g):
+            return refuse_strides(self.gradient_of(i), &g, "not overlap itself to be set to zero")
         return 0
 
     cdef int set_to_zero(self, Py_ssize_t i, object gradient) except -1:
@@ -716,12 +709,14 @@ cdef class Table:
     cdef int check_zeroing(self, tuple flat) except -1:
         """Raise unless every gradient can be set to zero without touching another one."""
         cdef Span *now = self.zeroed + self.count
+        cdef array_view g
         cdef Py_ssize_t i
         for i in range(self.count):
             now[i] = Span(0, 0)
             if self.tensors[i].g != NULL and self.tensors[i].rows == NULL:
                 self.check_writable(i, <object>PyTuple_GET_ITEM(flat, i))
-                bounds_of(<cnp.ndarray>PyTuple_GET_ITEM(flat, i), &now[i].low, &now[i].high)
+                describe_numpy(<cnp.ndarray>PyTuple_GET_ITEM(flat, i), &g)
+                now[i] = span_of(&g)
         if memcmp(now, self.zeroed, self.count * sizeof(Span)) == 0:
             return 0
         memcpy(self.zeroed, now, self.count * sizeof(Span))
@@ -734,29 +729,27 @@ cdef class Table:
                 return 0
         return 0
 
-    cdef int check_clear(self, Py_ssize_t i, cnp.ndarray g) except -1:
+    cdef int check_clear(self, Py_ssize_t i, const array_view *g) except -1:
         """Raise when a gradient shares memory with a parameter or with the state."""
-        cdef uintptr_t low, high
-        cdef Py_ssize_t first = 0, end = self.n_spans, middle
-        bounds_of(g, &low, &high)
+        cdef Span span = span_of(g)
+        cdef Py_ssize_t first = 0, end = self.n_spans, middle, j
         while first < end:
             middle = first + (end - first) // 2
-            if self.spans[middle].high <= low:
+            if self.spans[middle].high <= span.low:
                 first = middle + 1
             else:
                 end = middle
-        if first == self.n_spans or self.spans[first].low >= high:
+        if first == self.n_spans or self.spans[first].low >= span.high:
             return 0
-        for j, p in enumerate(self.params):
-            if share_memory(p, g):
-                raise ValueError(f"{self.owner}: gradient of {self.label(i)} must not share memory with a"
-                                 f" parameter, but it overlaps {self.label(j)}")
-        if any([share_memory(array, g) for array in self.own]):
-            raise ValueError(f"{self.owner}: gradient of {self.label(i)} must not share memory with the"
-                             f" optimizer's state")
+        for j in range(self.count):
+            if share_memory(g, &self.parameters[j].array):
+                raise ValueError(f"{self.gradient_of(i)} must not share memory with a parameter, but it overlaps"
+                                 f" {self.label(j)}")
+        if overlaps_any(g, self.own):
+            raise ValueError(f"{self.gradient_of(i)} must not share memory with the optimizer's state")
         return 0
 
-    cdef int lay_out(self, Py_ssize_t i, cnp.ndarray g) except -1:
+    cdef int lay_out(self, Py_ssize_t i, const array_view *g) except -1:
         """Describe how to walk a parameter and gradient that do not lie in memory alike, with as few axes as can be."""
         cdef fastopt_layout *layout = self.layouts[i]
         if layout == NULL:
@@ -766,19 +759,18 @@ cdef class Table:
         self.tensors[i].layout = layout if self.describe_walk(i, g, layout) else NULL
         return 0
 
-    cdef bint describe_walk(self, Py_ssize_t i, cnp.ndarray g, fastopt_layout *layout) noexcept:
+    cdef bint describe_walk(self, Py_ssize_t i, const array_view *g, fastopt_layout *layout) noexcept:
         """Fill in a layout; returns whether it is needed."""
-        cdef Known *k = &self.known[i]
-        cdef cnp.ndarray p = <cnp.ndarray>PyTuple_GET_ITEM(self.params, i)
+        cdef Parameter *k = &self.parameters[i]
         cdef Py_ssize_t extent, p_stride, g_stride
-        cdef Py_ssize_t p_size = cnp.PyArray_ITEMSIZE(p), g_size = cnp.PyArray_ITEMSIZE(g)
+        cdef Py_ssize_t p_size = itemsize(&k.array), g_size = itemsize(g)
         cdef int d, axis, last
         layout.ndim = 0
-        for d in range(k.ndim):
+        for d in range(k.array.ndim):
             axis = k.order[d]
             extent = k.shape[axis]
             p_stride = k.strides[axis]
-            g_stride = cnp.PyArray_STRIDE(g, axis)
+            g_stride = g.strides[axis]
             if extent == 1:
                 continue
             last = layout.ndim - 1
@@ -796,7 +788,7 @@ cdef class Table:
             layout.p_stride[0] = p_size
             layout.g_stride[0] = g_size
         return not (layout.ndim == 1 and layout.p_stride[0] == p_size and layout.g_stride[0] == g_size
-                    and cnp.PyArray_ISALIGNED(p) and cnp.PyArray_ISALIGNED(g))
+                    and k.array.flags & g.flags & ALIGNED)
 
     # -- the step --
 
@@ -832,7 +824,7 @@ cdef class Table:
             if (self.tensors[i].rule.gathers == FASTOPT_TOGETHER and self.tensors[i].hyper == self.tensors[i - 1].hyper
                     and (self.tensors[i].g == NULL) != (self.tensors[i - 1].g == NULL)):
                 missing = i if self.tensors[i].g == NULL else i - 1
-                raise ValueError(f"{self.owner}: gradient of {self.label(missing)} must be given like those of its group,"
+                raise ValueError(f"{self.gradient_of(missing)} must be given like those of its group,"
                                  f" of all of which this rule makes one estimate, got None")
         return 0
 
@@ -1161,9 +1153,9 @@ cdef class Table:
         t.options = &options
         t.g = NULL
         t.rows = NULL
-        t.n = self.known[i].size
+        t.n = self.parameters[i].size
         t.round = self.step_count
-        t.layout = &layout if self.describe_walk(i, p, &layout) else NULL
+        t.layout = &layout if self.describe_walk(i, &self.parameters[i].array, &layout) else NULL
         t.ema = cnp.PyArray_DATA(made) if name == "ema" else NULL
         t.swa = cnp.PyArray_DATA(made) if name == "swa" else NULL
         t.slow = NULL
@@ -1406,7 +1398,7 @@ cdef class Table:
         if call.clip_norm:
             self.grad_norm = call.grad_norm
             for i in range(first, first if self.clip_norm_per == "all" else first + count):
-                self.known[i].grad_norm = self.tensors[i].grad_norm
+                self.parameters[i].grad_norm = self.tensors[i].grad_norm
         elif self.grad_norm is not None:
             self.grad_norm = None
         if status == FASTOPT_NONFINITE:
@@ -1419,7 +1411,7 @@ cdef class Table:
             raise RuntimeError(f"{self.owner}: the C core refused the step with status {status}")
         if self.max_skips:
             for i in range(first, first + count):
-                self.known[i].skips = 0
+                self.parameters[i].skips = 0
         return True
 
     cdef int check_skip(self, Py_ssize_t first, Py_ssize_t count) except -1:
@@ -1429,12 +1421,12 @@ cdef class Table:
         cdef str after = ""
         if self.skip_nonfinite:
             for i in range(first, first + count if self.max_skips else first):
-                too_many = too_many or self.known[i].skips >= self.max_skips
+                too_many = too_many or self.parameters[i].skips >= self.max_skips
             if too_many:
                 after = f" after {self.max_skips} skipped steps in a row (max_skips={self.max_skips})"
             else:
                 for i in range(first, first + count if self.max_skips else first):
-                    self.known[i].skips += 1
+                    self.parameters[i].skips += 1
                 return 0
         bad = [self.label(i) for i in range(first, first + count) if not fastopt_finite(&self.tensors[i])]
         raise FloatingPointError(f"{self.owner}: gradients must be finite{after}, got NaN or infinity in that"
@@ -1457,13 +1449,13 @@ cdef class Table:
         self.follow_schedules(self.step_count)  # which sets all hyperparameters of a group, also after a load
         for i in range(self.count):
             self.tensors[i].g = NULL
-            self.known[i].g = NULL
+            self.parameters[i].g = NULL
             if self.tensors[i].last_step != NULL:
                 self.check_unchanged(i, True)
                 self.tensors[i].g = self.tensors[i].p
                 self.tensors[i].rows = NULL
                 self.tensors[i].layout = NULL
-                self.tensors[i].n = self.known[i].size
+                self.tensors[i].n = self.parameters[i].size
         with nogil:
             status = fastopt_catch_up(self.tensors, self.count, threads)
         if status != FASTOPT_OK:
