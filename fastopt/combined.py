@@ -21,7 +21,7 @@ from .saving import FORMAT, Loaded, check_entries
 from .scheduled import warn_of_passed
 from .stepping import Stepping
 
-# The options of the step, which all share, and what each is where nothing is asked for.
+# The options of the step, which all share, and their defaults.
 SHARED = {
     "nonfinite": "propagate",
     "num_threads": None,
@@ -184,7 +184,7 @@ class Combined(Stepping):
     def lr(self) -> float | tuple[float, ...]:
         """The learning rate of the next step, or where groups differ a tuple of theirs.
 
-        Setting it, to a number or a schedule, sets that of every group; a tuple or list has one for each.
+        Setting it, to a number or a schedule, sets the rate of every group; a tuple or list has one for each.
         """
         rates: list[float] = []
         for optimizer in self.optimizers:
@@ -254,7 +254,7 @@ class Combined(Stepping):
 
     @checks_arguments
     def state_dict(self) -> dict[str, Any]:
-        """Return everything but the parameters, as plain data: what `state_dict` of each optimizer gives."""
+        """Return everything but the parameters, as plain data: the `state_dict` of each optimizer."""
         with self._table:
             optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         return {"format": FORMAT, "rule": "Combined", "optimizers": optimizers}
@@ -267,12 +267,12 @@ class Combined(Stepping):
         strict: bool = True,
         hyperparameters: Literal["saved", "current"] = "saved",
     ) -> tuple[Loaded, ...]:
-        """Restore what `state_dict` gave, to the bit, of all optimizers or of none; see `Optimizer.load_state_dict`.
+        """Restore the result of `state_dict`, to the bit, of all optimizers or none; see `Optimizer.load_state_dict`.
 
         Returns
         -------
         tuple of Loaded
-            What did not fit, of each optimizer.
+            The parts that did not fit, of each optimizer.
 
         Raises
         ------
@@ -288,7 +288,7 @@ class Combined(Stepping):
         hyperparameters: str = "saved",
         parameters: Sequence[Mapping[Name, Array]] | None = None,
     ) -> Callable[[], tuple[Loaded, ...]]:
-        """Return what restores the states, and parameters if given, once all is known to be valid; or raise."""
+        """Return a function that restores the states, and parameters if given, once all is valid; or raise."""
         label = "Combined.load_state_dict"
         self._table.check_turn()
         given = check_entries(label, "the state", state_dict, ["format", "rule", "optimizers"])

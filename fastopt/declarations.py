@@ -38,7 +38,7 @@ Unset: TypeAlias = float | Callable[[Mapping[str, Any]], float] | None
 # The forms of weight decay around a rule, each with its field of fastopt_options.
 DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
 ROWS = frozenset(name for name, *_ in _core.rules())
-VECTOR = "_vector"  # ends the name of what a rule of rows and columns is for a vector
+VECTOR = "_vector"  # ends the name of the rule that stands for one of rows and columns where a parameter is a vector
 
 
 def is_schedule(value: Any) -> bool:
@@ -129,7 +129,7 @@ class Hyperparameter(Argument):
 class Rate:
     """The learning rate of the next step, or where groups differ a tuple of theirs.
 
-    Setting it, to a number or a schedule, sets that of every group; a tuple or list has one for each.
+    Setting it, to a number or a schedule, sets the rate of every group; a tuple or list has one for each.
     """
 
     def __get__(self, optimizer: Any, owner: type | None = None) -> float | tuple[float, ...]:
@@ -298,15 +298,15 @@ class Declaring:
 
 
 class Declaration:
-    """What a class declares: its arguments and hyperparameters, the rows of rules.def that it runs, what it checks."""
+    """The declarations of a class: arguments, hyperparameters, the rows of rules.def that it runs, and checks."""
 
     def __init__(self, of: type[Declaring], declared: Mapping[str, Argument]) -> None:
         self.name, self.rows, self.decay_form, self.averages = of.__name__, of._rules, of._decay_form, of._averages
         self.check_array, self.initial_state, self.average_of = of._check_array, of._initial_state, of._average_of
         self._check_together = of._check_together
-        #: What the constructor takes, in this order.
+        #: The arguments of the constructor, in this order.
         self.arguments = {key: argument for key, argument in declared.items() if argument.init}
-        #: What a group holds, in this order.
+        #: The hyperparameters of a group, in this order.
         self.hyper = {key: value for key, value in declared.items() if isinstance(value, Hyperparameter)}
         #: Those that select the row.
         self.selecting = {key for options in self.rows.values() for key in options}
@@ -364,7 +364,9 @@ class Declaration:
                 declared.check(f"{label}: {key}", value)
             if declared.fixed == "steps" and is_schedule(first_of(value)):
                 name = f"{key}[0]" if isinstance(value, tuple) else key
-                raise ValueError(f"{label}: {name} must be no schedule, since x is told by it, got {first_of(value)!r}")
+                raise ValueError(
+                    f"{label}: {name} must be no schedule, since x is computed with it, got {first_of(value)!r}"
+                )
 
     def check(self, label: str, hyper: Mapping[str, Any]) -> None:
         """Raise TypeError or ValueError unless these hyperparameters are valid, alone and together."""

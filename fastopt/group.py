@@ -16,7 +16,7 @@ from .scheduled import ON, at, each, is_scheduled, warn_of_passed, with_schedule
 
 
 class Fixed(dict[Any, Any]):
-    """A dict whose entries stay: what is put in their place would not take part in a step."""
+    """A dict whose entries stay: a step would not see others in their place."""
 
     what = "state arrays can be written to, but not replaced, added or removed"
 
@@ -73,7 +73,7 @@ class Group(Fixed):
         return self._declaration.name
 
     def settings_of(self, array: Array) -> _core.Settings:
-        """Return what the C core reads for an array of this group."""
+        """Return the settings that the C core reads for an array of this group."""
         return self.settings if array.ndim > 1 else self._of_vectors
 
     def attach(self, table: _core.Table) -> None:
@@ -84,7 +84,7 @@ class Group(Fixed):
     def checked(self, given: Mapping[str, Any], step_count: int | None = None) -> dict[str, Any]:
         """Return hyperparameters and keys of the user's own as they are after these changes, or raise.
 
-        What is loaded, after so many steps, has all keys of the user's own.
+        A load gives the count of steps, and all keys of the user's own.
         """
         own = self._own()
         changes, others = self.parted(given)
@@ -108,7 +108,7 @@ class Group(Fixed):
                 f"{self._label}: {fixed[0]} must stay {self[fixed[0]]!r}, since the state was laid out for it,"
                 f" got {brief(changes[fixed[0]])}"
             )
-        if step_count is None:  # set by the user; a state that is loaded comes with what it goes with
+        if step_count is None:  # set by the user; a loaded state comes with the hyperparameters that made it
             self._check_kept(changed, changes)
         if self._table is not None and self._table.catches_up:
             self.check_catch_up(after)
@@ -116,7 +116,7 @@ class Group(Fixed):
         return (values if now is after else with_schedules(values, after)) | own
 
     def _check_kept(self, changed: Sequence[str], changes: Mapping[str, Any]) -> None:
-        """Raise for what can be changed no more, since state was made by it."""
+        """Raise for a hyperparameter that can be changed no more, since state was computed with it."""
         begun = self._table is not None and self._step_count > 0
         for key in changed:
             fixed = self._declaration.hyper[key].fixed
@@ -138,7 +138,7 @@ class Group(Fixed):
                 )
 
     def change(self, after: dict[str, Any]) -> tuple[Any, ...]:
-        """Return what a table takes to set all keys but the parameters to these, which are known to be valid."""
+        """Return the arguments by which a table sets all keys but the parameters to these valid values."""
         names, settings = self.settings.hyper_names, (self.settings, self._of_vectors)
         hyper = after if len(after) == len(self.names) else {key: after[key] for key in self.names}
         if is_scheduled(hyper):
@@ -217,7 +217,7 @@ def set_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, An
 
 
 def put_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]]) -> None:
-    """Set hyperparameters of groups, all or none, in one turn: what other threads set meanwhile is kept."""
+    """Set hyperparameters of groups, all or none, in one turn, so that changes by other threads are kept."""
     with table:
         adopted = [group.change(group.checked(of_group)) for group, of_group in changes]
         if table.catches_up:
@@ -251,10 +251,10 @@ class Plan:
         self._hyper = hyper
         self._schedules: list[Callable[[int], Any]] = []
         each(hyper, self._schedules.append)
-        # Where nothing but what stands alone is scheduled, only that is looked at; the places are in the arguments.
+        # lr and weight_decay alone need no check of the others: only these are computed and put into their arguments.
         form = hyper["weight_decay_form"]
         places = {"lr": (0, "lr"), "weight_decay": (0, "decay") if form == "own" else (1, DECAYS[form])}
-        factors = {"lr": hyper["lr_scale"]}  # a number, if the others stand alone
+        factors = {"lr": hyper["lr_scale"]}  # a number, where lr and weight_decay alone are scheduled
         alone = [
             (key, hyper[key], factors.get(key, 1.0), *place) for key, place in places.items() if is_schedule(hyper[key])
         ]
@@ -286,7 +286,7 @@ class Plan:
 def for_core(
     declaration: Declaration, label: str, hyper: Mapping[str, Any], names: tuple[str, ...], others: Mapping[str, Any]
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return what `Settings.set` takes: the rule's hyperparameters by their names in C, and all options."""
+    """Return the arguments of `Settings.set`: the rule's hyperparameters by their names in C, and all options."""
     flat = declaration.by_names(scaled(label, hyper))
     options = {**others, "maximize": flat["maximize"]}
     form, decay = flat["weight_decay_form"], flat["weight_decay"]

@@ -1,4 +1,4 @@
-"""What an optimizer steps: parameters in groups, with their settings, their state and the table that C reads."""
+"""The parameters of an optimizer in groups, with their settings, their state and the table that C reads."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Layout(Parameters):
         if containers is None:
             containers = watched(places_of(given, added.structure, added.members))
 
-        added.arrays = [np.asarray(array) for array in arrays]  # whatever a subclass says of itself
+        added.arrays = [np.asarray(array) for array in arrays]  # a subclass may change indexing and arithmetic
         of_arrays = iter(added.arrays)
         settings = [group.settings_of(next(of_arrays)) for group in groups for _ in group["params"]]
         buffers = self.lay_out_state(added, arrays, settings)
@@ -235,7 +235,7 @@ class Layout(Parameters):
                     if name in forgotten:
                         values += [(buffer, initial.get(letter, 0)) for letter, buffer in self.state[name].items()]
             if table.catches_up:
-                table.catch_up_in_turn()  # what rows have missed is of steps that were made
+                table.catch_up_in_turn()  # with the steps that were made: the counts begin anew
             steps = [0 if name in forgotten else t for name, t in zip(names, table.steps(), strict=True)]
             averaged = [(table.begun(i), table.averaged_up_to(i)) if made else (0, 0) for i, made in enumerate(steps)]
             table.load(steps, averaged, step_count, [], values, table.decays())

@@ -1,4 +1,4 @@
-"""The class that all optimizers share: what users call, and the options that every rule takes."""
+"""The base class of all optimizers: their public methods, and the options that every rule takes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Optimizer(Stepping, Declaring):
     maximize : bool, default False
         Step along the gradient instead of against it.
     nonfinite : {"propagate", "raise", "skip"}, default "propagate"
-        What a step does with NaN or infinity in a gradient: nothing special, raise FloatingPointError, or return and
+        How a step treats NaN or infinity in a gradient: like other numbers, raise FloatingPointError, or return and
         count in `skipped_steps`.  With the last two, gradients are read once before anything is written, and such a
         step leaves parameters, state and step counts as they were.
     num_threads : int, optional
@@ -64,14 +64,14 @@ class Optimizer(Stepping, Declaring):
         that adapts itself, and needs ``nonfinite="skip"``; where optimizers share it, call its ``update()`` once per
         iteration.
     clip_norm : float or schedule, > 0, optional
-        Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of all of them together, as torch's
-        ``clip_grad_norm_`` does; infinity measures alone.  A schedule is asked as one of a hyperparameter is.
+        Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is the norm of all of them together, as
+        torch's ``clip_grad_norm_`` does; infinity measures alone.  A schedule is asked as one of a hyperparameter is.
         `grad_norm` then tells the norm before clipping.  The gradients are read once more for it.  A NaN makes the norm
         NaN, and with it every gradient that is clipped by it; `nonfinite` keeps it out.  No square overflows or
         underflows: the norm is exact to rounding wherever float64 has it.
     clip_norm_per : {"all", "group", "parameter"}, default "all"
-        Whose norm it is: that of all gradients, of those of each group, or of each parameter's, with `clip_norm` for
-        each; see `grad_norms`.
+        Clip by one norm of all gradients, by one norm of each group, or by one norm of each parameter, each with the
+        limit `clip_norm`; see `grad_norms`.
     clip_value : float, > 0, optional
         Clip each element to +-clip_value, infinity for none, after `clip_norm`.
     max_skips : int, optional
@@ -108,7 +108,7 @@ class Optimizer(Stepping, Declaring):
     """
 
     _streams: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # arrays read and written by each pass, of rules of several
-    _calls_numpy: ClassVar[bool] = False  # for a part of its steps
+    _calls_numpy: ClassVar[bool] = False  # whether NumPy computes a part of its steps
 
     params: Params = argument(kw_only=False)
     lr: Rate = rate(default=0.0, kw_only=False)
@@ -130,7 +130,7 @@ class Optimizer(Stepping, Declaring):
     _catch_up: bool = argument(default=False, alias="catch_up")
 
     __signature__: ClassVar[inspect.Signature]
-    _positional: ClassVar[list[str] | None]  # what can be given by position; None: anything
+    _positional: ClassVar[list[str] | None]  # names of the arguments by position; None: any number
 
     def __init_subclass__(cls) -> None:
         """Show in the signature what the class declares, or what a user's own constructor takes and hands on."""
@@ -205,7 +205,7 @@ class Optimizer(Stepping, Declaring):
         ----------
         params : array, sequence, mapping, or sequence of groups
             Arrays in the structure and with the names, shapes and dtypes of the parameters they replace, in any memory
-            that is neither that of the state nor of a bound gradient.  Of groups, only "params" is read.
+            that neither the state nor a bound gradient uses.  Of groups, only "params" is read.
 
         Raises
         ------
@@ -323,9 +323,9 @@ class Optimizer(Stepping, Declaring):
 
         Notes
         -----
-        What is written to the parameters within is lost.  Steps and copies of the optimizer are refused within;
-        `state_dict` and `fastopt.save`, which hold no parameters, are what they are outside.  The parameters are kept
-        in a copy meanwhile.
+        Values that are written to the parameters within are lost.  Steps and copies of the optimizer are refused
+        within; `state_dict` and `fastopt.save`, which hold no parameters, are what they are outside.  The parameters
+        are kept in a copy meanwhile.
         """
         return averages.swapped(self._layout, f"{type(self).__name__}.swapped", average)
 
@@ -359,20 +359,20 @@ class Optimizer(Stepping, Declaring):
         Parameters
         ----------
         state_dict : mapping
-            What `state_dict` gave, of an optimizer of the same class.
+            The result of `state_dict` of an optimizer of the same class.
         strict : bool, default True
             Raise unless all of it fits.  Otherwise parameters whose state is missing, or is of another shape or dtype,
             or of other buffers, keep the state and count that they have, and states of other parameters are left out.
             A group takes the hyperparameters of the one saved group that has parameters of it, or keeps its own.
         hyperparameters : {"saved", "current"}, default "saved"
-            "saved": take those that were saved; schedules must be the same here as there, and take their states.
+            "saved": take the saved ones; schedules must be the same here as there, and take their states.
             "current": keep those that are here, schedules and their states too, such as a learning rate that was chosen
             anew.
 
         Returns
         -------
         Loaded
-            What was missing, unexpected or of another shape; all of it is empty with ``strict=True``.
+            The parts that were missing, unexpected or of another shape; all are empty with ``strict=True``.
 
         Raises
         ------
@@ -390,7 +390,7 @@ class Optimizer(Stepping, Declaring):
         hyperparameters: str = "saved",
         parameters: Mapping[Name, Array] | None = None,
     ) -> Callable[[], Loaded]:
-        """Return what restores a state, and parameters if they are given, once all is known to be valid; or raise."""
+        """Return a function that restores a state, and parameters if given, once all is known to be valid; or raise."""
         return saving.prepared_load(self._layout, state_dict, strict, hyperparameters, parameters)
 
     def __getstate__(self) -> dict[str, Any]:

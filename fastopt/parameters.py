@@ -30,7 +30,7 @@ def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]
     params : mapping of name to array
         The parameters; names are strings.  Arrays may be nested: the name of params["block"]["w"] is "block.w".
     patterns : mapping of pattern to mapping
-        For each pattern the hyperparameters in which its group differs.  A pattern is that of a shell, as in `fnmatch`:
+        For each pattern the hyperparameters in which its group differs.  A pattern is one of a shell, as in `fnmatch`:
         ``*`` is anything, ``?`` one character, ``[abc]`` one of some; case counts.  A parameter belongs to the first
         pattern that its name matches.
 
@@ -45,7 +45,7 @@ def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]
     TypeError, ValueError
         For a pattern that leaves its group without parameters, and for what is not a mapping.
     """
-    from fnmatch import fnmatchcase  # it takes its time
+    from fnmatch import fnmatchcase  # slow to import
 
     if not isinstance(params, Mapping):
         raise TypeError(f"groups: params must be a mapping of name to array, got {type(params).__name__}")

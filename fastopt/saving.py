@@ -70,7 +70,7 @@ def _is_averaged(layout: Layout) -> bool:
 
 
 def _changed_decays(layout: Layout) -> Iterator[dict[str, Any]]:
-    """Yield for each parameter its decays that the hyperparameters do not tell."""
+    """Yield for each parameter those decays that do not follow from the hyperparameters."""
     of_parameters = iter(layout.table.decays())
     for group in layout.groups:
         for _ in group["params"]:
@@ -81,7 +81,7 @@ def _changed_decays(layout: Layout) -> Iterator[dict[str, Any]]:
 
 
 def copied(layout: Layout) -> dict[str, Any]:
-    """Return all of an optimizer for a copy or a pickle: its parameters, what they are laid out by, and its state."""
+    """Return the parts of an optimizer for a copy or a pickle: parameters, rules, hyperparameters, options, state."""
     table = layout.table
     table.check_own(f"{layout.declaration.name}: a copy")
     parameters = {id(array) for array in layout.given_arrays()}
@@ -103,7 +103,7 @@ def copied(layout: Layout) -> dict[str, Any]:
 
 
 def layout_of_copy(declaration: Declaration, copy: Mapping[str, Any]) -> Layout:
-    """Lay out what `copied` gave; its state is to be loaded."""
+    """Lay out the parameters of a copy, from the result of `copied`; the caller loads its state."""
     return Layout(
         declaration,
         copy["grouped"],
@@ -126,7 +126,7 @@ def prepared_load(
     hyperparameters: str,
     parameters: Mapping[Name, Array] | None,
 ) -> Callable[[], Loaded]:
-    """Return what restores a state, and parameters if they are given, once all is known to be valid; or raise."""
+    """Return a function that restores a state, and parameters if given, once all is known to be valid; or raise."""
     label, table = f"{layout.declaration.name}.load_state_dict", layout.table
     if not isinstance(strict, (bool, np.bool_)):
         raise TypeError(f"{label}: strict must be True or False, got {brief(strict)}")
@@ -208,7 +208,7 @@ def prepared_load(
 
 
 class _OfParameter(NamedTuple):
-    """What a load sets of a parameter."""
+    """The values of one parameter that a load sets."""
 
     step: int
     averaged: tuple[int, int | Array]
@@ -226,7 +226,7 @@ def _of_parameter(
     entry: Mapping[str, Any],
     step_count: int,
 ) -> _OfParameter:
-    """Return what a load sets of a parameter, from an entry that fits, or raise."""
+    """Return the values of a parameter that a load sets, from an entry that fits, or raise."""
     step = _count(f"{label}: step in the {where}", entry["step"])
     rows = len(layout.arrays[i]) if layout.table.takes_rows(i) else None
     begun = _count(f"{label}: begun in the {where}", entry.get("begun", 0))
@@ -245,7 +245,7 @@ def _changes_of_groups(
     hyperparameters: str,
     step_count: int,
 ) -> tuple[list[tuple[Any, ...]], list[Callable[[], None]]]:
-    """Return what a load sets of the groups, and what restores the states of their schedules; or raise."""
+    """Return the changes of groups that a load makes, and functions that restore states of schedules; or raise."""
     changes: list[tuple[Any, ...]] = []
     restorers: list[Callable[[], None]] = []
     for i, (group, entry) in enumerate(zip(layout.groups, matched, strict=True)):
@@ -269,7 +269,7 @@ def _changes_of_groups(
 
 
 def _matched_groups(layout: Layout, label: str, groups: Any, strict: bool) -> list[Mapping[str, Any] | None]:
-    """Return the saved group for each group, None where none can be told; or raise."""
+    """Return the saved group for each group, None where no single one belongs to it; or raise."""
     if not isinstance(groups, (list, tuple)) or (strict and len(groups) != len(layout.groups)):
         raise ValueError(f"{label}: groups must be a list of {len(layout.groups)}, got {brief(groups)}")
     for i, entry in enumerate(groups):
@@ -322,8 +322,8 @@ def _new_values(
                 what = f"must be a number that a float can hold, got {brief(value)}"
                 raise ValueError(f"{label}: {key!r} in the {where} {what}") from None
             continue
-        value = np.asarray(value)  # whatever a subclass says of itself
-        # The caller may give us our own state, in another order.
+        value = np.asarray(value)  # a subclass may change comparison and copies
+        # The caller may give arrays of this state, in another order.
         values.append((array, value.copy() if layout.is_state(value) else value))
         if key == "seen" and value.size and not 0 <= value.min() <= value.max() <= entry["step"]:
             what = f"must be in [0, {entry['step']}], its step, got {value.min()} to {value.max()}"
@@ -335,7 +335,7 @@ def _misfit_of(what: str, array: Array, value: Any) -> str | None:
     """Return why a value cannot be copied to an array, or None."""
     if value is None:
         return f"{what} must be there, but it is missing"
-    value = np.asarray(value)  # whatever a subclass says of itself
+    value = np.asarray(value)  # a subclass may change comparison and copies
     if value.shape != array.shape or value.dtype != array.dtype:
         return f"{what} must have shape {array.shape} and dtype {array.dtype}, got {value.shape} and {value.dtype}"
     return None

@@ -13,7 +13,7 @@ from .declarations import check_number, is_schedule
 from .scalars import PLAIN, unwrapped
 from .warn import warn_user
 
-ON = 0.5  # what a scheduled hyperparameter counts as where the rule, and so its state, is chosen
+ON = 0.5  # the value of a schedule where the rule is chosen, and so its state: other than 0
 
 
 def scheduled(label: str, name: str, schedule: Any, step_count: int) -> float:
@@ -35,7 +35,7 @@ def is_scheduled(hyper: Mapping[str, Any]) -> bool:
 
 
 def each(hyper: Mapping[str, Any], change: Callable[[Any], Any]) -> Mapping[str, Any]:
-    """Return hyperparameters with every schedule replaced by what `change` makes of it; as given if there is none."""
+    """Return hyperparameters with each schedule replaced by the result of `change`; as given if there is none."""
     if not is_scheduled(hyper):
         return hyper
 
@@ -75,7 +75,7 @@ def saved(hyper: Mapping[str, Any]) -> dict[str, Any]:
     """Return hyperparameters as plain data."""
 
     def plainly(schedule: Any) -> Any:
-        from . import schedules  # only those who use them pay for them
+        from . import schedules  # imported by those alone who use them
 
         return schedules.saved(schedule)
 
@@ -85,7 +85,7 @@ def saved(hyper: Mapping[str, Any]) -> dict[str, Any]:
 def restored(
     label: str, hyper: Mapping[str, Any], entry: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Callable[[], None]]]:
-    """Return the hyperparameters of what `saved` gave, and what restores the states of schedules; or raise."""
+    """Return the hyperparameters that `saved` gave, and functions that restore states of schedules; or raise."""
     restorers: list[Callable[[], None]] = []
 
     def one(where: str, here: Any, value: Any) -> Any:

@@ -75,7 +75,7 @@ class Stepping:
         **changes
             grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
             `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
-            "sum" is what to make of the gradients that `accumulate` has gathered.
+            "sum" combines the gradients that `accumulate` has gathered.
 
         Raises
         ------
@@ -87,7 +87,7 @@ class Stepping:
         """
         if self._plain and not (changes or others):
             self._table.step(grads)
-        elif others:  # told here: a wrapper around this call would be felt
+        elif others:  # checked here, since a wrapper would slow every step down
             raise TypeError(
                 f"{type(self).__name__}.step: what comes after grads must be given by name, one of"
                 f" {', '.join(OneStep.__annotations__)}, got {brief(others[0])} by position"
@@ -124,10 +124,10 @@ class Stepping:
         Notes
         -----
         A parameter that has missed steps counts as one that comes later in a round: schedules give it the value of the
-        others' last step, so begin a round with one that has missed none.  What `ema` and `swa` have missed of a
-        parameter that was left out, they take in when it is stepped again, or at once with a gradient of None: in
-        closed form, to rounding, with the ``ema_decay`` of that step.  NaN with ``nonfinite="skip"`` leaves out this
-        parameter alone, and `max_skips` counts the skips of each parameter.
+        others' last step, so begin a round with one that has missed none.  `ema` and `swa` take in the steps that a
+        parameter has missed when it is stepped again, or at once with a gradient of None: in closed form, to rounding,
+        with the ``ema_decay`` of that step.  NaN with ``nonfinite="skip"`` leaves out this parameter alone, and
+        `max_skips` counts the skips of each parameter.
         """
         label = f"{type(self).__name__}.step_one"
         if "accumulated" in changes:
@@ -161,11 +161,11 @@ class Stepping:
 
         Whole gradients are added to a buffer of the parameter's size and dtype, which takes memory from the first one
         on and is set to zero by the step, in its pass; rows take the memory of at most twice their union and of the
-        last micro-batch, until the step.  What has been gathered and not used is neither saved nor copied with the
-        optimizer; after an error of the step it is still there, until `discard` is called.  The gradients given stay as
-        they are, also with zero_grads.
+        last micro-batch, until the step.  Gathered gradients that have not been used are neither saved nor copied with
+        the optimizer; after an error of the step they are still there, until `discard` is called.  The gradients given
+        stay as they are, also with zero_grads.
         """
-        with self._table:  # threads that come first at once gather in one buffer
+        with self._table:  # threads whose first calls come at the same time share one accumulator
             if self._accumulator is None:
                 self._accumulator = new_accumulator(f"{type(self).__name__}.accumulate", self._table, self._layout)
         self._plain = False

@@ -1084,7 +1084,7 @@ def test_a_load_within_a_schedule_leaves_other_schedules():
     ids=["momentum", "of a pair", "pair"],
 )
 def test_schedules_of_what_tells_the_average(make, options):
-    with pytest.raises(ValueError, match="must be no schedule, since x is told by it"):
+    with pytest.raises(ValueError, match="must be no schedule, since x is computed with it"):
         make(np.ones(3), **options)
 
 

@@ -20,7 +20,7 @@ class ScheduleFree(Optimizer):
     def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
         name, beta = ("betas[0]", hyper["betas"][0]) if "betas" in hyper else ("momentum", hyper["momentum"])
         if beta == 0:
-            raise ValueError(f"{label}: {name} must be > 0, since x is told by its share in p, got {beta!r}")
+            raise ValueError(f"{label}: {name} must be > 0, since x is computed from its share in p, got {beta!r}")
         if hyper["weight_decay_form"] not in ("l2", "own"):
             forms = "l2 or own" if cls._decay_form == "own" else "l2"
             raise ValueError(
