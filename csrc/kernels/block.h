@@ -49,7 +49,7 @@ static const T *FN(load_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdi
         return FN(load_other_g)(tensor, offset, *n, scratch);
     if (!tensor->layout)
         return (const T *)tensor->g + offset;
-    FN(copy_strided)(scratch, (void *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, *n, LOAD, sizeof(T));
+    FN(copy_strided)(scratch, (void *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, *n, LOAD);
     return scratch;
 }
 
@@ -66,7 +66,7 @@ static void FN(zero_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t
     if (buffer.format)
         FN(copy_strided_format)(zeros, &buffer, tensor->layout, tensor->layout->g_stride, offset, n, STORE);
     else
-        FN(copy_strided)(zeros, buffer.data, tensor->layout, tensor->layout->g_stride, offset, n, STORE, sizeof(T));
+        FN(copy_strided)(zeros, buffer.data, tensor->layout, tensor->layout->g_stride, offset, n, STORE);
 }
 
 /* ---- The parameter and the state ---- */
@@ -86,7 +86,7 @@ static inline T *FN(load_p)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrd
     }
     if (!tensor->layout)
         return (T *)tensor->p + offset;
-    FN(copy_strided)(scratch, tensor->p, tensor->layout, tensor->layout->p_stride, offset, n, LOAD, sizeof(T));
+    FN(copy_strided)(scratch, tensor->p, tensor->layout, tensor->layout->p_stride, offset, n, LOAD);
     return scratch;
 }
 
@@ -212,8 +212,7 @@ static inline void FN(finish)(FN(block) *block, const fastopt_tensor *tensor, co
     if (tensor->engine.grain)
         FN(store_formats)(block, tensor, tensor->engine.random_key, 1, !tensor->rule->gather_writes);
     if (tensor->layout && !tensor->formats.p)
-        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, block->offset, block->n, STORE,
-                         sizeof(T));
+        FN(copy_strided)(block->p, tensor->p, tensor->layout, tensor->layout->p_stride, block->offset, block->n, STORE);
     if (stages->zero)
         FN(zero_g)(tensor, block->offset, block->n);
 }

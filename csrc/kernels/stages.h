@@ -19,8 +19,8 @@ typedef struct {
 static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
 {
     const fastopt_options *options = tensor->options;
-    if (!pass->plain || tensor->layout || tensor->engine.grain || tensor->ema || tensor->swa || tensor->slow ||
-        tensor->engine.has_missed_rows)
+    if (!pass->plain || tensor->engine.grain || tensor->engine.has_missed_rows ||
+        ((uintptr_t)tensor->layout | (uintptr_t)tensor->ema | (uintptr_t)tensor->swa | (uintptr_t)tensor->slow))
         return 0;
     return !options || (!options->maximize && options->weight_decay == 0 && options->decoupled_decay == 0 &&
                         options->independent_decay == 0);

@@ -49,50 +49,59 @@ static const FN(format_ops) FN(formats)[FORMATS] = {
 #undef FORMAT
 };
 
-/* Copies n elements of `size` bytes of a strided array, counted in the order of the layout, to or from a block. */
-static inline void FN(copy_strided)(void *block, void *array, const fastopt_layout *layout, const ptrdiff_t *stride,
-                                    ptrdiff_t offset, ptrdiff_t n, fastopt_direction direction, size_t size)
-{
-    const int last = layout->ndim - 1;
-    char *inner = block, *outer = array;
-    ptrdiff_t index[FASTOPT_MAX_NDIM];
-    for (int d = last; d >= 0; d--) {
-        index[d] = offset % layout->shape[d];
-        offset /= layout->shape[d];
-        outer += index[d] * stride[d];
+/* Copies n elements of a strided array, counted in the order of the layout, to or from a block. */
+#define COPY_STRIDED(name, type)                                                                                       \
+    static inline void FN(name)(void *block, void *array, const fastopt_layout *layout, const ptrdiff_t *stride,       \
+                                ptrdiff_t offset, ptrdiff_t n, fastopt_direction direction)                            \
+    {                                                                                                                  \
+        const int last = layout->ndim - 1;                                                                             \
+        type *inner = block;                                                                                           \
+        char *outer = array;                                                                                           \
+        ptrdiff_t index[FASTOPT_MAX_NDIM];                                                                             \
+        for (int d = last; d >= 0; d--) {                                                                              \
+            index[d] = offset % layout->shape[d];                                                                      \
+            offset /= layout->shape[d];                                                                                \
+            outer += index[d] * stride[d];                                                                             \
+        }                                                                                                              \
+        while (n > 0) {                                                                                                \
+            const ptrdiff_t left = layout->shape[last] - index[last], run = left < n ? left : n;                       \
+            if (direction == STORE)                                                                                    \
+                for (ptrdiff_t i = 0; i < run; i++)                                                                    \
+                    memcpy(outer + i * stride[last], &inner[i], sizeof(type));                                         \
+            else                                                                                                       \
+                for (ptrdiff_t i = 0; i < run; i++)                                                                    \
+                    memcpy(&inner[i], outer + i * stride[last], sizeof(type));                                         \
+            inner += run;                                                                                              \
+            n -= run;                                                                                                  \
+            outer += run * stride[last];                                                                               \
+            index[last] += run;                                                                                        \
+            for (int d = last; d > 0 && index[d] == layout->shape[d]; d--) {                                           \
+                outer += stride[d - 1] - index[d] * stride[d];                                                         \
+                index[d] = 0;                                                                                          \
+                index[d - 1]++;                                                                                        \
+            }                                                                                                          \
+        }                                                                                                              \
     }
-    while (n > 0) {
-        const ptrdiff_t left = layout->shape[last] - index[last], run = left < n ? left : n;
-        for (ptrdiff_t i = 0; direction == STORE && i < run; i++)
-            memcpy(outer + i * stride[last], inner + i * (ptrdiff_t)size, size);
-        for (ptrdiff_t i = 0; direction == LOAD && i < run; i++)
-            memcpy(inner + i * (ptrdiff_t)size, outer + i * stride[last], size);
-        inner += run * (ptrdiff_t)size;
-        n -= run;
-        outer += run * stride[last];
-        index[last] += run;
-        for (int d = last; d > 0 && index[d] == layout->shape[d]; d--) {
-            outer += stride[d - 1] - index[d] * stride[d];
-            index[d] = 0;
-            index[d - 1]++;
-        }
-    }
-}
+COPY_STRIDED(copy_strided, T)
+COPY_STRIDED(copy_strided_16, uint16_t)
+COPY_STRIDED(copy_strided_32, uint32_t)
+COPY_STRIDED(copy_strided_64, uint64_t)
+#undef COPY_STRIDED
 
-/* The same where the size is that of a format. */
+/* The same of elements in another format, by their size. */
 NOINLINE static void FN(copy_strided_format)(void *block, const fastopt_buffer *buffer, const fastopt_layout *layout,
                                              const ptrdiff_t *stride, ptrdiff_t offset, ptrdiff_t n,
                                              fastopt_direction direction)
 {
     switch (fastopt_format_infos[buffer->format].bytes) {
     case 2:
-        FN(copy_strided)(block, buffer->data, layout, stride, offset, n, direction, 2);
+        FN(copy_strided_16)(block, buffer->data, layout, stride, offset, n, direction);
         break;
     case 4:
-        FN(copy_strided)(block, buffer->data, layout, stride, offset, n, direction, 4);
+        FN(copy_strided_32)(block, buffer->data, layout, stride, offset, n, direction);
         break;
     default:
-        FN(copy_strided)(block, buffer->data, layout, stride, offset, n, direction, 8);
+        FN(copy_strided_64)(block, buffer->data, layout, stride, offset, n, direction);
     }
 }
 
