@@ -1,21 +1,20 @@
-/* Codes of 8 bits with a float32 scale for each GROUP of elements: sizes are rounded to 128 or 256 levels that are
- * dense near 0, so that small elements keep their digits beside large ones.
+/* Codes of 8 bits, with one float32 scale for each GROUP of elements: sizes are rounded to 128 or 256 levels, dense
+ * near 0, so that small elements keep their digits beside large ones.
  *
  * u = |x| / scale
- * code = u for u <= 2^k, above as the 2^k-th root: the float whose bits are (bits(u) >> k) + ROOT_k
- * x = scale * (the inverse of this for the code)
+ * code = u up to 2^k; above, the float whose bits are (bits(u) >> k) + ROOT_k
  *
- * k = 1 for elements of any sign, whose code is negative where they are; k = 3 for those that are never negative (a
- * sign is lost): the code of one that is not 0 is at least 1, since 0 may be divided by.  The shift makes a root that
- * is linear between powers of two, and ROOT_k that of 2^k be 2^k.  Then all bends are at codes, so that the mean of
- * rounding at random is exact.
+ * The shift takes the 2^k-th root, but linear between powers of two, and ROOT_k makes the root of 2^k itself 2^k.  So
+ * the function bends at codes alone, and random rounding has the right mean.  k = 1 where elements have signs; the code
+ * has the same.  k = 3 where they are never negative (a sign is lost): the code of an element above 0 is at least 1,
+ * because a rule may divide by it.
  *
- * The scale is the largest element's size over the largest level, rounded up to 18 bits.  Levels have 6 bits or less,
- * so that products with it are exact, and an unchanged element keeps its code, at random too: its u may be wrong in the
- * last place, but is rounded to 15 bits behind the point before the random ones are added.
+ * The scale is the size of the largest element over the largest level, rounded up to 18 bits.  Levels have 6 bits or
+ * less, so that products with it are exact.  An element that does not change keeps its code, with random rounding too:
+ * u can be wrong in its last place, but the code is rounded to 15 bits behind the point before random ones are added.
  *
- * Numbers below the smallest normal one count as 0.  NaN in a group makes it NaN.  Infinity, or a number beyond the
- * largest bfloat16, makes it infinite. */
+ * Numbers below the smallest normal one count as 0.  NaN makes its group NaN.  Infinity, or a number beyond the largest
+ * bfloat16, makes its group infinite. */
 #ifndef FASTOPT_CODES_H
 #define FASTOPT_CODES_H
 
@@ -73,6 +72,7 @@ static inline uint32_t FN(largest)(const float *restrict x)
     return (uint32_t)largest;
 }
 
+/* So that the last 6 of 24 bits are 0, and the largest element is at most the largest level. */
 static inline float FN(scale)(const float *restrict x, int is_signed)
 {
     const uint32_t size = FN(largest)(x);
@@ -86,39 +86,42 @@ static inline float FN(scale)(const float *restrict x, int is_signed)
     return scale > smallest ? scale : smallest;
 }
 
-/* The sum with 3 * 2^22 (3 * 2^7) has as its last bits the integer next to a code (and 15 bits behind the point). */
+/* A code has 15 bits behind the point in its sum with 2^8 or 3 * 2^7, and none in that with 2^23 or 3 * 2^22, of which
+ * the last byte is the rounded code. */
 static inline void FN(encode_signed)(uint8_t *restrict codes, const float *restrict x, float inverse,
                                      const uint32_t *restrict random, int shift)
 {
-    if (random)
-        for (int i = 0; i < GROUP; i++)
-            codes[i] = (uint8_t)(((fastopt_bits(fastopt_signed_code(x[i] * inverse) + 0x1.8p8f) +
-                                   (random[i] >> (shift + 1) & 0x7fff)) >>
-                                  15) -
-                                 128);
-    else
-        for (int i = 0; i < GROUP; i++)
-            codes[i] = (uint8_t)fastopt_bits(fastopt_signed_code(x[i] * inverse) + 0x1.8p23f);
+    if (random) {
+        for (int i = 0; i < GROUP; i++) {
+            const uint32_t code = fastopt_bits(fastopt_signed_code(x[i] * inverse) + 0x1.8p8f);
+            codes[i] = (uint8_t)(((code + (random[i] >> (shift + 1) & 0x7fff)) >> 15) - 128);
+        }
+        return;
+    }
+    for (int i = 0; i < GROUP; i++)
+        codes[i] = (uint8_t)fastopt_bits(fastopt_signed_code(x[i] * inverse) + 0x1.8p23f);
 }
 
 static inline void FN(encode_nonnegative)(uint8_t *restrict codes, const float *restrict x, float inverse,
                                           const uint32_t *restrict random, int shift)
 {
-    if (random)
-        for (int i = 0; i < GROUP; i++)
-            codes[i] = (uint8_t)((fastopt_bits(fastopt_nonnegative_code(x[i], inverse) + 0x1p8f) +
-                                  (random[i] >> (shift + 1) & 0x7fff)) >>
-                                 15);
-    else
-        for (int i = 0; i < GROUP; i++)
-            codes[i] = (uint8_t)fastopt_bits(fastopt_nonnegative_code(x[i], inverse) + 0x1p23f);
+    if (random) {
+        for (int i = 0; i < GROUP; i++) {
+            const uint32_t code = fastopt_bits(fastopt_nonnegative_code(x[i], inverse) + 0x1p8f);
+            codes[i] = (uint8_t)((code + (random[i] >> (shift + 1) & 0x7fff)) >> 15);
+        }
+        return;
+    }
+    for (int i = 0; i < GROUP; i++)
+        codes[i] = (uint8_t)fastopt_bits(fastopt_nonnegative_code(x[i], inverse) + 0x1p23f);
 }
 
 /* All codes of a group that is infinite, or NaN, which has no sign. */
-NOINLINE static void FN(encode_nonfinite)(uint8_t *restrict codes, const float *restrict x, int is_signed)
+NOINLINE static void FN(encode_nonfinite)(uint8_t *restrict codes, const float *restrict x, float scale, int is_signed)
 {
+    const int largest = is_signed ? 127 : 255, negative = is_signed && scale > 0 ? -127 : largest;
     for (int i = 0; i < GROUP; i++)
-        codes[i] = !is_signed ? 255 : fastopt_bits(x[i]) & SIGN_BIT ? (uint8_t)-127 : 127;
+        codes[i] = (uint8_t)(fastopt_bits(x[i]) & SIGN_BIT ? negative : largest);
 }
 
 /* Whole groups.  The scale of the next one comes before the codes of this one, so that these do not wait for it. */
@@ -132,7 +135,7 @@ static inline void FN(encode)(uint8_t *restrict codes, float *restrict scales, c
             next = FN(scale)(values + GROUP, is_signed);
         scales[group] = scale;
         if (!(scale < INFINITY))
-            FN(encode_nonfinite)(codes + group * GROUP, values, is_signed && scale > 0);
+            FN(encode_nonfinite)(codes + group * GROUP, values, scale, is_signed);
         else if (is_signed)
             FN(encode_signed)(codes + group * GROUP, values, scale > 0 ? 1 / scale : 0,
                               random ? random + group * GROUP : NULL, shift);

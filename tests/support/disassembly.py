@@ -68,6 +68,24 @@ def packed_loops(file: Path, function: str) -> int:
     return sum(any(low <= address <= high for address in packed) for low, high in innermost)
 
 
+def packed_integers(file: Path) -> dict[str, set[str]]:
+    """For each function the registers on which it, or one that it calls, works on packed integers."""
+    text = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", str(file)], check=True, capture_output=True, text=True
+    ).stdout
+    found: dict[str, set[str]] = {}
+    called: dict[str, set[str]] = {}
+    for function in re.split(r"^[0-9a-f]+ <", text, flags=re.MULTILINE)[1:]:
+        name = function[: function.index(">")]
+        packed = r"\tv?p(?:add|sub|and|or|sll|srl|sra|unpck|movzx|movsx)\w*\s.*([xyz]mm)"
+        found[name] = set(re.findall(packed, function))
+        called[name] = set(re.findall(r"\t(?:call|jmp) +[0-9a-f]+ <([\w.]+)(?:@plt)?>", function)) - {name}
+    for _ in called:  # as deep as calls can be
+        for name, others in called.items():
+            found[name] |= set().union(*(found.get(other, set()) for other in others))
+    return found
+
+
 def problems(file: Path, rules: set[str], gather: Collection[str] = ()) -> list[str]:
     """What is wrong with the loops of rules, and with those that gather, in the file, one line each."""
     rules = rules.union(gather)
