@@ -147,7 +147,7 @@ class Combined(Stepping):
         _core.check_disjoint("Combined", [describe(name) for name in names], arrays)
         tables = tuple(optimizer._table for optimizer in self.optimizers)
         self._joined, self._layout = _core.Table.joined("Combined.step", names, tables), joined
-        self._joined.group_of = joined.group_of
+        self._joined.runner.group_of = joined.group_of
 
     @property
     def _table(self) -> _core.Table:  # type: ignore[override]
@@ -158,12 +158,12 @@ class Combined(Stepping):
                     "Combined: gradients must be accumulated anew once an optimizer has got other parameters, but some"
                     " were before: discard() forgets them"
                 )
-            skipped_steps = self._joined.skipped_steps
-            skips = dict(zip(self._layout.names, self._joined.skips(), strict=True))
+            skipped_steps = self._joined.runner.skipped_steps
+            skips = dict(zip(self._layout.names, self._joined.runner.skips(), strict=True))
             self._join()
             self._configure(self._options)
-            self._joined.skipped_steps = skipped_steps
-            self._joined.skips([skips.get(name, 0) for name in self._layout.names])
+            self._joined.runner.skipped_steps = skipped_steps
+            self._joined.runner.skips([skips.get(name, 0) for name in self._layout.names])
         return self._joined
 
     @property
@@ -200,7 +200,7 @@ class Combined(Stepping):
         parts = []
         for optimizer in self.optimizers:
             part, changes = changes[: len(optimizer.groups)], changes[len(optimizer.groups) :]
-            optimizer._table.check_turn()
+            optimizer._table.check_not_held()
             warn_of_passed([(group.class_name, hyper) for group, hyper in part], optimizer.step_count)
             parts.append((optimizer._table, part))
         for table, part in parts:
@@ -290,7 +290,7 @@ class Combined(Stepping):
     ) -> Callable[[], tuple[Loaded, ...]]:
         """Return a function that restores the states, and parameters if given, once all is valid; or raise."""
         label = "Combined.load_state_dict"
-        self._table.check_turn()
+        self._table.check_not_held()
         given = check_entries(label, "the state", state_dict, ["format", "rule", "optimizers"])
         for key, required in (("format", FORMAT), ("rule", "Combined")):
             if type(given[key]) is not type(required) or given[key] != required:
@@ -317,15 +317,15 @@ class Combined(Stepping):
             "optimizers": self.optimizers,
             "options": {**self._options, "num_threads": self.num_threads},
             "skipped_steps": self.skipped_steps,
-            "skips": self._table.skips(),
+            "skips": self._table.runner.skips(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.optimizers = state["optimizers"]
         self._join()
         self._configure(state["options"])
-        self._table.skipped_steps = state["skipped_steps"]
-        self._table.skips(state["skips"])
+        self._table.runner.skipped_steps = state["skipped_steps"]
+        self._table.runner.skips(state["skips"])
 
     def __repr__(self) -> str:
         options = "".join(

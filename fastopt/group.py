@@ -211,7 +211,7 @@ class Group(Fixed):
 
 def set_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]]) -> None:
     """Set hyperparameters of groups as `put_hyper`, with a warning of schedules that have passed."""
-    table.check_turn()
+    table.check_not_held()
     warn_of_passed([(group.class_name, of_group) for group, of_group in changes], table.step_count)
     put_hyper(table, changes)
 
@@ -221,7 +221,7 @@ def put_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, An
     with table:
         adopted = [group.change(group.checked(of_group)) for group, of_group in changes]
         if table.catches_up:
-            table.catch_up_in_turn()  # with the values that were in force
+            table.catch_up_locked()  # with the values that were in force
         table.adopt(adopted)
 
 

@@ -73,7 +73,7 @@ class Layout(Parameters):
         self.state: dict[Name, dict[str, Array]] = Fixed()
         label, decay = declaration.name, options["ema_decay"]
         follow = partial(decay_at, label, decay) if is_schedule(decay) else None
-        self.table = _core.Table(f"{label}.step", [], [], [], [], [], [], self.averages, follow, [], grouped, [], [])
+        self.table = _core.Table(f"{label}.step", self.averages, follow)
         wheres = [f"{label}: params" + (f'[{i}]["params"]' if grouped else "") for i in range(len(given))]
         self.append(label, grouped, wheres, given, rules or [None] * len(given), step_count, containers)
         if not self.arrays:
@@ -124,9 +124,18 @@ class Layout(Parameters):
             name: Fixed(self.letters(array, *row))
             for name, array, *row in zip(added.names, added.arrays, settings, buffers, carry, initial, strict=True)
         }
-        seen = [letters.get("seen") for letters in state.values()]
+        last_steps = [letters.get("seen") for letters in state.values()]
         self.table.append(
-            added.names, arrays, settings, buffers, carry, seen, added.structure, grouped, added.arenas, containers
+            added.names,
+            arrays,
+            settings,
+            buffers,
+            carry,
+            last_steps,
+            added.structure,
+            grouped,
+            added.arenas,
+            containers,
         )
         dict.update(self.state, state)
         self.grouped = grouped
@@ -135,7 +144,7 @@ class Layout(Parameters):
         self.arrays += added.arrays
         self.arenas = self.arenas + added.arenas
         self.groups = (*self.groups, *groups)
-        self.table.group_of = self.group_of
+        self.table.runner.group_of = self.group_of
         for group in groups:
             group.attach(self.table)
         return added
@@ -218,7 +227,7 @@ class Layout(Parameters):
         forgotten = set(names if chosen is None else [chosen] if isinstance(chosen, (str, int)) else chosen)
         if unknown := forgotten - set(names):
             raise ValueError(f"{label}: names must be those of parameters, got {brief(next(iter(unknown)))}")
-        table.check_turn()
+        table.check_not_held()
         with table:
             table.check_own(label)
             step_count = 0 if chosen is None else table.step_count
@@ -235,7 +244,7 @@ class Layout(Parameters):
                     if name in forgotten:
                         values += [(buffer, initial.get(letter, 0)) for letter, buffer in self.state[name].items()]
             if table.catches_up:
-                table.catch_up_in_turn()  # with the steps that were made: the counts begin anew
+                table.catch_up_locked()  # with the steps that were made: the counts begin anew
             steps = [0 if name in forgotten else t for name, t in zip(names, table.steps(), strict=True)]
             averaged = [(table.begun(i), table.averaged_up_to(i)) if made else (0, 0) for i, made in enumerate(steps)]
             table.load(steps, averaged, step_count, [], values, table.decays())

@@ -249,7 +249,7 @@ class Optimizer(Stepping, Declaring):
         """
         label = f"{type(self).__name__}.add_param_group"
         given = self._layout.group(label, group)
-        self._table.check_turn()
+        self._table.check_not_held()
         warn_of_passed([(type(self).__name__, given[1])], self._table.step_count)
         with self._table:
             added = self._layout.add(label, given)
@@ -399,8 +399,8 @@ class Optimizer(Stepping, Declaring):
     def __setstate__(self, copy: dict[str, Any]) -> None:
         self._set_up(saving.layout_of_copy(self._declaration, copy))
         self.load_state_dict(copy["state_dict"])
-        self._table.skipped_steps = copy["skipped_steps"]
-        self._table.skips(copy["skips"])
+        self._table.runner.skipped_steps = copy["skipped_steps"]
+        self._table.runner.skips(copy["skips"])
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__}({len(self._layout.names)} parameters, {self.step_count} steps"]

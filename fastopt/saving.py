@@ -94,10 +94,10 @@ def copied(layout: Layout) -> dict[str, Any]:
         "containers": [one for one in table.containers if holds(one) and can_be_copied(one[0], parameters)],
         "rules": [group.settings.rule_name for group in layout.groups],
         "hyper": [{key: value for key, value in group.items() if key != "params"} for group in layout.groups],
-        "options": {**layout.options, "num_threads": table.num_threads or None},
+        "options": {**layout.options, "num_threads": table.runner.num_threads or None},
         "defaults": layout.defaults,
-        "skipped_steps": table.skipped_steps,
-        "skips": table.skips(),
+        "skipped_steps": table.runner.skipped_steps,
+        "skips": table.runner.skips(),
         "state_dict": state_dict(layout),
     }
 
@@ -132,7 +132,7 @@ def prepared_load(
         raise TypeError(f"{label}: strict must be True or False, got {brief(strict)}")
     if not isinstance(hyperparameters, str) or hyperparameters not in ("saved", "current"):
         raise ValueError(f"{label}: hyperparameters must be saved or current, got {brief(hyperparameters)}")
-    table.check_turn()
+    table.check_not_held()
     given = check_entries(label, "the state", given, ["format", "rule", "step_count", "groups", "state"])
     if not is_integer(version := unwrapped(given["format"])) or version != FORMAT:
         raise ValueError(f"{label}: format must be {FORMAT}, got {brief(given['format'])}")

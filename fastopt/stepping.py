@@ -35,30 +35,31 @@ class Stepping:
     _layout: Parameters
     _options: dict[str, Any]  # of the step, as they were given
     _scale: LossScale | None  # that adapts itself
-    _accumulator: _core.Table | None  # of gradients, once some have been gathered
+    _accumulator: _core.Accumulator | None  # of gradients, once some have been gathered
     _plain: bool  # whether a step without options of its own is one call of the table
 
     def _configure(self, options: dict[str, Any]) -> None:
         """Have the table make its steps with these options, which are known to be valid."""
         self._options = options
         self._accumulator = None
-        self._table.num_threads = options["num_threads"] or 0
-        self._table.check_finite = options["nonfinite"] != "propagate"
-        self._table.skip_nonfinite = options["nonfinite"] == "skip"
+        runner = self._table.runner
+        runner.num_threads = options["num_threads"] or 0
+        runner.check_finite = options["nonfinite"] != "propagate"
+        runner.skip_nonfinite = options["nonfinite"] == "skip"
         self._scale = options["grad_scale"] if isinstance(options["grad_scale"], LossScale) else None
         if self._scale is not None:
             self._scale._held_by(self)
         self._plain = self._scale is None
-        self._table.grad_scale = 0.0 if self._scale else options["grad_scale"] or 0.0
+        runner.grad_scale = 0.0 if self._scale else options["grad_scale"] or 0.0
         clip_norm = options["clip_norm"]
         if is_schedule(clip_norm):
-            self._table.clip_schedule = partial(scheduled, type(self).__name__, "clip_norm", clip_norm)
+            runner.clip_schedule = partial(scheduled, type(self).__name__, "clip_norm", clip_norm)
         else:
-            self._table.clip_norm = clip_norm or 0.0
-        self._table.clip_norm_per = options["clip_norm_per"]
-        self._table.max_skips = options["max_skips"] or 0
-        self._table.clip_value = options["clip_value"] or 0.0
-        self._table.zero_grads = options["zero_grads"]
+            runner.clip_norm = clip_norm or 0.0
+        runner.clip_norm_per = options["clip_norm_per"]
+        runner.max_skips = options["max_skips"] or 0
+        runner.clip_value = options["clip_value"] or 0.0
+        runner.zero_grads = options["zero_grads"]
 
     def step(self, grads: Grads = None, *others: Never, **changes: Unpack[OneStep]) -> None:
         """Update every parameter that has a gradient, in place.
@@ -169,7 +170,7 @@ class Stepping:
             if self._accumulator is None:
                 self._accumulator = new_accumulator(f"{type(self).__name__}.accumulate", self._table, self._layout)
         self._plain = False
-        self._accumulator.accumulate(grads)
+        self._accumulator.add(grads)
 
     @checks_arguments
     def discard(self) -> None:
@@ -183,7 +184,7 @@ class Stepping:
             raise ValueError(f"{label}: gradients must be None, since some have been accumulated, got others")
         mean = changes.get("accumulated", "mean") == "mean"
         self._step_with(
-            self._table.step, (None,), {**changes, "zero_grads": True}, gathered=self._accumulator, mean=mean
+            self._table.step, (None,), {**changes, "zero_grads": True}, accumulated=self._accumulator, mean=mean
         )
 
     def _step_with(
@@ -217,7 +218,7 @@ class Stepping:
 
         That of its own gradient after `step_one`, and None after a step that did not clip.
         """
-        return self._table.grad_norm
+        return self._table.runner.grad_norm
 
     @property
     def grad_norms(self) -> dict[Name, float] | tuple[float, ...] | None:
@@ -226,10 +227,10 @@ class Stepping:
         One for each group with ``clip_norm_per="group"``, by name with "parameter" (0 for a gradient of None; after
         `step_one` the others are those of their own last step), and None with "all" and after a step that did not clip.
         """
-        per = self._table.clip_norm_per
-        if per == "all" or self._table.grad_norm is None:
+        per = self._table.runner.clip_norm_per
+        if per == "all" or self._table.runner.grad_norm is None:
             return None
-        norms = dict(zip(self._layout.names, self._table.grad_norms(), strict=True))
+        norms = dict(zip(self._layout.names, self._table.runner.grad_norms(), strict=True))
         return norms if per == "parameter" else tuple(norms[names[0]] for names in self._layout.members)
 
     @property
@@ -240,23 +241,22 @@ class Stepping:
     @property
     def skipped_steps(self) -> int:
         """How many steps ``nonfinite="skip"`` has left out."""
-        return self._table.skipped_steps
+        return self._table.runner.skipped_steps
 
     @property
     def num_threads(self) -> int | None:
         """Threads of a step, or None where the optimizer chooses."""
-        return self._table.num_threads or None
+        return self._table.runner.num_threads or None
 
 
-def new_accumulator(label: str, table: _core.Table, layout: Parameters) -> _core.Table:
-    """Return a table that adds up gradients of these parameters, which the next step of their table uses."""
-    accumulator = _core.Table(label, [], [], [], [], [], [], (), None, [], layout.grouped, [], [])
+def new_accumulator(label: str, table: _core.Table, layout: Parameters) -> _core.Accumulator:
+    """Return the sums of gradients of these parameters, for the next step of their table."""
+    accumulator = _core.Accumulator(label, table)
     gather(accumulator, layout)
-    accumulator.gather_for(table)
     return accumulator
 
 
-def gather(accumulator: _core.Table, layout: Parameters) -> None:
+def gather(accumulator: _core.Accumulator, layout: Parameters) -> None:
     """Have an accumulator gather the gradients of these parameters too."""
     arrays = layout.arrays
     orders = [_core.order_of(array) for array in arrays]
@@ -265,8 +265,8 @@ def gather(accumulator: _core.Table, layout: Parameters) -> None:
     adding = _core.Settings("sgd")
     adding.set({"lr": 1.0}, {**NO_OPTIONS, "maximize": True})
     none = np.zeros(0)
-    with accumulator:
-        accumulator.append(
+    with accumulator.sums:
+        accumulator.sums.append(
             layout.names,
             [buffer for (buffer,) in buffers],
             [adding] * len(arrays),

@@ -41,9 +41,13 @@ cdef int find_containers(object nest, int depth, list found) except -1:
     return 0
 
 
-cdef Py_ssize_t length_of(object value) except -1:
-    """The length of a sequence, or the largest there can be."""
-    try:
-        return len(value)
-    except OverflowError:
-        return PY_SSIZE_T_MAX
+cdef tuple changed_container(list containers):
+    """The first container, with its keys and values, that holds other objects than it did, or None."""
+    cdef tuple one
+    cdef Py_ssize_t i
+    for i in range(PyList_GET_SIZE(containers)):
+        one = <tuple><object>PyList_GET_ITEM(containers, i)
+        if not still_holds(<object>PyTuple_GET_ITEM(one, 0), <tuple><object>PyTuple_GET_ITEM(one, 1),
+                           <tuple><object>PyTuple_GET_ITEM(one, 2)):
+            return one
+    return None

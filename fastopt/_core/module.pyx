@@ -41,12 +41,23 @@ from .scalars import is_number, unwrapped
 cnp.import_array()
 
 # One module in several files: the C core is linked once, since its team of threads and its choice of an instruction set
-# are static. Each file uses those above it.
+# are static. Each file uses those above it, but for the two classes named here.
+cdef class Members
+cdef class Table
+
 include "c_core.pxi"         # fastopt.h, as Cython reads it
 include "core_info.pxi"      # what the C core says of itself: rules, ranges, instruction sets, build
 include "arrays.pxi"         # one description of arrays, their dtypes, shapes and memory
 include "settings.pxi"       # a group's rule, hyperparameters and options
 include "row_gradients.pxi"  # gradients of rows, and their sums
 include "containers.pxi"     # lists and mappings that hold the user's arrays
-include "table.pxi"          # an optimizer's parameters and state, and its step
+include "lock.pxi"           # which thread may change or read an optimizer
+include "structure.pxi"      # the nests in which gradients come
+include "parameters.pxi"     # descriptors of parameters and state, their memory and decays
+include "averages.pxi"       # averages of parameters where no step updates them
+include "members.pxi"        # tables that step as one
+include "binder.pxi"         # gradients: checked, and descriptors pointed at them
+include "runner.pxi"         # the call of the C core: options, threads, skipped steps
+include "accumulator.pxi"    # sums of gradients
+include "table.pxi"          # an optimizer: all these, its step, schedules and saved state
 include "kernel.pxi"         # rules as functions on the caller's own buffers

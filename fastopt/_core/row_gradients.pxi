@@ -103,23 +103,37 @@ cdef KeptRows added_rows(KeptRows before, RowGrad gradient, object dtype):
     return after
 
 
+cdef tuple sum_rows(cnp.ndarray rows, cnp.ndarray values, Py_ssize_t length, int64_t limit):
+    """Each of some rows once, and the addresses of their values, those of one row summed in the order of `rows`.
+
+    `values` are C-contiguous, `length` for each row. Returns the rows, as many addresses, and the sums among which some of
+    them lie; or None where a row is not below the limit.
+    """
+    cdef Py_ssize_t count = cnp.PyArray_SIZE(rows), found
+    cdef cnp.ndarray unique = np.empty(count, np.int64), places = np.empty(count, np.intp), addresses, sums
+    cdef fastopt_dtype dtype = FASTOPT_FLOAT32 if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32 else FASTOPT_FLOAT64
+    found = fastopt_unique_rows(<const int64_t *>cnp.PyArray_DATA(rows), count, limit,
+                                <int64_t *>cnp.PyArray_DATA(unique), <Py_ssize_t *>cnp.PyArray_DATA(places))
+    if found == FASTOPT_ROWS_BEYOND:
+        return None
+    if found < 0:
+        raise MemoryError
+    addresses, sums = np.zeros(found, np.uintp), np.empty((count - found, length), values.dtype)
+    fastopt_row_gradients(dtype, cnp.PyArray_DATA(values), <const Py_ssize_t *>cnp.PyArray_DATA(places), count, length,
+                          <const void **>cnp.PyArray_DATA(addresses), cnp.PyArray_DATA(sums))
+    return unique[:found], addresses, sums
+
+
 cdef RowGrad summed_rows(list pieces):
     """Each row of several pieces once, the values of one row summed in the order in which they come."""
     cdef cnp.ndarray rows = np.concatenate([(<RowGrad>piece).rows for piece in pieces])
     cdef cnp.ndarray values = np.concatenate([(<RowGrad>piece).values for piece in pieces])
-    cdef Py_ssize_t i, count = cnp.PyArray_SIZE(rows), found
+    cdef Py_ssize_t i, count = cnp.PyArray_SIZE(rows)
     cdef Py_ssize_t length = cnp.PyArray_SIZE(values) // count if count else 0
     cdef size_t row_size = length * cnp.PyArray_ITEMSIZE(values)
-    cdef cnp.ndarray unique = np.empty(count, np.int64), places = np.empty(count, np.intp), gradients, sums, result
-    cdef fastopt_dtype dtype = FASTOPT_FLOAT32 if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32 else FASTOPT_FLOAT64
-    found = fastopt_unique_rows(<const int64_t *>cnp.PyArray_DATA(rows), count, INT64_MAX,
-                                <int64_t *>cnp.PyArray_DATA(unique), <Py_ssize_t *>cnp.PyArray_DATA(places))
-    if found < 0:
-        raise MemoryError
-    gradients, sums = np.zeros(found, np.uintp), np.empty((count - found, length), values.dtype)
-    fastopt_row_gradients(dtype, cnp.PyArray_DATA(values), <const Py_ssize_t *>cnp.PyArray_DATA(places), count, length,
-                          <const void **>cnp.PyArray_DATA(gradients), cnp.PyArray_DATA(sums))
-    result = np.empty((found, *(<object>values).shape[1:]), values.dtype)
-    for i in range(found if row_size else 0):
-        memcpy(<char *>cnp.PyArray_DATA(result) + i * row_size, (<void **>cnp.PyArray_DATA(gradients))[i], row_size)
-    return RowGrad(unique[:found], result)
+    cdef cnp.ndarray addresses, result
+    unique, addresses, sums = sum_rows(rows, values, length, INT64_MAX)
+    result = np.empty((len(unique), *(<object>values).shape[1:]), values.dtype)
+    for i in range(len(unique) if row_size else 0):
+        memcpy(<char *>cnp.PyArray_DATA(result) + i * row_size, (<void **>cnp.PyArray_DATA(addresses))[i], row_size)
+    return RowGrad(unique, result)

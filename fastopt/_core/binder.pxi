@@ -1,0 +1,240 @@
+# Gradients of a step: each is checked, and its descriptor pointed at it.
+
+@cython.final
+cdef class Binder:
+    """Binds gradients to the descriptors of parameters.
+
+    Whatever can have changed since the last step is checked; the rest was when the parameters were laid out. It owns the
+    arrays that it makes for the step at hand, and the spans of gradients that are set to zero.
+    """
+
+    cdef Parameters parameters
+    cdef Averages averages
+    cdef list made  # arrays of the step at hand: sums of rows, numbers
+    cdef bint zeroing  # in the step at hand
+    cdef Span *zeroed  # of each gradient that was found fit for zeroing; then room to sort them
+
+    def __init__(self, Parameters parameters, Averages averages):
+        self.parameters = parameters
+        self.averages = averages
+
+    def __dealloc__(self):
+        free(self.zeroed)
+
+    cdef int grow(self) except -1:
+        """Make room for all parameters."""
+        self.zeroed = <Span *>grown(self.zeroed, 0, 2 * self.parameters.count + 1, sizeof(Span))
+        return 0
+
+    cdef Py_ssize_t bind_all(self, tuple gradients) except -1:
+        """Bind all gradients; returns their number of elements."""
+        cdef Parameters parameters = self.parameters
+        cdef Py_ssize_t i, elements = 0, count = parameters.count
+        cdef const fastopt_tensor *tensors = parameters.tensors
+        if PyTuple_GET_SIZE(gradients) != count:
+            raise RuntimeError(f"{parameters.owner}: no parameters must be added while a call begins, but another thread has"
+                               f" added some")
+        self.made = None
+        for i in range(count):
+            self.bind(parameters, i, <object>PyTuple_GET_ITEM(gradients, i))
+            elements += tensors[i].n
+        return elements
+
+    cdef int bind_one(self, Py_ssize_t i, object gradient) except -1:
+        """Bind the gradient of one parameter alone."""
+        self.made = None
+        return self.bind(self.parameters, i, gradient)
+
+    cdef int bind(self, Parameters parameters, Py_ssize_t i, object gradient) except -1:
+        """Point descriptor i at a gradient, after checking all that can have changed since the last step."""
+        cdef fastopt_tensor *t = &parameters.tensors[i]
+        cdef Entry *entry = &parameters.entries[i]
+        cdef array_view g
+        if gradient is None:
+            t.g = NULL
+            if t.step > 1 and (t.ema != NULL or t.swa != NULL):
+                self.bind_parameter(i)
+            return 0
+        if not parameters.is_unchanged(i, &entry.array, WRITABLE):
+            return parameters.refuse_changed(i)
+        if not describe(gradient, &g):
+            if type(gradient) is RowGrad:
+                return self.bind_rows(i, <RowGrad>gradient)
+            if entry.array.ndim != 0 or not is_number(gradient):
+                return refuse_type(parameters.gradient_of(i), gradient, "a numpy.ndarray, a RowGrad or None")
+            gradient = self.array_of_number(i, gradient)
+            describe_numpy(<cnp.ndarray>gradient, &g)
+        if t.rows != NULL:
+            t.rows = NULL
+            t.n = entry.size
+        if not same_shape(&g, &entry.array):
+            return refuse_shape(parameters.gradient_of(i), &g, f"its parameter's shape {shape_of(&entry.array)}")
+        if g.dtype != entry.g_dtype:
+            if format_of(g.dtype, entry.array.dtype) < 0:
+                if g.ndim == 0 and gradient.dtype.kind in "iu" and not self.zeroing:
+                    return self.bind(parameters, i, self.array_of_number(i, gradient[()]))
+                return refuse_dtype(parameters.gradient_of(i), gradient, FORMATS)
+            self.set_format(i, g.dtype)
+        if entry.direct and g.flags & FLAT == FLAT:
+            t.layout = NULL
+            if g.data != entry.g:
+                parameters.check_clear(i, &g)
+            t.g = entry.g = g.data
+            return 0
+        parameters.check_clear(i, &g)
+        parameters.set_layout(i, &g)
+        t.g = entry.g = g.data
+        if t.layout != NULL:
+            entry.g = NULL
+            if t.last_step != NULL:
+                return refuse_strides(parameters.gradient_of(i), &g, "be C-contiguous with catch_up")
+        return 0
+
+    cdef void set_format(self, Py_ssize_t i, int dtype) noexcept:
+        """Have a gradient read in this dtype, of which there is a format."""
+        cdef Entry *entry = &self.parameters.entries[i]
+        self.parameters.tensors[i].formats.g = <unsigned char>format_of(dtype, entry.array.dtype)
+        entry.g_dtype = dtype
+        entry.g = NULL  # the last gradient was found clear for elements of another size
+
+    cdef int keep(self, object arrays) except -1:
+        """Keep arrays alive until the next step binds its gradients."""
+        if self.made is None:
+            self.made = []
+        self.made.append(arrays)
+        return 0
+
+    cdef cnp.ndarray array_of_number(self, Py_ssize_t i, object gradient):
+        """A number as the gradient of a parameter without axes."""
+        try:
+            array = np.asarray(gradient if isinstance(gradient, np.floating) else float(gradient))
+        except OverflowError:
+            raise ValueError(f"{self.parameters.gradient_of(i)} must be a number that a float can hold, got"
+                             f" {brief(gradient)}") from None
+        self.keep(array)
+        return array
+
+    cdef int bind_parameter(self, Py_ssize_t i) except -1:
+        """Point descriptor i at its parameter alone, which is to be averaged as it is; rows are left for later."""
+        cdef fastopt_tensor *t = &self.parameters.tensors[i]
+        self.parameters.check_unchanged(i, 0)
+        t.rows = NULL
+        t.n = self.parameters.entries[i].size
+        if t.averaged_rows != NULL:
+            t.round = 0
+        else:
+            self.parameters.set_layout(i, &self.parameters.entries[i].array)
+        return 0
+
+    cdef int bind_rows(self, Py_ssize_t i, RowGrad gradient) except -1:
+        """Point descriptor i at the gradients of some rows, those of one row summed."""
+        cdef fastopt_tensor *t = &self.parameters.tensors[i]
+        cdef Entry *entry = &self.parameters.entries[i]
+        cdef array_view view
+        # The user may have changed the arrays of the gradient since it was made.
+        cdef cnp.ndarray rows = np.ascontiguousarray(gradient.rows, np.int64), values = gradient.values
+        cdef cnp.ndarray unique, addresses
+        cdef Py_ssize_t length
+        cdef tuple shape = shape_of(&entry.array), summed
+        cdef str label = f"{self.parameters.owner}: {self.parameters.label(i)}"
+        cdef str of_values = f"{self.parameters.owner}: values of the RowGrad of {self.parameters.label(i)}"
+        if not entry.direct or entry.array.ndim < 1:
+            raise ValueError(f"{label} must be C-contiguous with at least one axis to take a RowGrad, got shape {shape} and"
+                             f" strides {strides_of(&entry.array)}")
+        if not self.averages.takes_rows(i):
+            why = "lookahead moves all of it" if t.slow != NULL else "this rule needs all of it"
+            if self.averages.of(i).ema_schedule is not None:
+                why = "what the average of other rows misses has no closed form with a schedule as ema_decay"
+            raise ValueError(f"{self.parameters.gradient_of(i)} must be an array, since {why}, got a RowGrad")
+        describe_numpy(values, &view)
+        if view.ndim < 1 or view.shape[0] != len(rows):
+            raise ValueError(f"{of_values} must have one entry for each of its {len(rows)} rows, got shape"
+                             f" {shape_of(&view)}")
+        if shape_of(&view)[1:] != shape[1:]:
+            raise ValueError(f"{of_values} must have its parameter's shape per row {shape[1:]}, got {shape_of(&view)[1:]}")
+        if format_of(view.dtype, entry.array.dtype) < 0:
+            return refuse_dtype(of_values, values, FORMATS)
+        self.parameters.check_clear(i, &view)
+        if view.dtype != entry.array.dtype:
+            values = converted(values, np.float32 if entry.array.dtype == FLOAT32 else np.float64)
+        self.set_format(i, entry.array.dtype)
+        length = entry.size // entry.shape[0] if entry.shape[0] else 0
+        t.g = entry.g = NULL
+        values = np.require(values, requirements=["C", "A"])
+        if self.zeroing:
+            values = values.copy()  # they may lie where another gradient is set to zero
+        summed = sum_rows(rows, values, length, entry.shape[0])
+        if summed is None:
+            raise ValueError(f"{self.parameters.owner}: rows of the RowGrad of {self.parameters.label(i)} must be >= 0 and <"
+                             f" {entry.shape[0]}, as many as its parameter has, got"
+                             f" {rows[(rows < 0) | (rows >= entry.shape[0])][0]}")
+        self.averages.track_new_rows(i)
+        self.keep((values, *summed))
+        unique, addresses = summed[0], summed[1]
+        t.layout = NULL
+        t.rows = <const int64_t *>cnp.PyArray_DATA(unique)
+        t.row_length = max(length, 1)
+        t.row_gradients = <const void **>cnp.PyArray_DATA(addresses)
+        t.n = cnp.PyArray_SIZE(unique) * length
+        t.g = cnp.PyArray_DATA(values)
+        return 0
+
+    cdef int check_groups(self) except -1:
+        """Raise where only some parameters of a group, of which the rule makes one estimate, have a gradient."""
+        cdef fastopt_tensor *tensors = self.parameters.tensors
+        cdef Py_ssize_t i, missing
+        for i in range(1, self.parameters.count):
+            if (tensors[i].rule.gathers == FASTOPT_TOGETHER and tensors[i].hyper == tensors[i - 1].hyper
+                    and (tensors[i].g == NULL) != (tensors[i - 1].g == NULL)):
+                missing = i if tensors[i].g == NULL else i - 1
+                raise ValueError(f"{self.parameters.gradient_of(missing)} must be given like those of its group, of all of"
+                                 f" which this rule makes one estimate, got None")
+        return 0
+
+    # -- gradients that are set to zero --
+
+    cdef bint has_whole_gradient(self, Py_ssize_t i) noexcept:
+        return self.parameters.tensors[i].g != NULL and self.parameters.tensors[i].rows == NULL
+
+    cdef int check_writable(self, Py_ssize_t i, object gradient) except -1:
+        """Raise unless a gradient can be set to zero; those of rows stay as they are."""
+        cdef array_view g
+        if self.parameters.tensors[i].rows != NULL:
+            return 0
+        if not describe(gradient, &g):
+            raise ValueError(f"{self.parameters.gradient_of(i)} must be an array to be set to zero, got {brief(gradient)}")
+        if not g.flags & WRITABLE:
+            return refuse_read_only(self.parameters.gradient_of(i), " to be set to zero")
+        if self.parameters.tensors[i].layout != NULL and overlaps_itself(&g):
+            return refuse_strides(self.parameters.gradient_of(i), &g, "not overlap itself to be set to zero")
+        return 0
+
+    cdef int check_zeroing(self, tuple gradients) except -1:
+        """Raise unless every gradient can be set to zero without touching another one."""
+        cdef Py_ssize_t i, count = self.parameters.count
+        cdef Span *now = self.zeroed + count
+        cdef array_view g
+        for i in range(count):
+            now[i] = Span(0, 0)
+            if self.has_whole_gradient(i):
+                self.check_writable(i, <object>PyTuple_GET_ITEM(gradients, i))
+                describe_numpy(<cnp.ndarray>PyTuple_GET_ITEM(gradients, i), &g)
+                now[i] = span_of(&g)
+        if memcmp(now, self.zeroed, count * sizeof(Span)) == 0:
+            return 0
+        memcpy(self.zeroed, now, count * sizeof(Span))
+        qsort(now, count, sizeof(Span), by_address)
+        for i in range(1, count):
+            if now[i].low < now[i - 1].high:
+                self.zeroed[0] = Span(1, 0)  # no gradient lies there: the next call checks again
+                used = [i for i in range(count) if self.has_whole_gradient(i)]
+                check_disjoint(self.parameters.owner, [f"gradient of {self.parameters.label(i)}" for i in used],
+                               [gradients[i] for i in used])
+                return 0
+        return 0
+
+    cdef int set_to_zero(self, Py_ssize_t i, object gradient) except -1:
+        """Set the gradient of a step that was skipped to zero, as a step that was made would have."""
+        if self.has_whole_gradient(i):
+            np.asarray(gradient)[...] = 0
+        return 0

@@ -1,0 +1,87 @@
+# The lock of a step: who may change or read an optimizer.
+
+locks = WeakSet()  # all there are
+
+
+def after_fork_in_child():
+    """Give every optimizer a lock that is free: the threads that held one are not in this process."""
+    cdef StepLock one
+    for one in locks:
+        one.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork_in_child)
+
+
+@cython.final
+cdef class StepLock:
+    """A lock held by one thread at a time, which may read, but not change, what it guards while it holds it.
+
+    Messages begin with `owner`, such as "Adam.step".
+    """
+
+    cdef str owner
+    cdef PyThread_type_lock lock
+    cdef unsigned long holder  # the thread that holds it; 0: none
+    cdef int readers  # of that thread, while it holds it
+    cdef bint broken  # forked while another thread held it
+    cdef object __weakref__
+
+    def __cinit__(self, str owner):
+        self.owner = owner
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError
+        locks.add(self)
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cdef int reset_after_fork(self) except -1:
+        if self.holder != PyThread_get_thread_ident() and not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            self.broken = True
+            self.lock = PyThread_allocate_lock()  # the old one is held and cannot be freed
+        elif self.holder == 0:
+            PyThread_release_lock(self.lock)
+        return 0
+
+    cdef int check_not_held(self) except -1:
+        """Raise RuntimeError where this thread holds the lock."""
+        if self.holder == PyThread_get_thread_ident():
+            raise RuntimeError(f"{self.owner}: what a step, a save or a load calls (a schedule, a signal handler) must not"
+                               f" change the same optimizer, but it does")
+        return 0
+
+    cdef int acquire(self) except -1:
+        """Wait for the lock."""
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        if self.holder == thread:
+            self.check_not_held()
+        if self.broken:
+            raise RuntimeError(f"{self.owner}: this process must not be forked while another thread makes a step of the"
+                               f" optimizer that it is to use, but it was: there is half of a step here")
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        self.holder = thread
+        return 0
+
+    cdef void release(self) noexcept:
+        self.holder = 0
+        PyThread_release_lock(self.lock)
+
+    cdef bint reads_again(self) noexcept:
+        """Count another reader of the thread that holds the lock; False where this thread does not hold it."""
+        if self.holder != PyThread_get_thread_ident():
+            return False
+        self.readers += 1
+        return True
+
+    cdef bint ends_reading(self) noexcept:
+        """Count one reader less; False where there is none, so that the lock itself is to be released."""
+        if not self.readers:
+            return False
+        self.readers -= 1
+        return True

@@ -1,0 +1,121 @@
+# Optimizers that step as one.
+
+@cython.final
+cdef class Members:
+    """The tables whose parameters are stepped in one call, those of the first table first.
+
+    They keep what they have: settings, state, counts and locks. A joined table reads their descriptors anew whenever it
+    holds their locks, and writes them back after a step.
+    """
+
+    cdef tuple tables
+    cdef list firsts  # of each table the place of its first parameter among all
+    cdef list arrays  # of each table its parameters, as they were last read
+    cdef tuple lock_order  # the tables in the one order in which their locks are taken
+    cdef Py_ssize_t count  # of all parameters
+
+    def __init__(self, tuple tables):
+        cdef Table table
+        self.tables = tables
+        self.lock_order = tuple(sorted(tables, key=id))
+        self.firsts = []
+        self.arrays = [(<Table>one).parameters.arrays for one in tables]
+        for table in tables:
+            self.firsts.append(self.count)
+            self.count += table.parameters.count
+
+    cdef bint are(self, list tables):
+        """Whether these are the tables, with as many parameters as when they were joined."""
+        cdef Py_ssize_t k, count = 0
+        for k in range(len(self.tables)):
+            if tables[k] is not self.tables[k]:
+                return False
+            count += (<Table>tables[k]).parameters.count
+        return count == self.count
+
+    cdef Py_ssize_t place_of(self, Py_ssize_t i):
+        """The place of the table that has parameter i."""
+        cdef Py_ssize_t k = len(self.tables) - 1
+        while i < <Py_ssize_t>self.firsts[k]:
+            k -= 1
+        return k
+
+    cdef Table table_of(self, Py_ssize_t i):
+        return self.tables[self.place_of(i)]
+
+    cdef Py_ssize_t first_of(self, Py_ssize_t i):
+        """The place of the first parameter of the table that has parameter i."""
+        return self.firsts[self.place_of(i)]
+
+    cdef int check_not_held(self) except -1:
+        cdef Table table
+        for table in self.tables:
+            table.lock.check_not_held()
+        return 0
+
+    cdef int acquire(self) except -1:
+        """Take all locks, or none."""
+        cdef Table table
+        cdef Py_ssize_t held = 0
+        try:
+            for table in self.lock_order:
+                table.acquire()
+                held += 1
+        except BaseException:
+            for table in self.lock_order[:held]:
+                table.release()
+            raise
+        return 0
+
+    cdef void release(self) noexcept:
+        for table in self.lock_order:
+            (<Table>table).release()
+
+    cdef int read_arrays(self, Parameters parameters) except -1:
+        """Take over the arrays that tables have been bound to since they were last read."""
+        cdef Py_ssize_t k
+        cdef tuple now = ()
+        if not self.are(list(self.tables)):
+            raise RuntimeError(f"{parameters.owner}: parameters of the optimizers must stay as they are while a call begins,"
+                               f" but another thread has changed them")
+        for k in range(len(self.tables)):
+            if (<Table>self.tables[k]).parameters.arrays is not self.arrays[k]:
+                break
+        else:
+            return 0
+        for table in self.tables:
+            now += (<Table>table).parameters.arrays
+        check_disjoint(parameters.owner, [parameters.label(k) for k in range(self.count)], list(now))
+        parameters.rebind(now)
+        self.arrays = [(<Table>table).parameters.arrays for table in self.tables]
+        return 0
+
+    cdef int64_t step_count(self):
+        """The largest count of steps."""
+        cdef Table table
+        cdef int64_t most = 0
+        for table in self.tables:
+            most = max(most, table.step_count)
+        return most
+
+    cdef int read_descriptors(self, Parameters parameters) except -1:
+        """Take over the descriptors, as they are once schedules have been followed."""
+        cdef Table table
+        cdef Py_ssize_t k, first
+        for k in range(len(self.tables)):
+            table = self.tables[k]
+            first = self.firsts[k]
+            memcpy(parameters.tensors + first, table.parameters.tensors, table.parameters.count * sizeof(fastopt_tensor))
+        return 0
+
+    cdef int write_descriptors(self, Parameters parameters, Py_ssize_t first, Py_ssize_t count) except -1:
+        """Give back the descriptors of parameters that a step was made of."""
+        cdef Parameters own
+        cdef Py_ssize_t i, k, begin
+        for k in range(len(self.tables)):
+            own = (<Table>self.tables[k]).parameters
+            begin = self.firsts[k]
+            for i in range(max(first, begin), min(first + count, begin + own.count)):
+                memcpy(&own.tensors[i - begin], &parameters.tensors[i], sizeof(fastopt_tensor))
+                own.tensors[i - begin].layout = NULL  # it belongs to the joined table; a step sets it
+        return 0

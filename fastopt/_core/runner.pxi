@@ -1,0 +1,117 @@
+# The call of the C core that makes a step: its options, its threads, and steps that are skipped.
+
+@cython.final
+cdef class StepRunner:
+    """Makes steps of parameters whose gradients are bound, with the options of their optimizer."""
+
+    cdef Parameters parameters
+    cdef public bint check_finite, skip_nonfinite
+    cdef public int64_t max_skips  # how many in a row; 0: any number
+    cdef public int num_threads  # 0: chosen from what steps take
+    cdef public double grad_scale, clip_norm, clip_value  # 0: none
+    cdef public object clip_schedule  # gives clip_norm for a step, or None
+    cdef public str clip_norm_per  # whose norm clips: that of "all", of each "group" or of each "parameter"
+    cdef public list group_of  # the number of each parameter's group
+    cdef public bint zero_grads
+    cdef public int64_t skipped_steps
+    cdef readonly object grad_norm  # of the last step that clipped, before clipping
+    cdef fastopt_tuner tuners[2]  # of steps in one call or the second of two, and of the first of two
+
+    def __init__(self, Parameters parameters):
+        self.parameters = parameters
+
+    cdef void forget_timings(self) noexcept:
+        memset(self.tuners, 0, sizeof(self.tuners))
+
+    cdef inline int threads(self) noexcept:
+        return self.num_threads if self.num_threads else default_threads
+
+    cdef int chosen_threads(self) noexcept:
+        """The number of threads that the steps so far have led to."""
+        return self.num_threads or self.tuners[0].threads or default_threads
+
+    def grad_norms(self):
+        """The norm by which the gradient of each parameter was last clipped."""
+        cdef Py_ssize_t i
+        return [self.parameters.entries[i].grad_norm for i in range(self.parameters.count)]
+
+    def skips(self, list counts=None):
+        """How many steps in a row each parameter has skipped; set these counts where they are given."""
+        cdef Py_ssize_t i
+        if counts is not None:
+            for i in range(self.parameters.count):
+                self.parameters.entries[i].skips = counts[i]
+        return [self.parameters.entries[i].skips for i in range(self.parameters.count)]
+
+    cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
+        """Set the options of the step after this many: those of the optimizer, and the changes for this step."""
+        call.num_threads = self.threads()
+        call.check_finite = self.check_finite
+        call.grad_scale = self.grad_scale
+        call.clip_norm = self.clip_norm
+        call.clip_value = self.clip_value
+        call.zero_grads = self.zero_grads
+        call.part = FASTOPT_ALL
+        if changes is not None:
+            call.grad_scale = changes.get("grad_scale", call.grad_scale)
+            call.clip_norm = changes.get("clip_norm", call.clip_norm)
+            call.clip_value = changes.get("clip_value", call.clip_value)
+            call.zero_grads = changes.get("zero_grads", call.zero_grads)
+        if self.clip_schedule is not None and (changes is None or "clip_norm" not in changes):
+            call.clip_norm = self.clip_schedule(step_count)
+        return 0
+
+    cdef void set_clip_groups(self) noexcept:
+        cdef Py_ssize_t i
+        for i in range(self.parameters.count):
+            self.parameters.tensors[i].clip_group = i if self.clip_norm_per == "parameter" else self.group_of[i]
+
+    cdef bint run(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
+        """Make the call; returns whether the step was made."""
+        cdef Parameters parameters = self.parameters
+        cdef fastopt_status status
+        cdef Py_ssize_t i
+        cdef fastopt_tensor *tensors = parameters.tensors + first
+        # The time of a step of one parameter says nothing of steps of all.
+        call.tuner = NULL if self.num_threads or count < parameters.count else &self.tuners[call.part == FASTOPT_GATHER]
+        if elements < KEEP_GIL_BELOW:
+            status = fastopt_step_with(tensors, count, call)
+        else:
+            with nogil:
+                status = fastopt_step_with(tensors, count, call)
+        if call.clip_norm:
+            self.grad_norm = call.grad_norm
+            for i in range(first, first if self.clip_norm_per == "all" else first + count):
+                parameters.entries[i].grad_norm = parameters.tensors[i].grad_norm
+        elif self.grad_norm is not None:
+            self.grad_norm = None
+        if status == FASTOPT_NONFINITE:
+            self.skip(first, count)
+            return False
+        if status == FASTOPT_NO_MEMORY:
+            raise MemoryError
+        if status != FASTOPT_OK:
+            raise RuntimeError(f"{parameters.owner}: the C core refused the step with status {status}")
+        if self.max_skips:
+            for i in range(first, first + count):
+                parameters.entries[i].skips = 0
+        return True
+
+    cdef int skip(self, Py_ssize_t first, Py_ssize_t count) except -1:
+        """Count a step that is skipped for NaN or infinity in its gradients, or raise where it must not be."""
+        cdef Parameters parameters = self.parameters
+        cdef Py_ssize_t i
+        cdef bint too_many = False
+        cdef str after = ""
+        if self.skip_nonfinite:
+            for i in range(first, first + count if self.max_skips else first):
+                too_many = too_many or parameters.entries[i].skips >= self.max_skips
+            if not too_many:
+                for i in range(first, first + count if self.max_skips else first):
+                    parameters.entries[i].skips += 1
+                self.skipped_steps += 1
+                return 0
+            after = f" after {self.max_skips} skipped steps in a row (max_skips={self.max_skips})"
+        bad = [parameters.label(i) for i in range(first, first + count) if not fastopt_finite(&parameters.tensors[i])]
+        raise FloatingPointError(f"{parameters.owner}: gradients must be finite{after}, got NaN or infinity in that"
+                                 f" of {', '.join(bad)}")
