@@ -3,7 +3,7 @@
 /* Scratch for p, g and each state buffer of a block.  Two that began at the same place of a page would slow down each
  * other's loads; a state buffer can have whole groups around the block. */
 enum { FN(SCRATCHES) = 2 + FASTOPT_MAX_STATE };
-#define SCRATCH_SIZE(n) ((n) + 3 * GROUP)
+#define SCRATCH_SIZE(n) ((n) + 4 * GROUP)
 
 /* n elements of a tensor as the rule sees them: in the memory of the caller where possible, in scratch where stages
  * come first or elements are stored in another form. */

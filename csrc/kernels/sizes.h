@@ -4,7 +4,7 @@
 
 enum {
     BLOCK = 1024, /* elements that are summed, or loaded, at a time */
-    STRIP = 256,  /* elements that are updated at a time: of 4 KB each, parameter, gradient, state, averages and scratch
+    STRIP = 384,  /* elements that are updated at a time: of 4 KB each, parameter, gradient, state, averages and scratch
                      would fill all ways of an L1 cache */
     LANES = 16,   /* partial sums of a block */
 
