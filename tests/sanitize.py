@@ -2,8 +2,8 @@
 
     python tests/sanitize.py [--short] [--only PART,PART] [--seconds N]
 
-c         the C programs c_api, stress and stress_team under AddressSanitizer and UndefinedBehaviorSanitizer, by gcc and
-          by clang
+c         the C programs c_api, storage, stress and stress_team under AddressSanitizer and UndefinedBehaviorSanitizer,
+          by gcc and by clang
 threads   stress and stress_team under ThreadSanitizer, by gcc and by clang, whose threads sleep on futexes, and on the
           conditions of systems without them
 python    the tests of the package with an extension under AddressSanitizer and UndefinedBehaviorSanitizer.  Leaks are
@@ -111,10 +111,11 @@ def c_programs(run: Run) -> Iterator[str]:
             yield f"skipped: {compiler} with sanitizers is not installed"
             continue
         tried = True
-        call(build(run, "c_api", compiler, *BOTH), environment=STRICT)
+        for name in ("c_api", "storage"):
+            call(build(run, name, compiler, *BOTH), environment=STRICT)
         rounds = 10 if run.short else 100
         said = call(build(run, "stress", compiler, *BOTH), 4, rounds, environment=STRICT)
-        yield f"{compiler}: c_api; stress: {said.strip()}"
+        yield f"{compiler}: c_api, storage; stress: {said.strip()}"
         # Without forks: a child may find the lock of the sanitizer's allocator taken for ever.
         program = build(run, "stress_team", compiler, *BOTH)
         said = call(program, 4, 100 * rounds, 8, 1, environment=STRICT)

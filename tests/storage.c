@@ -191,6 +191,29 @@ static void test_bad_formats(void)
     }
 }
 
+/* The bytes of a step move, also those of codes and scales, and no others. */
+static void test_traffic(void)
+{
+    static memory m, before;
+    double hyper[FASTOPT_MAX_HYPER];
+    const fastopt_formats formats = {.p = FASTOPT_MASTER_FLOAT16,
+                                     .g = FASTOPT_AS_BFLOAT16,
+                                     .state = {FASTOPT_CODES_SIGNED, FASTOPT_CODES_NONNEGATIVE}};
+    const fastopt_rule *adam = fastopt_find_rule("adam");
+    hyper_of(adam, hyper);
+    fastopt_tensor t = make_f32(&m, adam, hyper, &formats, 1000);
+    clear(&m, 1000);
+    copy(&before, &m);
+    CHECK(fastopt_traffic(&t, 2) == FASTOPT_OK, &t);
+    memset(m.p, 0, 2000);
+    memset(m.p_rest, 0, 4000);
+    for (int s = 0; s < 2; s++) {
+        memset(m.state[s], 0, 1000);
+        memset(m.state_rest[s], 0, 64);
+    }
+    CHECK(same(&m, &before), &t);
+}
+
 int main(void)
 {
     const char *before = fastopt_isa();
@@ -209,6 +232,7 @@ int main(void)
     }
     fastopt_use_isa(before);
     test_bad_formats();
+    test_traffic();
     return failures > 100 ? 100 : failures;
 }
 #else

@@ -4,13 +4,55 @@
 #include "../include/fastopt_testing.h"
 #include "../threads/threads.h"
 
+/* Memory of a buffer in another format, or of its rest. */
+typedef struct {
+    char *memory;
+    ptrdiff_t bytes, group; /* so many bytes for a group of elements */
+    int is_read_only;
+} stream;
+
 typedef struct {
     const fastopt_typed_kernels *kernels;
     const fastopt_tensor *tensor;
     void *state[FASTOPT_MAX_STATE]; /* the buffers as large as p; those of rows and columns are too small to count */
-    int n_state, shares;
+    stream streams[2 * (FASTOPT_MAX_STATE + 2)];
+    int n_state, n_streams, shares;
     volatile ptrdiff_t next;
 } traffic;
+
+/* Adds the streams of a buffer. */
+static void add_streams(traffic *job, const void *data, void *rest, int format, int is_read_only)
+{
+    const fastopt_format_info *info = &fastopt_format_infos[format];
+    const ptrdiff_t native = job->tensor->dtype == FASTOPT_FLOAT32 ? sizeof(float) : sizeof(double);
+    job->streams[job->n_streams++] = (stream){(char *)data, format ? info->bytes : native, 1, is_read_only};
+    if (info->rest_bytes)
+        job->streams[job->n_streams++] = (stream){rest, info->rest_bytes, info->group, is_read_only};
+}
+
+/* Moves the bytes of elements begin to end, whatever they are, a line of each stream after the other. */
+static void move_streams(const traffic *job, ptrdiff_t begin, ptrdiff_t end)
+{
+    uint32_t sum = 0;
+    volatile uint32_t read; /* so that memory is, which is not written */
+    for (ptrdiff_t first = begin; first < end; first += GROUP) {
+        const ptrdiff_t past = first + GROUP < end ? first + GROUP : end;
+        for (int i = 0; i < job->n_streams; i++) {
+            const stream *s = &job->streams[i];
+            const ptrdiff_t from = first / s->group * s->bytes, to = (past + s->group - 1) / s->group * s->bytes;
+            for (ptrdiff_t byte = from; byte + 4 <= to; byte += 4) {
+                uint32_t word;
+                memcpy(&word, s->memory + byte, sizeof word);
+                sum += word;
+                word++;
+                if (!s->is_read_only)
+                    memcpy(s->memory + byte, &word, sizeof word);
+            }
+        }
+    }
+    read = sum;
+    (void)read;
+}
 
 static int move_shares(void *data, int thread)
 {
@@ -22,7 +64,10 @@ static int move_shares(void *data, int thread)
     for (ptrdiff_t i; (i = fetch_add(&job->next, 1)) < job->shares;) {
         const ptrdiff_t begin = i ? part_end(lines, job->shares, (int)i - 1) * CACHE_LINE : 0;
         const ptrdiff_t end = i == job->shares - 1 ? t->n : part_end(lines, job->shares, (int)i) * CACHE_LINE;
-        job->kernels->traffic(t->p, t->g, job->state, job->n_state, begin, end);
+        if (job->n_streams)
+            move_streams(job, begin, end);
+        else
+            job->kernels->traffic(t->p, t->g, job->state, job->n_state, begin, end);
         moved++;
     }
     return moved;
@@ -37,6 +82,13 @@ fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)
     for (int s = 0; tensor->rule->state[s]; s++)
         if (tensor->rule->extent[s] == FASTOPT_WHOLE)
             job.state[job.n_state++] = tensor->state[s];
+    if (!fastopt_is_native(tensor)) {
+        add_streams(&job, tensor->p, tensor->p_rest, tensor->formats.p, 0);
+        add_streams(&job, tensor->g, NULL, tensor->formats.g, 1);
+        for (int s = 0; tensor->rule->state[s]; s++)
+            if (tensor->rule->extent[s] == FASTOPT_WHOLE)
+                add_streams(&job, tensor->state[s], tensor->state_rest[s], tensor->formats.state[s], 0);
+    }
     fastopt_run(num_threads, move_shares, &job);
     return FASTOPT_OK;
 }
