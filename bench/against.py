@@ -25,8 +25,8 @@ import fastopt
 from .peers import report
 from .peers.contenders import ANOTHER_REVISION
 from .peers.race import Crew, Settings, race
+from .peers.races import WORKLOADS
 from .peers.results import Race, Row, available_memory, ratio
-from .peers.workloads import WORKLOADS
 
 RACES = ("adam-1024", "adam-1000x1024", "adam-1M", "adam-32M")
 SLOWER = 1.02  # how many times as long as the other revision's a step may take

@@ -36,7 +36,7 @@ TOLERANCE = 0.03  # by which a figure may grow
 DTYPES = (np.float32, np.float64)
 ELEMENTS = (32_768, 65_536)
 COLUMNS = 1024
-USUAL = {"eta_plus": 1.5, "step_max": 50.0, "beta2_decay": -0.8, "d": 1.0}  # where 0.5 is out of range
+USUAL = (0.5, 1.5, -0.5)  # values of hyperparameters: the first that is in the range
 ARRAYS = (10, 110)
 CALLS = (50, 150)
 WARM = 20  # calls after which the interpreter has specialised the code
@@ -48,10 +48,19 @@ Block = tuple[str, str, int, Callable[[], Any], int]  # unit, row, size of which
 # ---- The calls to count, in a process under callgrind ----
 
 
+def in_range(name: str, value: float) -> bool:
+    """Return whether a hyperparameter may have a value."""
+    try:
+        fastopt._core.check_range(name, name, value)
+    except ValueError:
+        return False
+    return True
+
+
 def rule_blocks() -> Iterator[Block]:
     """Every row of rules.def."""
     for (rule, _, hyper, carry), dtype in itertools.product(fastopt._core.rules(), DTYPES):
-        usual = {name: USUAL.get(name, 0.5) for name in hyper}
+        usual = {name: next(value for value in USUAL if in_range(name, value)) for name in hyper}
         keywords = {"step": 3, "num_threads": 1, **usual}
         settings = fastopt._core.Settings(rule)
         for n in ELEMENTS:

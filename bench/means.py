@@ -18,21 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 import fastopt
+from fastopt import catalogue
+
+from .peers.twins import has_torch
 
 N = 16
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999)
 LONG = 0.999999
 BLOCK = 1000
 STEPS = 6000
-RULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "Adam": ("Adam", {}),
-    "Adam, betas=(0.95, 0.9999)": ("Adam", {"betas": (0.95, 0.9999)}),
-    "NAdam": ("NAdam", {}),
-    "RAdam": ("RAdam", {}),
-    "Adadelta, rho=0.99": ("Adadelta", {"rho": 0.99}),
-    "RMSprop": ("RMSprop", {}),
-    "RMSprop, centered": ("RMSprop", {"centered": True}),
-}
+MORE: tuple[dict[str, Any], ...] = ({"betas": (0.95, 0.9999)},)  # options of Adam
 
 Gradients = NDArray[np.float32]
 SOURCES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
@@ -88,6 +83,15 @@ def last_steps(cls: str, options: dict[str, Any], source: str) -> dict[str, NDAr
     return found | {"torch": q.detach().numpy().astype(np.float64)}
 
 
+def steps_compared() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every rule that torch has, with the options that select another row of rules.def."""
+    for rule in catalogue.rules().values():
+        if has_torch(rule.name) and not rule.by_matrices and not rule.calls_numpy:
+            yield rule.optimizer.__name__, dict(rule.options)
+    for options in MORE:
+        yield "Adam", options
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.means", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--long", action="store_true", help=f"a beta of {LONG} too, which takes minutes")
@@ -106,7 +110,8 @@ def main() -> None:
             table.add_row(f"{beta}", source, *errors)
     console.print(table)
     table = Table("rule", "gradients", "a step, fastopt", "a step, torch")
-    for rule, (cls, options) in RULES.items():
+    for cls, options in steps_compared():
+        rule = ", ".join((cls, *(f"{name}={value}" for name, value in options.items())))
         for source in SOURCES:
             steps = last_steps(cls, options, source)
             size = abs(steps["true"]).max()

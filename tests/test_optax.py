@@ -1,4 +1,4 @@
-"""The rules that torch.optim has not, or whose state is not of their parameter's shape, against optax: 50 steps."""
+"""Every rule that optax has against it: 50 steps."""
 
 import itertools
 import os

@@ -16,17 +16,12 @@ from fastopt.cli import check_writable
 from . import footprint, report
 from .contenders import CONTENDERS
 from .race import Crew, Settings, race
+from .races import EXTRAS, IMPORT, MEMORY, NOT_QUICK, QUICK, SWEEP, SWEEP_PEERS, WORKLOADS, sweep
 from .results import Results, available_memory, describe_machine, describe_versions
-from .workloads import EXTRAS, IMPORT, MEMORY, NOT_QUICK, QUICK, RULES, SWEEP, SWEEP_PEERS, WORKLOADS, sweep
 
 MEMORY_SHARE = 0.6  # of the memory that is free at the start
-# The workloads whose rule this fastopt has, and whose loop can be had. Contenders must not import fastopt, so only this
-# module can tell.
-HERE = {
-    name: workload
-    for name, workload in WORKLOADS.items()
-    if hasattr(fastopt, RULES[workload.rule].optimizer) and (workload.loop != "torch" or find_spec("torch"))
-}
+# The workloads whose loop can be run here.
+HERE = {name: workload for name, workload in WORKLOADS.items() if workload.loop != "torch" or find_spec("torch")}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -37,7 +32,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     form.add_argument(
         "--quick", action="store_true", help="some workloads and peers, under three minutes (the default)"
     )
-    form.add_argument("--full", action="store_true", help="everything, in about half an hour")
+    form.add_argument("--full", action="store_true", help="everything, in more than half an hour")
     parser.add_argument("--workloads", metavar="A,B", type=_names(*HERE, *EXTRAS), help="only these; see --list")
     parser.add_argument("--peers", metavar="A,B", type=_names(*CONTENDERS), help="race only these against fastopt")
     parser.add_argument("--json", metavar="FILE", type=_writable, help="write raw rounds, machine and versions")

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .workloads import RULES, STEP_OPTIONS, Array, Rule, Workload
+from . import twins
+from .workloads import STEP_OPTIONS, Array, Rule, Workload
 
 CLIP_EPS = 1e-6  # added to the norm, as torch does
 
@@ -119,7 +120,7 @@ class Fastopt(OnNumPy):
         workload = entry.workload
         asked = {"clip_norm": workload.clip_norm, "zero_grads": workload.zero, "ema_decay": workload.ema}
         options = {name: value for name, value in asked.items() if value}
-        optimizer = getattr(fastopt, RULES[workload.rule].optimizer)
+        optimizer = getattr(fastopt, workload.rule.optimizer)
         self.optimizer = optimizer(self.params, **entry.hyper, **options, **self.options(entry))
         self.given: list[Any] = self.grads
         if workload.rows:
@@ -238,7 +239,7 @@ class NumPy(StepInNumPy):
         from fastopt.optimizers import plain
 
         super().__init__(entry)
-        self.rule: Callable[..., None] = plain(RULES[entry.workload.rule].optimizer)
+        self.rule: Callable[..., None] = plain(entry.workload.rule.optimizer)
         self.states: list[dict[str, Any]] = [{} for _ in self.params]
 
     def update(self, grads: list[Array]) -> None:
@@ -283,7 +284,8 @@ class NumPyOut(StepInNumPy):
         from . import numpy_out
 
         super().__init__(entry)
-        self.rule, names = numpy_out.RULES[entry.workload.rule]
+        rule, names = numpy_out.RULES[entry.workload.rule.name]
+        self.rule = partial(rule, **taken(rule, entry.hyper))
         self.states = [{name: np.zeros_like(p) for name in names} for p in self.params]
         largest = max(p.size for p in self.params)
         scratch = np.empty((2, largest), np.float32)
@@ -292,7 +294,7 @@ class NumPyOut(StepInNumPy):
 
     def update(self, grads: list[Array]) -> None:
         for p, g, state, (s, r) in zip(self.params, grads, self.states, self.scratch, strict=True):
-            self.rule(p, g, state, self.t, s, r, **self.hyper)
+            self.rule(p, g, state, self.t, s, r)
 
     def clipped(self, clip_norm: float) -> list[Array]:
         norm = math.sqrt(sum(float(np.dot(g.reshape(-1), g.reshape(-1))) for g in self.grads))
@@ -318,11 +320,11 @@ class Numba(OnNumPy):
         from . import numba_rules
 
         super().__init__(entry)
-        rule = entry.workload.rule
+        rule = entry.workload.rule.name
         self.rule = numba_rules.compiled(rule, self.parallel)
         self.scalars = numba_rules.scalars(rule, entry.hyper)
         self.buffers = [
-            (p.reshape(-1), g.reshape(-1), *numba_rules.states(rule, p.reshape(-1)))
+            (p.reshape(-1), g.reshape(-1), *numba_rules.states(rule, entry.workload.rule.states, p.reshape(-1)))
             for p, g in zip(self.params, self.grads, strict=True)
         ]
         self.t = 0
@@ -377,10 +379,10 @@ class Torch(Contender):
     def make_optimizer(self, entry: Entry) -> Any:
         import torch
 
-        optimizer = getattr(torch.optim, self.optimizer_name(RULES[entry.workload.rule]))
+        optimizer = getattr(torch.optim, self.optimizer_name(entry.workload.rule))
         if missing := set(self.options) - set(inspect.signature(optimizer).parameters):
             raise UnavailableError(f"torch.optim.{optimizer.__name__} has no {' or '.join(missing)} form")
-        return optimizer(self.params, **entry.hyper, **self.options)
+        return optimizer(self.params, **taken(optimizer, entry.hyper), **self.options)
 
     def optimizer_name(self, rule: Rule) -> str:
         return rule.optimizer
@@ -460,14 +462,13 @@ class DeepSpeed(Torch):
     offers: Set[str] = frozenset()
 
     def make_optimizer(self, entry: Entry) -> Any:
-        rule = entry.workload.rule
-        if rule not in ("adam", "adamw", "adagrad"):
-            raise UnavailableError("DeepSpeed has no CPU operator for this rule")
+        name = entry.workload.rule.optimizer
+        decoupled = {"adamw_mode": name.endswith("W")} if name.startswith("Adam") else {}
+        name = name.removesuffix("W")
         try:
-            if rule == "adagrad":
-                return _need("deepspeed.ops.adagrad").DeepSpeedCPUAdagrad(self.params, **entry.hyper)
-            return _need("deepspeed.ops.adam").DeepSpeedCPUAdam(self.params, **entry.hyper, adamw_mode=rule == "adamw")
-        except RuntimeError as error:
+            operator = getattr(_need(f"deepspeed.ops.{name.lower()}"), f"DeepSpeedCPU{name}")
+            return operator(self.params, **taken(operator, entry.hyper), **decoupled)
+        except (AttributeError, RuntimeError) as error:
             raise UnavailableError(f"{error} ({error.__cause__})") from error
 
 
@@ -482,37 +483,22 @@ class Optax(Contender):
         self.jax = jax
         self.params = [jax.numpy.array(p) for p in entry.params]
         self.grads = [jax.numpy.array(g) for g in entry.grads]
-        transform = self.transform(optax, entry.workload.rule, dict(entry.hyper))
+        twin = twins.twin(entry.workload.rule.name)
+        own = {name: value for name, value in twin.options.items() if entry.hyper[name] != value}
+        if own:
+            self.compared_with = own
+            self.note = "compared with " + ", ".join(f"{name}={value}" for name, value in own.items())
+        transform = twin.peer(optax)
         if entry.workload.clip_norm is not None:
             transform = optax.chain(optax.clip_by_global_norm(entry.workload.clip_norm), transform)
-        self.state = transform.init(self.params)
+        # Some keep the parameters that they start from, which are donated too.
+        self.state = jax.tree.map(jax.numpy.copy, transform.init(self.params))
 
         def update(params: Any, state: Any, grads: Any) -> Any:
             updates, state = transform.update(grads, state, params)
             return optax.apply_updates(params, updates), state
 
         self.update = jax.jit(update, donate_argnums=(0, 1))
-
-    def transform(self, optax: Any, rule: str, hyper: dict[str, Any]) -> Any:
-        lr = hyper.pop("lr")
-        for i, beta in enumerate(hyper.pop("betas", ()), 1):
-            hyper[f"b{i}"] = beta
-        if rule == "adagrad":
-            # There is no way to have eps outside the root, where it does not matter unless a gradient is tiny.
-            self.note = "eps=0, because optax adds it under the root"
-            hyper.update(eps=0.0, initial_accumulator_value=0.0)
-        elif rule == "rmsprop":
-            hyper.update(decay=hyper.pop("alpha"), eps_in_sqrt=False)
-        elif rule == "nadam":
-            self.note = "constant momentum; compared with NAdam(momentum_decay=None)"
-            self.compared_with = {"momentum_decay": None}
-            del hyper["momentum_decay"]
-        elif rule == "adan":
-            hyper["eps_root"] = 0.0
-        elif rule == "yogi":
-            self.note = "starts m from 1e-6 too, not from 0"
-        name = "sgd" if rule in ("momentum", "nesterov") else rule
-        return getattr(optax, name)(lr, **hyper)
 
     def run(self, steps: int) -> None:
         params, state, grads, update = self.params, self.state, self.grads, self.update
@@ -533,7 +519,7 @@ class MemoryLimit(Contender):
     def __init__(self, entry: Entry) -> None:
         import fastopt
 
-        rule, size = RULES[entry.workload.rule], entry.workload.elements
+        rule, size = entry.workload.rule, entry.workload.elements
         p, self.g = np.ones(size, np.float32), np.ones(size, np.float32)
         self.optimizer = getattr(fastopt, rule.optimizer)([p], **entry.hyper)
         self.threads = entry.threads
@@ -541,6 +527,12 @@ class MemoryLimit(Contender):
     def run(self, steps: int) -> None:
         for _ in range(steps):
             self.optimizer._table.traffic(0, self.g, self.threads)
+
+
+def taken(function: Callable[..., Any], hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters that a function takes, which are all that differ from 0 there."""
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in hyper.items() if name in names}
 
 
 def _need(library: str) -> Any:

@@ -10,7 +10,7 @@ from statistics import median
 
 from .contenders import CONTENDERS, FASTOPT, UnavailableError
 from .race import FailedError, Player, Progress
-from .workloads import WORKLOADS
+from .races import WORKLOADS
 
 IMPORT = """
 from time import perf_counter

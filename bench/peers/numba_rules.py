@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba import prange
 
-from .workloads import RULES, Array
+from .workloads import Array
 
 # Rounds a scalar to the arrays' type.
 f32 = np.float32
@@ -114,8 +114,8 @@ def compiled(rule: str, parallel: bool) -> Any:
     return numba.njit(FUNCTIONS[rule], parallel=parallel, error_model="numpy")
 
 
-def states(rule: str, p: Array) -> list[Any]:
-    arrays: list[Any] = [np.zeros_like(p) for _ in range(RULES[rule].states)]
+def states(rule: str, count: int, p: Array) -> list[Any]:
+    arrays: list[Any] = [np.zeros_like(p) for _ in range(count)]
     if rule == "nadam":
         arrays.append(np.ones(1))
     return arrays

@@ -95,10 +95,20 @@ def adam(
 
 
 def adamw(
-    p: Array, g: Array, state: State, t: int, s: Array, r: Array, *, lr: float, weight_decay: float, **hyper: Any
+    p: Array,
+    g: Array,
+    state: State,
+    t: int,
+    s: Array,
+    r: Array,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
 ) -> None:
     p *= 1 - lr * weight_decay
-    adam(p, g, state, t, s, r, lr=lr, **hyper)
+    adam(p, g, state, t, s, r, lr=lr, betas=betas, eps=eps)
 
 
 def adamax(

@@ -18,7 +18,7 @@ from typing import Any
 from .contenders import FASTOPT, MEMORY_LIMIT, UnavailableError
 from .results import Race, Row, Turn, busy_cpus
 from .worker import serve
-from .workloads import RULES, Workload
+from .workloads import Workload
 
 MEMORY_MATTERS = 2**20  # elements from which a race shows the memory limit
 OVERHEAD = 1.25  # memory a contender may need, as a multiple of parameters, gradients and state
@@ -169,7 +169,7 @@ def race(workload: Workload, peers: Iterable[str], settings: Settings, crew: Cre
     return Race(
         name=workload.name,
         title=workload.title,
-        rule=workload.rule,
+        rule=workload.rule.name,
         arrays=len(workload.shapes),
         elements=workload.elements,
         traffic=workload.traffic,
@@ -181,7 +181,7 @@ def race(workload: Workload, peers: Iterable[str], settings: Settings, crew: Cre
 
 def _has_limit(workload: Workload) -> bool:
     """Return whether the memory limit has the traffic of this workload's steps, and matters."""
-    plain = RULES[workload.rule].one_pass and not workload.options and not workload.loop
+    plain = workload.rule.one_pass and not workload.options and not workload.loop
     return plain and workload.elements >= MEMORY_MATTERS
 
 

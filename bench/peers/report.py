@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .contenders import CONTENDERS, FASTOPT
+from .races import EXTRAS, QUICK
 from .results import ALONE, COLD, ITERATION, PAUSED, STEP, TOLERANCE, Race, Results, Row, ratio
 from .targets import Verdict, judge, judge_race
-from .workloads import EXTRAS, QUICK, Workload
+from .workloads import Workload
 
 LOOP_COLUMNS = ("inside", "mean", "99 %", "iteration", "alone", "paused", "cold")
 

@@ -13,6 +13,7 @@ import timeit
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import zip_longest
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 from .contenders import CONTENDERS, Contender, Entry, UnavailableError
 from .results import ALONE, COLD, ITERATION, PAUSED, STEP
 from .training import Network, network
-from .workloads import RULES, Array, Workload, adam
+from .workloads import Array, Workload
 
 # The gradients of the steps that are checked, as multiples of those that are timed. They change in sign and size,
 # because some rules forget the size of a constant gradient, and with it a mistake. Powers of two keep them exact.
@@ -91,7 +92,7 @@ class Worker:
 
     def _after_checked_steps(self) -> Iterator[Array]:
         assert self.contender is not None
-        for factor in CHECK_FACTORS[: RULES[self.workload.rule].checked_steps]:
+        for factor in CHECK_FACTORS:
             self.contender.load_gradients(self.workload.gradients(factor))
             self.contender.run(1)
         return self.contender.answer()
@@ -156,7 +157,7 @@ class Worker:
         """Return the bytes that steps need at their peak beyond parameters, gradients and state."""
         # A small run first, so that code, threads and the allocator's first pages do not count; and room among Python's
         # objects, whose allocator takes memory by the MiB.
-        self._warm(adam("small", "small", ((4,), (100, 100))))
+        self._warm(replace(workload, shapes=((4,), (100, 100))))
         objects = [bytes(PYTHON_SMALL) for _ in range(PYTHON_ROOM // PYTHON_SMALL)]
         kept = objects[::64]  # some in each of its arenas, which are else given back
         del objects

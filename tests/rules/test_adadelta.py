@@ -6,7 +6,7 @@ import numpy as np
 
 from support.arithmetic import decay, keep, lost_mean, rest
 from support.rule import ByHand, Class, Rule
-from support.twins import EPS, TorchTwin, between
+from support.twins import EPS, OptaxTwin, TorchTwin, between
 
 
 def adadelta(p, g, E, D, *, t, lr, rho, eps):
@@ -33,6 +33,9 @@ CLASSES = [
             "": ByHand({"rho": 0.75, "eps": 1 / 3}, [2, 2], [0.9, 0.9 - 0.04 * math.sqrt(7)]),
         },
         never_larger=0,  # the root of D is no longer than that of E
+        optax={
+            "": OptaxTwin({"lr": 1.0, "rho": 0.9, "eps": 1e-6}, lambda optax: optax.adadelta(1.0, rho=0.9, eps=1e-6)),
+        },
         torch=TorchTwin({"lr": between(0.1, 1), "rho": between(0.5, 0.99), "eps": EPS}),
     ),
 ]

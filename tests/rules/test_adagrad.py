@@ -8,7 +8,7 @@ import fastopt
 from fastopt.optimizers import plain
 from support.arithmetic import lost_sum
 from support.rule import ByHand, Class, Rule
-from support.twins import EPS, TorchTwin, between, power_of_ten
+from support.twins import EPS, OptaxTwin, TorchTwin, between, power_of_ten
 
 
 def adagrad(p, g, G, *, t, lr, lr_decay, eps):
@@ -37,6 +37,12 @@ CLASSES = [
             "accumulator": ByHand({"eps": 0.0, "initial_accumulator_value": 5.0}, [2], [1 - 0.2 / 3]),
             # eps stands outside the root: 2 / (2 + 2)
             "eps": ByHand({"eps": 2.0}, [2], [0.95]),
+        },
+        optax={
+            # Its eps is inside the root.
+            "": OptaxTwin(
+                {"lr": 0.01, "eps": 0.0}, lambda optax: optax.adagrad(0.01, initial_accumulator_value=0.0, eps=0.0)
+            ),
         },
         torch=TorchTwin(
             {"eps": EPS},

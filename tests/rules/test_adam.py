@@ -6,7 +6,7 @@ import numpy as np
 
 from support.arithmetic import adam_scalars, larger, moments
 from support.rule import ByHand, Class, Rule
-from support.twins import DECOUPLED, EPS, TorchTwin, always, betas
+from support.twins import DECOUPLED, EPS, OptaxTwin, TorchTwin, always, betas
 
 
 def adam(p, g, m, v, *, t, lr, beta1, beta2, eps):
@@ -45,6 +45,12 @@ CLASSES = [
             # the decay does not turn round with the gradient: p = 0.95 + 0.05
             "maximize": ByHand({"betas": BETAS, "eps": 2.0, "weight_decay": 0.5, "maximize": True}, [2], [1.0]),
         },
+        optax={
+            "": OptaxTwin(
+                {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1},
+                lambda optax: optax.adamw(0.01, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1),
+            ),
+        },
         torch=TorchTwin({"betas": betas, "eps": EPS}, {"amsgrad": {"amsgrad": always(True)}}),
     ),
     Class(
@@ -75,6 +81,12 @@ CLASSES = [
             # p = 1 * (1 - 0.1 * 0.5), then 2 / (2 + 2), as adamw
             "decoupled": ByHand(
                 {"betas": BETAS, "eps": 2.0, "weight_decay": 0.5, "decoupled_weight_decay": True}, [2], [0.9]
+            ),
+        },
+        optax={
+            "": OptaxTwin(
+                {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-8},
+                lambda optax: optax.adam(0.01, b1=0.9, b2=0.99, eps=1e-8),
             ),
         },
         torch=TorchTwin({"betas": betas, "eps": EPS}, {"amsgrad": {"amsgrad": always(True)}, **DECOUPLED}),

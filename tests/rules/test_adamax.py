@@ -4,7 +4,7 @@ import numpy as np
 
 from support.arithmetic import keep, larger, rest, weight
 from support.rule import ByHand, Class, Rule
-from support.twins import EPS, TorchTwin, betas
+from support.twins import EPS, OptaxTwin, TorchTwin, betas
 
 
 def adamax(p, g, m, u, *, t, lr, beta1, beta2, eps):
@@ -32,6 +32,12 @@ CLASSES = [
             "eps": ByHand({"betas": (0.5, 0.5), "eps": 2.0}, [2], [0.95]),
             # u stays 0 until there is a gradient; then m = 0.5 * 2, m_hat = 1 / 0.75, u = 2
             "no gradient": ByHand({"betas": (0.5, 0.5), "eps": 0.0}, [0, 2], [1, 1 - 0.1 / 1.5]),
+        },
+        optax={
+            "": OptaxTwin(
+                {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-8},
+                lambda optax: optax.adamax(0.01, b1=0.9, b2=0.99, eps=1e-8),
+            ),
         },
         torch=TorchTwin({"betas": betas, "eps": EPS}),
     ),

@@ -6,7 +6,7 @@ import numpy as np
 
 from support.arithmetic import exp, lost_mean, moments, power
 from support.rule import ByHand, Class, Rule
-from support.twins import DECOUPLED, EPS, TorchTwin, betas, power_of_ten
+from support.twins import DECOUPLED, EPS, OptaxTwin, TorchTwin, betas, power_of_ten
 
 
 def nadam(p, g, m, v, *, t, carry, lr, beta1, beta2, eps, momentum_decay):
@@ -49,6 +49,13 @@ CLASSES = [
             "no decay": ByHand({"betas": BETAS, "eps": 2.0, "momentum_decay": 0.0}, [2], [1 - 0.1 * 34 / 15 / 4]),
             # the default: m = 0.1 * 1, v_hat = 1, eps = 0
             "": ByHand({"eps": 0.0}, [1], [1 - 0.1 * (MU_2 * 0.1 / (1 - MU_1 * MU_2) + (1 - MU_1) / (1 - MU_1))]),
+        },
+        optax={
+            # Its momentum is constant.
+            "": OptaxTwin(
+                {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-8, "momentum_decay": None},
+                lambda optax: optax.nadam(0.01, b1=0.9, b2=0.99, eps=1e-8),
+            ),
         },
         torch=TorchTwin(
             {"betas": betas, "eps": EPS}, {"momentum_decay": {"momentum_decay": power_of_ten(-4, -1)}, **DECOUPLED}

@@ -10,7 +10,7 @@ from support.arithmetic import above_root, coast, decay, keep, rest, rough_power
 from support.arrays import DTYPES
 from support.asserts import ids
 from support.rule import ByHand, Class, Rule
-from support.twins import EPS, MOMENTUM, TorchTwin, always, between
+from support.twins import EPS, MOMENTUM, OptaxTwin, TorchTwin, always, between
 
 
 def variance(s, a, g, alpha):
@@ -99,6 +99,12 @@ CLASSES = [
                 {"alpha": 0.5, "eps": 1.0, "centered": True, "momentum": 0.5},
                 [2, 2],
                 [0.9, 0.85 - 0.2 / (math.sqrt(0.75) + 1)],
+            ),
+        },
+        optax={
+            "": OptaxTwin(
+                {"lr": 0.01, "alpha": 0.9, "eps": 1e-8},
+                lambda optax: optax.rmsprop(0.01, decay=0.9, eps=1e-8, eps_in_sqrt=False),
             ),
         },
         torch=TorchTwin(

@@ -5,7 +5,7 @@ import numpy as np
 import fastopt
 from support.arithmetic import coast
 from support.rule import ByHand, Class, Rule
-from support.twins import MOMENTUM, TorchTwin, always, between
+from support.twins import MOMENTUM, OptaxTwin, TorchTwin, always, between
 
 
 def sgd(p, g, *, t, lr):
@@ -60,6 +60,14 @@ CLASSES = [
             "momentum-dampening": ByHand({"momentum": 0.9, "dampening": 0.5}, [0.5, 0.5], [0.95, 0.88]),
             # b = 0.5, along 0.5 + 0.9 * 0.5 = 0.95;  b = 0.95, along 0.5 + 0.9 * 0.95 = 1.355
             "nesterov": ByHand({"momentum": 0.9, "nesterov": True}, [0.5, 0.5], [0.905, 0.7695]),
+        },
+        optax={
+            "": OptaxTwin({"lr": 0.1}, lambda optax: optax.sgd(0.1)),
+            "momentum": OptaxTwin({"lr": 0.1, "momentum": 0.9}, lambda optax: optax.sgd(0.1, momentum=0.9)),
+            "nesterov": OptaxTwin(
+                {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+                lambda optax: optax.sgd(0.1, momentum=0.9, nesterov=True),
+            ),
         },
         torch=TorchTwin(
             options={
