@@ -764,3 +764,21 @@ def test_averages_at_rest_and_of_rows():
             wanted = {name: value for opt in apart for name, value in getattr(opt, average).items()}
             for name, value in getattr(together, average).items():
                 assert_same_bits(value, wanted[name])
+
+
+def test_gradients_of_another_dtype_alone_and_together():
+    """A dtype that comes in one way is known to the other: each step reads the gradients that it is given."""
+    p, q, one = np.zeros(2, np.float32), np.zeros(3), np.ones
+    members = fastopt.SGD({"p": p}, lr=1.0), fastopt.SGD({"q": q}, lr=1.0)
+    both, other = fastopt.Combined(members), fastopt.Combined(members[:1])
+    dtypes = (np.float32, np.float64, np.float64, np.float16, np.float32, np.float32, np.float64)
+    for steps, dtype in enumerate(dtypes):
+        with pytest.raises(ValueError, match="shape"):  # a step that is refused after it has read p
+            both.step({"p": one(2, np.float16), "q": one(4)})
+        both.step({"p": one(2, dtype), "q": one(3, dtype)})
+        members[0].step({"p": one(2, dtypes[-steps])})
+        members[1].step({"q": one(3, np.float16)})
+        other.step({"p": one(2, dtype)})
+        both.step({"p": one(2, dtype), "q": one(3, dtype)})
+        assert (p == -4 * (steps + 1)).all(), (steps, p)
+        assert (q == -3 * (steps + 1)).all(), (steps, q)

@@ -94,6 +94,7 @@ cdef class Binder:
         """Have a gradient read in this dtype, of which there is a format."""
         cdef Entry *entry = &self.parameters.entries[i]
         self.parameters.tensors[i].formats.g = <unsigned char>format_of(dtype, entry.array.dtype)
+        self.parameters.dtype_changes += dtype != entry.g_dtype
         entry.g_dtype = dtype
         entry.g = NULL  # the last gradient was found clear for elements of another size
 

@@ -1,5 +1,11 @@
 # Optimizers that step as one.
 
+cdef void copy_g_dtype(Entry *to, const Entry *of) noexcept nogil:
+    """Take over the dtype of a gradient with the descriptor that has its format."""
+    to.g_dtype = of.g_dtype
+    to.g = NULL
+
+
 @cython.final
 cdef class Members:
     """The tables whose parameters are stepped in one call, those of the first table first.
@@ -13,12 +19,14 @@ cdef class Members:
     cdef list arrays  # of each table its parameters, as they were last read
     cdef tuple lock_order  # the tables in the one order in which their locks are taken
     cdef Py_ssize_t count  # of all parameters
+    cdef Py_ssize_t dtype_changes  # of gradients, here and in the tables, when all had the same dtypes
 
     def __init__(self, tuple tables):
         cdef Table table
         self.tables = tables
         self.lock_order = tuple(sorted(tables, key=id))
         self.firsts = []
+        self.dtype_changes = -1
         self.arrays = [(<Table>one).parameters.arrays for one in tables]
         for table in tables:
             self.firsts.append(self.count)
@@ -101,21 +109,40 @@ cdef class Members:
     cdef int read_descriptors(self, Parameters parameters) except -1:
         """Take over the descriptors, as they are once schedules have been followed."""
         cdef Table table
-        cdef Py_ssize_t k, first
+        cdef Py_ssize_t i, k, first
         for k in range(len(self.tables)):
             table = self.tables[k]
             first = self.firsts[k]
             memcpy(parameters.tensors + first, table.parameters.tensors, table.parameters.count * sizeof(fastopt_tensor))
+        if self.count_dtype_changes(parameters) != self.dtype_changes:
+            for k in range(len(self.tables)):
+                table = self.tables[k]
+                first = self.firsts[k]
+                for i in range(table.parameters.count):
+                    copy_g_dtype(&parameters.entries[first + i], &table.parameters.entries[i])
+            self.dtype_changes = self.count_dtype_changes(parameters)
         return 0
+
+    cdef Py_ssize_t count_dtype_changes(self, Parameters parameters):
+        """How often gradients came in another dtype, here and in the tables."""
+        cdef Table table
+        cdef Py_ssize_t count = parameters.dtype_changes
+        for table in self.tables:
+            count += table.parameters.dtype_changes
+        return count
 
     cdef int write_descriptors(self, Parameters parameters, Py_ssize_t first, Py_ssize_t count) except -1:
         """Give back the descriptors of parameters that a step was made of."""
         cdef Parameters own
         cdef Py_ssize_t i, k, begin
+        cdef bint changed = self.count_dtype_changes(parameters) != self.dtype_changes
         for k in range(len(self.tables)):
             own = (<Table>self.tables[k]).parameters
             begin = self.firsts[k]
             for i in range(max(first, begin), min(first + count, begin + own.count)):
                 memcpy(&own.tensors[i - begin], &parameters.tensors[i], sizeof(fastopt_tensor))
                 own.tensors[i - begin].layout = NULL  # it belongs to the joined table; a step sets it
+                if changed:
+                    copy_g_dtype(&own.entries[i - begin], &parameters.entries[i])
+            own.dtype_changes += changed
         return 0

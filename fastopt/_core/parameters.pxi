@@ -43,6 +43,7 @@ cdef class Parameters:
     cdef Entry *entries
     cdef fastopt_layout **layouts
     cdef fastopt_decay *decay_records  # FASTOPT_MAX_HYPER for each parameter; used once a decay has changed
+    cdef Py_ssize_t dtype_changes  # how often a gradient came in another dtype than the one before
     cdef Span *spans  # of all parameters and state, sorted, those that meet joined
     cdef Py_ssize_t n_spans
     cdef bint catches_up  # whether rows make up for missed steps
