@@ -191,6 +191,45 @@ def test_rules_that_correct_a_bias_say_so(rule, monkeypatch):
     assert RULES[rule].corrected == used, f"tests/rules/{FILE_OF[rule]}: corrected of Rule({rule})"
 
 
+# Files outside those of a rule that name more than two others than SGD and Adam, and how many: none may name more.
+# The lecture's rules: catalogue, demo, pictures, and what bench writes by hand for them, which test_peers.py proves
+# complete.  Interplays of certain rules: the rest.
+NAMES_IN_FILES = {
+    "bench/peers/numba_rules.py": 5,
+    "bench/peers/numpy_out.py": 5,
+    "fastopt/catalogue.py": 5,
+    "fastopt/cli/demo.py": 5,
+    "fastopt/cli/pictures.py": 5,
+    "fastopt/optimizer.py": 6,
+    "tests/c_api.c": 8,
+    "tests/test_bad_input.py": 6,
+    "tests/test_bench.py": 5,
+    "tests/test_clipping.py": 7,
+    "tests/test_combined.py": 3,
+    "tests/test_groups.py": 6,
+    "tests/test_grow_and_reset.py": 3,
+    "tests/test_numbers.py": 3,
+    "tests/test_peers.py": 4,
+    "tests/test_resuming.py": 3,
+    "tests/test_schedules.py": 4,
+    "tests/test_stages.py": 10,
+    "tests/test_swapped.py": 3,
+}
+
+
+def test_no_other_file_lists_rules():
+    """Lists of rules come from the catalogue and tests/support/registry.py: a new rule changes its own files alone."""
+    root = Path(__file__).parents[1]
+    names = {cls.lower() for cls in PACKAGE} - {"sgd", "adam", "adamw"}
+    for folder in ("tests", "bench", "fastopt"):
+        for file in (file for suffix in ("py", "c") for file in (root / folder).rglob(f"*.{suffix}")):
+            place = file.relative_to(root).as_posix()
+            if place.startswith(("tests/rules/", "fastopt/optimizers/", "fastopt/__init__.py")):
+                continue
+            words = set(re.findall(r"[a-z0-9]+", file.read_text(encoding="utf-8").lower()))
+            assert len(words & names) <= NAMES_IN_FILES.get(place, 2), f"{place} names {sorted(words & names)}"
+
+
 def test_every_file_has_a_class():
     """One that fastopt has by that name, and that has an entry in the catalogue."""
     files = {file.stem for file in Path(fastopt.optimizers.__file__).parent.glob("[a-z]*.py")}
