@@ -181,7 +181,7 @@ def count(folder: Path) -> tuple[str, list[tuple[str, str, int, int, int]]]:
 
 
 def instructions(dump: Path) -> tuple[int, int]:
-    """All instructions in a file of callgrind, and those of the C core."""
+    """All instructions in a file of callgrind, and the instructions of the C core."""
     total = core = 0
     inside = skip = False
     extension = Path(fastopt._core.__file__).name
@@ -207,7 +207,7 @@ Figures = dict[str, dict[str, dict[str, float]]]  # key, unit, row
 
 
 def figures(isa: str, counted: list[tuple[str, str, int, int, int]]) -> Figures:
-    """The slopes, by the key of the compiler and that of the interpreter."""
+    """The slopes, by the keys of compiler and interpreter."""
     compiler = " ".join(fastopt._core.build_info()[1].split(".")[0].split()[:2])
     build = f"{platform.machine()}, {isa}, {compiler}"
     major, minor, _ = platform.python_version_tuple()

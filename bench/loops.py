@@ -2,7 +2,7 @@
 
 This tree's build, on as many threads as it chooses, on one and on two, against the builds in other folders. Each runs
 in a process of its own; they take turns in random order, and the turns of one round are compared with each other. A
-training run is a sum of iterations, so that means count; the median and the 99th percentile tell where they come from.
+training run is a sum of iterations, so that means count; the median and the 99th percentile show where they come from.
 """
 
 from __future__ import annotations

@@ -51,12 +51,12 @@ class Skipped(Exception):  # noqa: N818, it is no error
 
 
 class Found(Exception):  # noqa: N818
-    """What a sanitizer reported."""
+    """A report of a sanitizer."""
 
 
 @dataclass
 class Run:
-    """What the parts are asked for, and where they build."""
+    """The options of all parts, and the folder in which they build."""
 
     folder: Path
     short: bool
@@ -64,7 +64,7 @@ class Run:
 
 
 def call(*command: object, environment: dict[str, str] | None = None, cwd: Path | None = None) -> str:
-    """What a command prints; Found when it fails."""
+    """Return the output of a command; raise Found when it fails."""
     words = [str(word) for word in command]
     env = {**os.environ, **(environment or {})}
     both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -211,7 +211,7 @@ def leaks(run: Run) -> Iterator[str]:
 
 
 def in_use(run: Run, cycles: int) -> tuple[int, int]:
-    """Bytes in use when Python has ended, and those of them that fastopt allocated and that nothing points to."""
+    """Bytes in use when Python has ended, and the bytes among them that fastopt allocated and nothing points to."""
     report = run.folder / "valgrind.xml"
     options = ["--leak-check=full", "--show-leak-kinds=all", "--undef-value-errors=no", "--num-callers=15"]
     environment = {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}

@@ -22,7 +22,7 @@ ELEMENTS = 200_000  # enough for a save to be hit in all its parts
 
 @dataclass
 class Counts:
-    """What happened in a run."""
+    """The counts of a run."""
 
     kills: int = 0
     saves: int = 0  # whole ones, whether or not the process lived to say so
@@ -42,7 +42,7 @@ def make():
 
 
 def step(opt):
-    """A step whose gradient is told by its number alone, so that any process can repeat it."""
+    """A step whose gradient follows from its number alone, so that any process can repeat it."""
     t = opt.step_count + 1
     opt.step({"w": np.full(ELEMENTS, np.cos(t), np.float32), "b": np.sin(np.arange(7.0) * t)})
 

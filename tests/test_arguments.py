@@ -189,7 +189,7 @@ def test_other_names(call, message):
 
 
 class Boosted(fastopt.Adam):
-    """What a user may derive."""
+    """A class as a user may derive it."""
 
     def __init__(self, params, boost=1.0, **others):
         super().__init__(params, lr=0.1 * boost, **others)

@@ -368,7 +368,7 @@ def test_gradients_that_overlap(overlap, first):
     ids=["backwards", "broadcast", "shorter"],
 )
 def test_an_overlapping_gradient_at_the_address_of_a_harmless_one(harmless):
-    """The address alone does not tell what a gradient reaches."""
+    """A gradient at a known address may reach other memory than the one before it."""
     memory = np.arange(20.0)
     opt = fastopt.SGD([memory[8:16], np.ones(1)])
     g = harmless(memory)

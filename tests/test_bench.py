@@ -1,4 +1,4 @@
-"""What ``python -m fastopt bench`` says of the rules."""
+"""The figures of ``python -m fastopt bench`` for the rules."""
 
 import numpy as np
 import pytest

@@ -618,7 +618,7 @@ for name in fastopt.__all__:
         load(path, opt)
         opt.load_state_dict(opt.state_dict())
 print("found:", found)
-# What the watcher is for, it does see.
+# The watcher notices the calls that it is for.
 import pickle, socket
 pickle.loads(pickle.dumps(os.getcwd))
 socket.socket().close()

@@ -545,7 +545,7 @@ def test_max_skips_of_micro_batches_and_bound_gradients():
 
 
 def test_max_skips_of_muon():
-    """Whose step is made in two calls."""
+    """An optimizer whose step is made in two calls."""
     opt = fastopt.Muon(np.zeros((2, 2)), nonfinite="skip", max_skips=1, clip_norm=1.0, clip_norm_per="parameter")
     bad, good = np.full((2, 2), math.nan), np.eye(2)
     for g in (bad, good, bad):

@@ -200,8 +200,8 @@ NAMES_IN_FILES = {
     "fastopt/catalogue.py": 5,
     "fastopt/cli/demo.py": 5,
     "fastopt/cli/pictures.py": 5,
-    "fastopt/optimizer.py": 6,
-    "tests/c_api.c": 8,
+    "fastopt/optimizer.py": 7,
+    "tests/c_api.c": 9,
     "tests/test_bad_input.py": 6,
     "tests/test_bench.py": 5,
     "tests/test_clipping.py": 7,
@@ -214,6 +214,7 @@ NAMES_IN_FILES = {
     "tests/test_schedules.py": 4,
     "tests/test_stages.py": 10,
     "tests/test_swapped.py": 3,
+    "tests/test_weight_decay.py": 8,
 }
 
 
@@ -227,7 +228,10 @@ def test_no_other_file_lists_rules():
             if place.startswith(("tests/rules/", "fastopt/optimizers/", "fastopt/__init__.py")):
                 continue
             words = set(re.findall(r"[a-z0-9]+", file.read_text(encoding="utf-8").lower()))
-            assert len(words & names) <= NAMES_IN_FILES.get(place, 2), f"{place} names {sorted(words & names)}"
+            assert len(words & names) <= NAMES_IN_FILES.get(place, 2), (
+                f"{place} names {sorted(words & names)}: take rules from the catalogue or by a property of theirs, or,"
+                " where it is about the interplay of these, give their number in NAMES_IN_FILES"
+            )
 
 
 def test_every_file_has_a_class():

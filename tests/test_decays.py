@@ -33,7 +33,7 @@ def set_betas(opt, case, t):
 
 
 def test_the_rules():
-    """What the core says of itself is what the rules use, as the oracle does."""
+    """The core names the hyperparameters whose products its rules use, as the oracle does."""
     for name, *_ in fastopt._core.rules():
         assert fastopt._core.Settings(name).corrected == reference.CORRECTED.get(name, ())
 
@@ -65,7 +65,7 @@ def test_a_constant_gradient_gives_steps_of_lr(cls, kwargs, dtype):
 
 
 def test_one_cycle_momentum():
-    """What torch's OneCycleLR does to Adam's beta1: 0.95 to 0.85 and back."""
+    """Adam's beta1 as torch's OneCycleLR moves it: 0.95 to 0.85 and back."""
     p = np.zeros(1)
     cycle = s.one_cycle(0.85, 10, div_factor=0.85 / 0.95, final_div_factor=1)
     opt = fastopt.Adam(p, lr=0.1, betas=(cycle, 0.999), eps=0.0)

@@ -1,4 +1,4 @@
-"""What a program can do to an optimizer beyond wrong arguments: arrays and sequences that lie, change or call back."""
+"""Arrays and sequences that lie, change or call back: misuse of an optimizer beyond wrong arguments."""
 
 import copy
 import os
@@ -220,7 +220,7 @@ def test_gradients_in_the_state():
 
 
 def test_state_and_groups_cannot_be_replaced():
-    """What is put in their place would take no part in a step."""
+    """Arrays put in their place would take no part in a step."""
     opt = stepped()
     for change in (
         lambda: opt.state["w"].__setitem__("m", np.zeros((2, 3))),
@@ -324,7 +324,7 @@ def test_a_signal_handler_that_saves():
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
 def test_an_interrupt_after_accumulating():
-    """What was gathered is used by a whole step, or by none."""
+    """Gradients that were gathered are used by a whole step, or by none."""
     p, g = np.zeros(2_000_000, np.float32), np.ones(2_000_000, np.float32)
     opt = fastopt.SGD(p, lr=1.0, num_threads=1)
 
@@ -429,7 +429,7 @@ def test_many_threads_that_set_different_hyperparameters():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_forked_in_the_middle_of_a_step():
-    """It has half of a step: it is told so, and does not wait for a thread that it does not have."""
+    """It has half of a step: it raises an error, and does not wait for a thread that it does not have."""
     p = np.ones(1_000_000, np.float32)
     opt, idle = fastopt.Adam(p, num_threads=1), fastopt.Adam(np.ones(3))
     stop = threading.Event()

@@ -11,7 +11,7 @@ from support.cases import CASES, RULES, Case, Oracle
 
 
 def buffers(case: Case, p: np.ndarray) -> list[np.ndarray]:
-    """What the kernel takes after parameter and gradient: the state of Oracle before the first step."""
+    """The arguments of the kernel after parameter and gradient: the state of Oracle before the first step."""
     carry = next(carry for name, _, _, carry in fastopt._core.rules() if name == case.rule)
     return [*Oracle(case, p).buffers.values(), *(np.zeros(1) for _ in carry)]
 

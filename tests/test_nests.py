@@ -321,7 +321,7 @@ def test_a_view_of_a_mapping_is_watched():
 
 
 def test_what_cannot_be_watched():
-    """What is consumed is gone; what makes its entries anew holds none."""
+    """A consumed iterator has no entries left; a container that makes its entries anew keeps none."""
 
     class Anew(UserDict):
         def __getitem__(self, key):

@@ -181,7 +181,7 @@ def test_subnormals_count_as_zero(case, dtype, layout):
     p = LAYOUTS[layout](around_zero(0, dtype))
     oracle, opt = Oracle(case, p), case.make(p, num_threads=1)
     for i, (letter, buffer) in enumerate(oracle.buffers.items()):
-        # What a rule takes the root of is never negative.
+        # The argument of a root is never negative.
         buffer[...] = around_zero(i + 1, dtype) if letter in "mba" else abs(around_zero(i + 1, dtype))
         opt.state[0][letter][...] = buffer
     for i in range(3):
@@ -337,7 +337,7 @@ def test_steps_raise_no_floating_point_flags(case, dtype, size):
 
 
 def test_exception_flags_of_the_caller_stay(fenv):
-    """What overflows or is invalid within a step is not left for the caller to trip over, and its own is kept."""
+    """Overflow and invalid operations of a step set no flag of the caller, whose own flags stay set."""
     p, g = np.full(SIZE, 1e38, np.float32), np.full(SIZE, 3e38, np.float32)
     g[7] = np.inf
     opt = fastopt.Adam(p, num_threads=1)
@@ -365,7 +365,7 @@ def with_zero(case, zero):
 @DTYPE
 @CASE
 def test_minus_zero_is_zero(case, dtype):
-    """As a hyperparameter: the signs of zeros do not tell which it was."""
+    """As a hyperparameter: the sign of a zero makes no difference."""
     g = np.array([1.0, -1.0, 0.0, -0.0, 1e-6, -1e-6, 0.0, -0.0], dtype)
     runs = []
     for zero in (0.0, -0.0):

@@ -1,4 +1,4 @@
-"""What test_rules.py, which compares the numbers, does not see of the rules in plain NumPy."""
+"""The rules in plain NumPy, beside their numbers, which test_rules.py compares."""
 
 import numpy as np
 import pytest

@@ -18,7 +18,7 @@ TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory):
-    """What optax comes to, by name, dtype and parameter."""
+    """The parameters of optax after its steps, by name, dtype and parameter."""
     out = tmp_path_factory.mktemp("optax") / "runs.npz"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-m", "support.optax_runs", str(out)], check=True, env=environment)

@@ -33,7 +33,7 @@ from support.processes import (
     step_as_a_forked_child,
 )
 
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells where threads may run")
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has the set of CPUs of a thread")
 
 
 def step_as_a_spawned_child():
@@ -352,7 +352,7 @@ for where in sys.argv[2:]:
 
 @pytest.mark.parametrize("order", ["main sub sub main", "sub main sub"])
 def test_subinterpreters_are_refused_or_right(order):
-    """As NumPy has it: one interpreter of a process can use it, and another is told so."""
+    """As NumPy has it: one interpreter of a process can use it, and another gets an error."""
     if not find_spec("_interpreters") and not find_spec("_xxsubinterpreters"):
         pytest.skip("this interpreter has no module to make subinterpreters with")
     command = [sys.executable, "-X", "faulthandler", "-c", SUBINTERPRETERS, STEP, *order.split()]

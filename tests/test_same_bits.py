@@ -216,7 +216,7 @@ def test_save_and_load_in_another_process():
 
 # ---- By other builds, from C ----
 
-# What setup.py gives, and the least that the C core asks for.
+# The flags of setup.py, and the fewest that the C core needs.
 OPTIMISED = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
 COMMON = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", f"-I{CSRC / 'include'}"]
 PROGRAM = [*map(str, sorted(CSRC.rglob("*.c"))), str(HERE / "hashes.c"), "-lm", "-pthread"]

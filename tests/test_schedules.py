@@ -256,7 +256,7 @@ print(json.dumps([found, scales]))
 
 @pytest.fixture(scope="module")
 def optax():
-    """What optax gives.  In another process, since jax has threads and other tests fork this one."""
+    """The values of optax.  In another process, since jax has threads and other tests fork this one."""
     if not find_spec("optax"):
         pytest.skip("needs optax to compare with")
     asked = json.dumps([list(OPTAX), STEPS, PLATEAUS, LOSSES])
@@ -353,7 +353,7 @@ def test_power_of_integers(base, exponent):
 
 
 def test_growth_without_bound():
-    """What a float cannot hold is infinity, which an optimizer refuses; 0 stays 0."""
+    """A value too large for a float is infinity, which an optimizer refuses; 0 stays 0."""
     assert s.exponential(0.1, 2.0)(10**6) == s.step(0.1, 1, 2.0)(10**6) == math.inf
     assert s.exponential(0.1, 2.0, end_value=0.5)(10**6) == 0.5
     for schedule in (s.exponential(0.0, 2.0), s.step(0.0, 1, 2.0), s.multi_step(0.0, [1], 1e308)):

@@ -1,4 +1,4 @@
-"""What happens around the rule in the same pass: scaling, clipping, decay, zeroing, averages."""
+"""The stages around the rule in the same pass: scaling, clipping, decay, zeroing, averages."""
 
 import copy
 import math
@@ -55,7 +55,7 @@ def test_scale_and_clip(case, options, dtype, isa):
 
 
 def test_options_of_one_step():
-    """What a step is given takes the place of the optimizer's own, for that step alone."""
+    """An option of a step replaces the optimizer's own, for that step alone."""
     params, grads = some(np.float32)
     own = fastopt.Adam([p.copy() for p in params], clip_norm=0.5)
     given = fastopt.Adam([p.copy() for p in params])
@@ -1425,9 +1425,9 @@ def test_rows_that_catch_up_take_micro_batches():
     assert_same_bits(gathered.groups[0]["params"][0], straight.groups[0]["params"][0])
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to tell the memory in use")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to measure the memory in use")
 def test_micro_batches_of_rows_take_the_memory_of_rows():
-    """Not that of the table, nor of all micro-batches: the pages that come to be used are counted."""
+    """Neither a table nor all micro-batches are kept: the pages that come into use are counted."""
 
     def pages():
         return int(Path("/proc/self/statm").read_text().split()[1])

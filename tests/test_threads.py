@@ -215,7 +215,7 @@ def half_a_cpu():
     return group
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells where threads may run")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has the set of CPUs of a thread")
 @pytest.mark.parametrize("place", ["one CPU", "quota"])
 def test_waiting_takes_little_cpu_time(place):
     """On one CPU, or half of one, two threads take hardly more of it than one: they do not spin it away."""

@@ -114,7 +114,7 @@ def test_missing_loops_are_found(build):
 
 
 def test_the_script(build):
-    """What a developer runs: exit code 0 on good loops, 1 on bad ones."""
+    """The command for developers: exit code 0 on good loops, 1 on bad ones."""
 
     def run(target: Path) -> int:
         return subprocess.run([sys.executable, disassembly.__file__, str(target)], stdout=subprocess.DEVNULL).returncode

@@ -32,7 +32,7 @@ class UnavailableError(Exception):
 
 @dataclass
 class Entry:
-    """What a contender is made from: a workload, its start values, and the threads it may use.
+    """The material of a contender: a workload, its start values, and the threads it may use.
 
     The arrays come one by one, so that a contender that copies them never holds two copies of all.
     """
@@ -45,7 +45,7 @@ class Entry:
 
 
 class Contender:
-    """What the race needs of a contender, which defines one of `run` and `single`.
+    """The methods that a race calls; a contender defines one of `run` and `single`.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Contender:
 
 
 class OnNumPy(Contender):
-    """What contenders share whose parameters and gradients are NumPy arrays."""
+    """A contender whose parameters and gradients are NumPy arrays."""
 
     def __init__(self, entry: Entry) -> None:
         self.params, self.grads = list(entry.params), list(entry.grads)
@@ -514,7 +514,7 @@ class Optax(Contender):
 
 
 class MemoryLimit(Contender):
-    """What no optimizer can beat: a loop with the same traffic on the same memory, and one addition for each store."""
+    """The limit of every optimizer: a loop of the same traffic on the same memory, with one addition for each store."""
 
     def __init__(self, entry: Entry) -> None:
         import fastopt

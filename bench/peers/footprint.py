@@ -1,4 +1,4 @@
-"""What importing fastopt costs in time, and stepping in memory."""
+"""The time of importing fastopt, and the memory of its steps."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Rule:
         return self.streams is None
 
 
-# What a step can do besides the rule, and the arrays it reads plus those it writes for that.
+# Options of a step besides the rule, each with the arrays that it reads plus the arrays that it writes.
 STEP_OPTIONS = {"clip_norm": 1, "zero": 1, "ema": 2, "rows": 0}
 
 
@@ -110,12 +110,12 @@ class Workload:
 
     @property
     def options(self) -> frozenset[str]:
-        """What a step does besides the rule, by the names of the fields."""
+        """The options of a step besides the rule, by the names of the fields."""
         return frozenset(name for name in STEP_OPTIONS if getattr(self, name) not in (None, 0))
 
     @property
     def loop(self) -> str:
-        """Whose training loop the steps are inside; empty where there is none."""
+        """The library in whose training loop the steps are; empty where there is no loop."""
         return "NumPy" if self.layers else "torch" if self.blocks else ""
 
     @property

@@ -167,7 +167,7 @@ class BadCalls(GoodCalls):
         return outcome
 
     def take_over(self, saved: dict[str, Any]) -> None:
-        """What was loaded must be all of what was given, and valid."""
+        """A state that was loaded must be complete and valid."""
         try:
             if (saved["format"], saved["rule"], set(saved)) != (1, self.cls, set(self.opt.state_dict())):
                 raise ValueError("its kind")

@@ -14,7 +14,7 @@ class WrongResultError(Exception):
 
 
 def attempt(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[str, Any]:
-    """What a call came to.  Exceptions that are not allowed go on."""
+    """Make a call and return its outcome.  Exceptions that are not allowed pass through."""
     try:
         return "right", call(*args, **kwargs)
     except FloatingPointError as error:

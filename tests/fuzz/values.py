@@ -29,7 +29,7 @@ FORMS = ("l2", "decoupled", "independent")
 
 
 class Number:
-    """What can be converted to a float without being a number."""
+    """An object that can be converted to a float without being a number."""
 
     def __float__(self) -> float:
         return 0.25
@@ -286,6 +286,6 @@ def is_own(name: Any, value: Any) -> bool:
 
 
 def scaled(meant: dict[str, Any]) -> dict[str, Any]:
-    """What the oracle takes, which knows no lr_scale."""
+    """The hyperparameters for the oracle, which knows no lr_scale."""
     others = {name: value for name, value in meant.items() if name != "lr_scale"}
     return {**others, "lr": meant["lr"] * meant["lr_scale"]}

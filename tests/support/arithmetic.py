@@ -187,7 +187,7 @@ def keep(T: Any, beta: float) -> Any:
 
 
 def rest(T: Any, beta: float) -> Any:
-    """What that leaves for the gradient."""
+    """The factor of the gradient: 1 minus `keep`."""
     return T(1) - keep(T, beta)
 
 

@@ -59,11 +59,11 @@ class Case:
         return {name: float(settings[name]) + 0.0 for name in reference.hyper_names(self.rule)}  # -0 is 0
 
     def start(self, p: np.ndarray) -> dict[str, Any]:
-        """What state starts from, where that is not 0."""
+        """The state before the first step, where that is not 0."""
         return CLASSES[self.cls].start(self.settings())
 
     def options(self, **changed: Any) -> dict[str, Any]:
-        """What happens around the rule, as reference.step takes it."""
+        """The options around the rule, as reference.step takes them."""
         settings = self.settings(**changed)
         decays = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
         around = {key: settings[key] for key in ("maximize", "scale", "clip_value") if key in settings}
@@ -126,7 +126,7 @@ OPTIONS = [
     if not cls.for_matrices
     for name, kwargs in cls.options.items()
 ]
-# What happens around a rule is the same for all of them: each stage once, and two at a time for every rule.
+# The stages around a rule are the same for all rules: each stage once, and two at a time for every rule.
 STAGES = (
     [
         Case(f"adam-{name}", "Adam", "adam", kwargs)

@@ -87,7 +87,7 @@ def packed_integers(file: Path) -> dict[str, set[str]]:
 
 
 def problems(file: Path, rules: set[str], gather: Collection[str] = ()) -> list[str]:
-    """What is wrong with the loops of rules, and with those that gather, in the file, one line each."""
+    """The faults of the loops of rules in the file, also of loops that gather, one line each."""
     rules = rules.union(gather)
     found = loops(file, rules)
     wrong = []

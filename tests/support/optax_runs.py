@@ -1,7 +1,7 @@
 """Trajectories of optax, in a process of its own: python -m support.optax_runs OUT.npz, from tests/.
 
-JAX starts threads, keeps memory for itself and reads its precision once. What is run, and from which numbers, is
-told by `RUNS` and `numbers`, which the tests read too.
+JAX starts threads, keeps memory for itself and reads its precision once. `RUNS` has the optimizers and
+`numbers` their arrays; the tests read both too.
 """
 
 from __future__ import annotations

@@ -62,13 +62,13 @@ class Run:
 
 
 def os_threads():
-    """Threads of this process as the operating system counts them, where it tells."""
+    """Threads of this process as the operating system counts them, where it does."""
     tasks = Path("/proc/self/task")
     return len(list(tasks.iterdir())) if tasks.exists() else None
 
 
 def seconds_of_the_team():
-    """CPU time of threads other than this one, where the operating system tells."""
+    """CPU time of threads other than this one, where the operating system has it."""
     stats = [task for task in Path("/proc/self/task").glob("*/stat") if task.parent.name != str(os.getpid())]
     ticks = [sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])) for stat in stats]
     return sum(ticks) / os.sysconf("SC_CLK_TCK")

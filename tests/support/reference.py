@@ -43,7 +43,7 @@ def hyper_names(rule: str) -> tuple[str, ...]:
 
 
 def noted(rule: str, t: int, hyper: Mapping[str, float], before: Mapping[str, Decay]) -> dict[str, Decay]:
-    """The decays on step t, from those of the step before."""
+    """The decays on step t, from the decays on the step before."""
     decays = {}
     for name in CORRECTED.get(rule, ()):
         last = before.get(name) if t > 1 else None
@@ -197,7 +197,7 @@ class Averages:
             self.mix("swa", p, min(1.0, more / max(1, self.samples(last) - self.samples(self.begun))))
 
     def before(self, p: np.ndarray, t: int, round: int) -> None:
-        """What comes before the step: they begin, or make up for the rounds that the parameter has missed."""
+        """Before the step: averages begin, or make up for the rounds that the parameter has missed."""
         if t == 1:
             self.begun = round - 1
             self.buffers = {name: p.copy() for name in self.buffers}
@@ -205,7 +205,7 @@ class Averages:
             self.take_in(p, self.averaged, round - 1)
 
     def after(self, p: np.ndarray, t: int, round: int) -> None:
-        """What comes after it; Lookahead moves the parameter."""
+        """After the step: averages take the parameter in, and Lookahead moves it."""
         if "slow" in self.buffers and t % self.lookahead[0] == 0:
             self.mix("slow", p, self.lookahead[1])
             p[...] = self.buffers["slow"]

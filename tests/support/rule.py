@@ -1,4 +1,4 @@
-"""What the files of tests/rules/ declare of a rule: rows of rules.def, classes, first steps by hand, twins."""
+"""The declarations of the files of tests/rules/: rows of rules.def, classes, first steps by hand, twins."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from support.twins import OptaxTwin, PytorchOptimizerTwin, TorchTwin
 
 Settings = Mapping[str, Any]
 
-# What every class takes, beside the options shared by all. Written out: the tests check the signatures against it.
+# The arguments that every class takes beside its own. Written out: the tests check the signatures against it.
 SHARED: dict[str, Any] = {"weight_decay": 0.0, "weight_decay_form": None, "maximize": False}
 OF_THE_STEP: dict[str, Any] = {
     "nonfinite": "propagate",
@@ -71,7 +71,7 @@ class Class:
     by_hand: Mapping[str, ByHand]
     options: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # option sets by name
     decay_form: str = "l2"
-    unset: Callable[[Settings], dict[str, float]] = lambda settings: {}  # what hyperparameters are that are None
+    unset: Callable[[Settings], dict[str, float]] = lambda settings: {}  # the numbers that None stands for
     conflict: Callable[[Settings], bool] = lambda settings: False  # whether they are refused, though each is in range
     start: Callable[[Settings], dict[str, float]] = lambda settings: {}  # state before the first step, where not 0
     averages: bool = False  # whether it keeps an average of its parameter

@@ -29,7 +29,7 @@ def sum_of_lanes(products: np.ndarray) -> float:
 
 
 def sums_of_products(x: np.ndarray, y: np.ndarray) -> Iterator[float]:
-    """What csrc adds up for a sum of products: in double, by pieces and blocks."""
+    """The terms of a sum of products as csrc adds them: in double, by pieces and blocks."""
     x, y = (np.asarray(flush(np.asarray(z)).reshape(-1), np.float64) for z in (x, y))
     for piece in blocks(x):
         total = 0.0

@@ -16,7 +16,7 @@ THREADS = (1, 2)
 
 
 class WrongError(Exception):
-    """What is wrong with a state that can be reached."""
+    """A fault of a state that can be reached."""
 
 
 @dataclass(frozen=True, slots=True)
