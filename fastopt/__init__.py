@@ -47,6 +47,7 @@ if _TYPE_CHECKING:
     from .optimizers.ademamix import AdEMAMix
     from .optimizers.adopt import ADOPT
     from .optimizers.asgd import ASGD
+    from .optimizers.ftrl import FTRL
     from .optimizers.lamb import LAMB
     from .optimizers.laprop import LaProp
     from .optimizers.lars import LARS
@@ -72,6 +73,7 @@ __version__ = _core.build_info()[0]
 __all__ = [
     "ADOPT",
     "ASGD",
+    "FTRL",
     "LAMB",
     "LARS",
     "MADGRAD",

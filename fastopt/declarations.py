@@ -382,10 +382,10 @@ class Declaration:
         return {key: value if type(value) in PLAIN else self.hyper[key].plain(value) for key, value in hyper.items()}
 
     def row(self, hyper: Mapping[str, Any]) -> str:
-        """Return the row of rules.def that these hyperparameters select: by those that are not 0."""
+        """Return the row of rules.def that these hyperparameters select: by those that are not the defaults."""
         if not self.selecting:
             return next(iter(self.rows))
-        given = {key for key in self.selecting if hyper[key]}
+        given = {key for key in self.selecting if hyper[key] != self.hyper[key].default}
         return next(row for row, options in self.rows.items() if options.keys() == given)
 
     def by_names(self, hyper: Mapping[str, Any]) -> dict[str, Any]:

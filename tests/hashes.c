@@ -69,7 +69,8 @@ static void *allocate(size_t size)
     return memory;
 }
 
-static void run(fastopt_tensor *t, int threads, double start)
+/* Each state buffer starts from a number. */
+static void run(fastopt_tensor *t, int threads, const double *start)
 {
     const size_t item = t->dtype == FASTOPT_FLOAT32 ? sizeof(float) : sizeof(double), size = item * (size_t)t->n;
     ptrdiff_t state_size[FASTOPT_MAX_STATE];
@@ -86,9 +87,9 @@ static void run(fastopt_tensor *t, int threads, double start)
         t->state[s] = allocate(item * (size_t)state_size[s]);
         for (ptrdiff_t i = 0; i < state_size[s]; i++)
             if (t->dtype == FASTOPT_FLOAT32)
-                ((float *)t->state[s])[i] = (float)start;
+                ((float *)t->state[s])[i] = (float)start[s];
             else
-                ((double *)t->state[s])[i] = start;
+                ((double *)t->state[s])[i] = start[s];
     }
 
     for (t->step = 1; t->step <= STEPS; t->step++) {
@@ -116,12 +117,12 @@ int main(void)
     char rule[64];
     int bits, threads;
     for (;;) {
-        double start, hyper[FASTOPT_MAX_HYPER] = {0};
+        double start[FASTOPT_MAX_STATE], hyper[FASTOPT_MAX_HYPER] = {0};
         fastopt_options options = {0};
         ptrdiff_t n, rows, shape[2];
         fastopt_tensor t = {.hyper = hyper, .options = &options, .shape = shape};
-        if (scanf("%63s %d %td %td %d %lf %lf %lf %d", rule, &bits, &n, &rows, &threads, &start, &options.weight_decay,
-                  &options.decoupled_decay, &options.maximize) != 9)
+        if (scanf("%63s %d %td %td %d %lf %lf %d", rule, &bits, &n, &rows, &threads, &options.weight_decay,
+                  &options.decoupled_decay, &options.maximize) != 8)
             return 0;
         t.ndim = rows ? 2 : 1;
         shape[0] = rows ? rows : n;
@@ -131,6 +132,9 @@ int main(void)
         t.dtype = bits == 32 ? FASTOPT_FLOAT32 : FASTOPT_FLOAT64;
         if (!t.rule)
             return 1;
+        for (int i = 0; t.rule->state[i]; i++)
+            if (scanf("%lf", &start[i]) != 1)
+                return 1;
         for (int i = 0; t.rule->hyper[i]; i++)
             if (scanf("%lf", &hyper[i]) != 1)
                 return 1;

@@ -17,6 +17,7 @@ import numpy as np
 
 from support.arrays import DTYPES
 from support.cases import RULES, Case, Oracle
+from support.reference import state_names
 
 N = 40_009  # three chunks of the engine
 STEPS, GRADIENTS = 100, 10
@@ -114,11 +115,11 @@ def everything() -> Iterator[tuple[Case, type]]:
 def job(case: Case, dtype: type, n: int, threads: int) -> str:
     """The same as a line for hashes.c."""
     options = case.options()
-    start = case.settings().get("initial_accumulator_value", 0.0)
+    start = [case.start(np.zeros(0)).get(letter, 0.0) for letter in state_names(case.rule)]
     decays = [options.get(name, 0.0) for name in ("weight_decay", "decoupled_decay")]
     rows = ROWS if of_matrices(case) else 0
-    words = [case.rule, np.dtype(dtype).itemsize * 8, n, rows, threads, start, *decays, int(options["maximize"])]
-    return " ".join(map(str, [*words, *case.hyper().values()]))
+    words = [case.rule, np.dtype(dtype).itemsize * 8, n, rows, threads, *decays, int(options["maximize"])]
+    return " ".join(map(str, [*words, *start, *case.hyper().values()]))
 
 
 def main() -> None:

@@ -86,9 +86,8 @@ def test_alignment(case, dtype, shift):
     rule = getattr(fastopt.kernels, case.rule)
     p = at(1, numbers(0, N, dtype))
     grads = [at(2, gradient(t, N, dtype)) for t in range(GRADIENTS)]
-    start = case.settings().get("initial_accumulator_value", 0.0)
-    letters = state_names(case.rule)
-    state = [at(3 + i, np.full(N, start, dtype)) for i in range(len(letters))]
+    start = case.start(p)
+    state = [at(3 + i, np.full(N, start.get(letter, 0.0), dtype)) for i, letter in enumerate(state_names(case.rule))]
     state += [np.zeros(()) for _ in CARRIES.get(case.rule, ())]
     for t in range(1, STEPS + 1):
         rule(p, grads[t % GRADIENTS], *state, step=t, **case.hyper(), **case.options())

@@ -1,7 +1,7 @@
 /* The rules, the stages, and the way of a block through them, for one T.  Included twice by kernels.inl.h. */
 #include "catch_up.h"
 #include "means.h"
-#include "cube_root.h"
+#include "powers.h"
 #include "../storage/load_store.h"
 #include "stages.h"
 #include "sums.h"

@@ -142,7 +142,7 @@ def pow_of(x: float, y: float) -> float:
 
 
 def cube_root(x: np.ndarray) -> np.ndarray:
-    """The cube root by the operations of csrc/kernels/cube_root.h."""
+    """The cube root by the operations of csrc/kernels/powers.h."""
     T, number = x.dtype.type, np.finfo(x.dtype)
     integer = np.uint32 if T is np.float32 else np.uint64
     bits = np.asarray(x).view(np.ndarray).view(integer)
@@ -158,6 +158,34 @@ def cube_root(x: np.ndarray) -> np.ndarray:
         y = x * r * r
         e = T(1) - y * r
         return y + y * (e * (T(2 / 3) + T(5 / 9) * e))
+
+
+def power_of(x: np.ndarray, a: float) -> np.ndarray:
+    """x**a of elements, for 0 <= a <= 1, by the operations of csrc/kernels/powers.h."""
+    T, number = x.dtype.type, np.finfo(x.dtype)
+    integer, digits, bias = (np.uint32 if T is np.float32 else np.uint64), number.nmant, number.maxexp - 1
+    unit = 2.0 ** (15 if T is np.float32 else 40)
+    high = math.floor(a * unit) / unit
+    a, a_low, at_0 = T(high), T(a - high), T(a == 0)
+    to_integers = T(1.5) / number.eps
+    bits, x = np.asarray(x).view(np.ndarray).view(integer), x.view(Flushed)
+    biased = (bits + integer(0.5858 / float(number.eps))) >> digits
+    e = (biased + integer(bias + digits << digits)).view(T).view(Flushed) - T(1 / number.eps + T(bias))
+    m = (bits - (biased << digits) + integer(bias << digits)).view(T).view(Flushed)
+    with np.errstate(all="ignore"):
+        s = (m - T(1)) / (m + T(1))
+        square, series = s * s, T(1 / 21)
+        for i in range(19, 0, -2):
+            series = series * square + T(1) / T(i)
+        whole, rest = a * e, a_low * e + (a + a_low) * (T(2.8853900817779268) * (s * series))
+        shifted = (whole + rest) + to_integers
+        y = ((whole - (shifted - to_integers)) + rest) * T(0.69314718055994531)
+        exponential = T(1)
+        for i in range(13, 0, -1):
+            exponential = T(1) + exponential * y * (T(1) / T(i))
+        scaled = exponential.view(np.ndarray).view(integer) + (shifted.view(np.ndarray).view(integer) << digits)
+    result = np.where(x < number.tiny, at_0, np.where(x <= number.max, scaled.view(T), x))
+    return result.view(Flushed)
 
 
 def larger(x: np.ndarray, y: np.ndarray) -> np.ndarray:
