@@ -59,6 +59,7 @@ if _TYPE_CHECKING:
     from .optimizers.prodigy import Prodigy
     from .optimizers.radam import RAdam
     from .optimizers.rmsprop import RMSprop
+    from .optimizers.rowwiseadagrad import RowWiseAdagrad
     from .optimizers.rprop import Rprop
     from .optimizers.schedulefreeadamw import ScheduleFreeAdamW
     from .optimizers.schedulefreesgd import ScheduleFreeSGD
@@ -100,6 +101,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "RowGrad",
+    "RowWiseAdagrad",
     "Rprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",

@@ -312,8 +312,12 @@ static void make(subject *s, const subject *before, int large, int zeroing)
         s->g_memory = s->g_first = allocate(s->g_bytes + !s->g_bytes);
     }
     s->g_wanted = allocate((size_t)t->n * s->size + !t->n);
-    s->shape[2] = t->n;
-    for (int d = 0; d < 2; d++) {
+    s->shape[2] = t->rows ? t->row_length : t->n;
+    if (t->rows) {
+        s->shape[0] = elements / t->row_length;
+        s->shape[1] = 1;
+    }
+    for (int d = 0; d < 2 && !t->rows; d++) {
         const ptrdiff_t factor = 2 + byte() % 40;
         s->shape[d] = s->shape[2] % factor == 0 ? factor : 1;
         s->shape[2] /= s->shape[d];

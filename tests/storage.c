@@ -90,6 +90,12 @@ static void hyper_of(const fastopt_rule *rule, double *hyper)
     hyper[0] = 0.01;
 }
 
+/* Whether the elements of a tensor must be those of its shape. */
+static int reads_shape(const fastopt_rule *rule)
+{
+    return rule->gathers == FASTOPT_MATRICES || rule->gathers == FASTOPT_BY_ROW;
+}
+
 /* A format for each state buffer that can have it. */
 static int format_of_state(const fastopt_rule *rule, int s, int format)
 {
@@ -372,7 +378,7 @@ static void FN(compare)(const fastopt_rule *rule, const fastopt_formats *formats
     static memory made, defined;
     static _Alignas(64) char p[MOST * 16], g[MOST * 8];
     double hyper[FASTOPT_MAX_HYPER];
-    const ptrdiff_t shape[] = {rows, COLUMNS}, n = rows * COLUMNS - (rule->gathers == FASTOPT_MATRICES ? 0 : 27);
+    const ptrdiff_t shape[] = {rows, COLUMNS}, n = rows * COLUMNS - (reads_shape(rule) ? 0 : 27);
     const ptrdiff_t p_bytes = FN(bytes)(formats->p), g_bytes = FN(bytes)(formats->g);
     const fastopt_layout layout = {.ndim = 1, .shape = {n}, .p_stride = {2 * p_bytes}, .g_stride = {-g_bytes}};
     hyper_of(rule, hyper);
@@ -515,6 +521,8 @@ static void FN(test_rows)(void)
                     t.rounding = of.rounding = (fastopt_rounding)rounding;
                     t.row_length = of.row_length = length;
                     t.row_count = all;
+                    t.ndim = of.ndim = 2;
+                    t.shape = of.shape = (const ptrdiff_t[]){all, length};
                     if (fastopt_rule_catch_up(rule)) {
                         t.last_step = made.last_step;
                         of.last_step = defined.last_step;
@@ -556,7 +564,9 @@ static void FN(test_rows)(void)
                             for (int s = 0; rule->state[s]; s++) {
                                 const fastopt_format_info *info = fastopt_format_at(formats.state[s]);
                                 const ptrdiff_t bytes = FN(bytes)(formats.state[s]);
-                                const ptrdiff_t first = begin / info->group, past = (end - 1) / info->group + 1;
+                                const int whole = rule->extent[s] == FASTOPT_WHOLE;
+                                const ptrdiff_t first = whole ? begin / info->group : rows[i];
+                                const ptrdiff_t past = whole ? (end - 1) / info->group + 1 : first + 1;
                                 memcpy(defined.state[s] + first * info->group * bytes,
                                        stored.state[s] + first * info->group * bytes,
                                        (size_t)((past - first) * info->group * bytes));
@@ -590,6 +600,8 @@ static void FN(test_catch_up)(void)
                            of = FN(make)(&defined, rule, hyper, &formats, n);
             t.rounding = of.rounding = i & 4 ? FASTOPT_STOCHASTIC : FASTOPT_NEAREST;
             t.row_length = of.row_length = length;
+            t.ndim = of.ndim = 2;
+            t.shape = of.shape = (const ptrdiff_t[]){rows, length};
             t.last_step = made.last_step;
             of.last_step = defined.last_step;
             t.step = of.step = 1;

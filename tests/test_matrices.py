@@ -9,7 +9,7 @@ import fastopt
 from support import reference
 from support.arrays import DTYPES, gradients
 from support.asserts import assert_like, assert_same_bits, ids
-from support.cases import CASES, Oracle
+from support.cases import BY_ROW, CASES, Oracle
 from support.cases import RULES as EVERY_RULE
 
 MATRIX_CASES = [case for case in CASES if case.rule.endswith("_vector")]
@@ -137,7 +137,7 @@ def test_special_values(case, dtype, isa):
 def test_kernels(case, shape, isa):
     own = start(shape, np.float32)
     p, opt = own.copy(), case.make(own)
-    state = [np.zeros_like(buffer) for buffer in opt.state[0].values()]
+    state = [buffer.copy() for buffer in opt.state[0].values()]
     kernel = getattr(fastopt.kernels, case.rule.removesuffix("_vector"))
     for t, g in zip((1, 2, 3), gradients(2, shape, np.float32), strict=False):
         opt.step(g)
@@ -213,6 +213,8 @@ def test_one_parameter_at_a_time_and_rows():
             single.step_one(i, g)
         for p, q in zip(params, whole.groups[0]["params"], strict=True):
             assert_same_bits(p, q)
+        if case in BY_ROW:
+            continue
         with pytest.raises(ValueError, match="must be an array, since this rule needs all of it"):
             single.step([fastopt.RowGrad([1], np.ones((1, 7), np.float32)), None])
 

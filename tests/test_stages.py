@@ -662,7 +662,7 @@ def test_a_loss_scale_grows_and_backs_off():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("case", [case for case in BY_ROW if not case.rule.endswith("_vector")], ids=ids)
+@pytest.mark.parametrize("case", BY_ROW, ids=ids)
 def test_rows(case, dtype, threads, isa):
     """Touched rows take the step of their own, duplicates summed in order; the others stay to the bit."""
     rng = np.random.default_rng(1)
@@ -754,7 +754,7 @@ def test_bad_rows(rows, shape, message):
     assert opt.step_count == 0
 
 
-@pytest.mark.parametrize("case", [case for case in BY_ROW if case.cls != "SM3"], ids=ids)
+@pytest.mark.parametrize("case", BY_ROW, ids=ids)
 def test_averages_of_rows(case):
     """As those of the whole table after every step, to rounding; now and then with a whole gradient, or none."""
     rng = np.random.default_rng(12)
@@ -1294,7 +1294,7 @@ def rows_of(rng, dtype, count=40, high=30, tail=(5,)):
 
 @pytest.mark.parametrize("accumulated", ["mean", "sum"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
-@pytest.mark.parametrize("case", [case for case in BY_ROW if not case.rule.endswith("_vector")], ids=ids)
+@pytest.mark.parametrize("case", BY_ROW, ids=ids)
 def test_one_micro_batch_of_rows_is_the_step_with_them(case, dtype, accumulated):
     rng = np.random.default_rng(3)
     straight, gathered = (case.make({"table": np.ones((50, 5), dtype), "w": np.ones(4, dtype)}) for _ in range(2))

@@ -102,11 +102,11 @@ static inline int find_grain(fastopt_tensor *t)
     return fastopt_is_native(t) || valid_formats(t);
 }
 
-/* Whether the shape is one of the parameter, where the rule reads it. */
+/* Whether the shape is one of the parameter, where the rule reads it; with a gradient of rows it is of whole rows. */
 static int valid_shape(const fastopt_tensor *t)
 {
     ptrdiff_t n = 1;
-    if (t->rule->gathers != FASTOPT_MATRICES)
+    if (t->rule->gathers != FASTOPT_MATRICES && t->rule->gathers != FASTOPT_BY_ROW)
         return 1;
     if (!t->shape || t->ndim < 2)
         return 0;
@@ -116,6 +116,8 @@ static int valid_shape(const fastopt_tensor *t)
             return 0;
         n *= length;
     }
+    if (t->rows)
+        return n % t->row_length == 0 && (!n || t->row_length % t->shape[t->ndim - 1] == 0);
     return n == t->n;
 }
 

@@ -121,7 +121,7 @@ fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fasto
     fastopt_job job = {.kernels = kernels, .tensors = tensors, .count = count, .sums = few};
     fastopt_begin_passes(&job, ELEMENTS, call->num_threads);
     for (ptrdiff_t i = 0; i < count; i++)
-        job.gathers |= tensors[i].g && tensors[i].rule->gathers;
+        job.gathers |= tensors[i].g && tensors[i].rule->gathers > FASTOPT_BY_ROW;
     for (ptrdiff_t i = 0; job.gathers && i < count; i++)
         job.n_matrices += has_tiles(&tensors[i]);
     if ((job.gathers || call->clip_norm) && call->part != FASTOPT_UPDATE) {

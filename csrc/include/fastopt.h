@@ -104,11 +104,12 @@ typedef enum { FASTOPT_SIGNED, FASTOPT_NONNEGATIVE, FASTOPT_EXACT } fastopt_kind
 /* The passes of a rule over memory.
  *
  * ONE_PASS  one
+ * BY_ROW    one: the sum of squares of a row of the last axis, which stays in the cache, comes before its update
  * TOGETHER  two: the first computes sums over all tensors that share hyperparameters, the second uses them
  * ALONE     two: the first computes sums over one tensor
  * MATRICES  several: each can compute results of each row and each column of the matrices that the last two axes of a
  *           tensor make, and the next one uses them */
-typedef enum { FASTOPT_ONE_PASS, FASTOPT_TOGETHER, FASTOPT_ALONE, FASTOPT_MATRICES } fastopt_gathering;
+typedef enum { FASTOPT_ONE_PASS, FASTOPT_BY_ROW, FASTOPT_TOGETHER, FASTOPT_ALONE, FASTOPT_MATRICES } fastopt_gathering;
 
 /* An update rule.  The lists of names end with NULL. */
 typedef struct {
@@ -177,7 +178,7 @@ typedef struct {
     uint64_t seed, key; /* of the random numbers; `key` is one for each parameter */
     double *carry;      /* the rule's carried doubles, updated in place */
     int64_t step;       /* the step about to be made, counted from 1 */
-    int ndim;           /* axes of the parameter, and its shape: for rules of MATRICES alone */
+    int ndim;           /* axes of the parameter, and its shape: for rules of MATRICES and BY_ROW */
     const ptrdiff_t *shape;
     const double *hyper; /* the rule's hyperparameters; scalars are computed once for tensors that share the pointer */
     fastopt_decay *decays;          /* one for each hyperparameter, filled in on step 1 and then updated, if those of

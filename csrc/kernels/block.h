@@ -176,7 +176,7 @@ static inline void FN(load_p_and_state)(FN(block) *block, const fastopt_tensor *
 {
     block->p = FN(load_p)(tensor, block->offset, block->n, block->p_scratch);
     for (int s = 0; tensor->rule->state[s]; s++)
-        block->state[s] = (T *)tensor->state[s] + (tensor->rule->extent[s] == FASTOPT_WHOLE ? block->offset : 0);
+        block->state[s] = FN(state_at)(tensor, s, block->offset);
     if (tensor->engine.grain)
         FN(load_state)(block, tensor);
 }
@@ -243,10 +243,44 @@ NOINLINE static void FN(update_by_blocks)(const fastopt_tensor *tensor, const fa
     }
 }
 
+/* An update of a rule BY_ROW, of the rows that begin within these elements: such rows are not cut.  A row of one block
+ * is loaded once. */
+NOINLINE static void FN(update_each_row)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin,
+                                         ptrdiff_t end)
+{
+    const FN(rule_ops) *ops = FN(ops_of)(tensor);
+    const FN(stages) stages = FN(stages_of)(tensor, pass);
+    const ptrdiff_t columns = tensor->shape[tensor->ndim - 1];
+    BLOCK_OF(block, BLOCK);
+    T k[FASTOPT_MAX_SCALARS];
+    memcpy(k, tensor->engine.k, sizeof k);
+    for (ptrdiff_t row = (begin + columns - 1) / columns * columns; row < end; row += columns) {
+        const ptrdiff_t past = row + columns;
+        double sum = 0;
+        for (ptrdiff_t offset = row; offset < past; offset += block.n) {
+            FN(load)(&block, tensor, &stages, offset, past - offset < BLOCK ? past - offset : BLOCK);
+            sum += FN(sum_squares)(block.g, block.n);
+        }
+        ops->row(block.state, sum / (double)columns, k);
+        for (ptrdiff_t offset = row; offset < past; offset += block.n) {
+            if (columns > BLOCK)
+                FN(load)(&block, tensor, &stages, offset, past - offset < BLOCK ? past - offset : BLOCK);
+            if (stages.before)
+                FN(stage_missed)(block.p, tensor, &stages, block.offset, block.n);
+            if (stages.on_p)
+                FN(stage_p)(block.p, &stages, block.n);
+            ops->update(block.p, block.g, block.state, k, block.n);
+            FN(finish)(&block, tensor, &stages);
+        }
+    }
+}
+
 static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end)
 {
     FN(update_of) *const loop = FN(ops_of)(tensor)->update;
-    if (!FN(no_stages)(tensor, pass)) {
+    if (FN(ops_of)(tensor)->row) {
+        FN(update_each_row)(tensor, pass, begin, end);
+    } else if (!FN(no_stages)(tensor, pass)) {
         FN(update_by_blocks)(tensor, pass, loop, begin, end);
     } else if (tensor->rows) {
         FN(update_rows)(tensor, loop, begin, end);

@@ -1,5 +1,14 @@
 /* Rows of a parameter: they make up for missed steps, are fetched ahead, and are updated one by one. */
 
+/* The s-th state buffer of an element and those after it; of a rule of matrices that of the tensor. */
+static T *FN(state_at)(const fastopt_tensor *tensor, int s, ptrdiff_t offset)
+{
+    T *state = tensor->state[s];
+    if (tensor->rule->extent[s] == FASTOPT_WHOLE)
+        return state + offset;
+    return tensor->rule->gathers == FASTOPT_BY_ROW ? state + offset / tensor->shape[tensor->ndim - 1] : state;
+}
+
 /* n elements of p and state make up for the steps that their rows have missed; returns whether some row has. */
 static int FN(make_up)(const fastopt_tensor *tensor, T *p, T *const *state, ptrdiff_t offset, ptrdiff_t n)
 {
@@ -31,6 +40,10 @@ NOINLINE static void FN(prefetch_formats)(const fastopt_tensor *tensor, ptrdiff_
 {
     const size_t length = (size_t)tensor->row_length, first = (size_t)tensor->rows[row] * length;
     for (int s = -1; s < 0 || tensor->rule->state[s]; s++) {
+        if (s >= 0 && tensor->rule->extent[s] != FASTOPT_WHOLE) {
+            FN(fetch)(FN(state_at)(tensor, s, (ptrdiff_t)first), sizeof(T));
+            continue;
+        }
         const int format = s < 0 ? tensor->formats.p : tensor->formats.state[s];
         const char *data = s < 0 ? tensor->p : tensor->state[s];
         const size_t size = format ? (size_t)fastopt_format_infos[format].bytes : sizeof(T), bytes = length * size;
@@ -45,7 +58,7 @@ static void FN(prefetch)(const fastopt_tensor *tensor, ptrdiff_t row)
     if (row * tensor->row_length >= tensor->n)
         return;
     const size_t size = (size_t)tensor->row_length * sizeof(T), fetched = size < FETCHED_BYTES ? size : FETCHED_BYTES;
-    const size_t offset = (size_t)tensor->rows[row] * size;
+    const ptrdiff_t offset = (ptrdiff_t)tensor->rows[row] * tensor->row_length;
     if (tensor->last_step)
         PREFETCH(&tensor->last_step[tensor->rows[row]]);
     if (tensor->engine.grain) {
@@ -53,9 +66,9 @@ static void FN(prefetch)(const fastopt_tensor *tensor, ptrdiff_t row)
         return;
     }
     FN(fetch)(tensor->row_gradients[row], fetched);
-    FN(fetch)((const char *)tensor->p + offset, fetched);
+    FN(fetch)((const T *)tensor->p + offset, fetched);
     for (int s = 0; tensor->rule->state[s]; s++)
-        FN(fetch)((const char *)tensor->state[s] + offset, fetched);
+        FN(fetch)(FN(state_at)(tensor, s, offset), tensor->rule->extent[s] == FASTOPT_WHOLE ? fetched : sizeof(T));
 }
 
 /* Updates rows without stages, each in the memory of the caller.  Not inlined, as update_by_blocks. */

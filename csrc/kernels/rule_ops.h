@@ -38,6 +38,7 @@ typedef void FN(pass)(T *restrict p, const T *restrict g, const void *buffers, c
  *
  * scalars   computes the scalars of a step
  * update    the loop of the step; of a rule that gathers, its second pass
+ * row       completes the scalars of a rule BY_ROW from the mean of the squares of one row, which its state takes in
  * gather    the first pass of a rule that gathers: adds to its sums
  * combine   completes the scalars of such a rule from its sums
  * passes    the passes of a rule of matrices over a span, one after the other
@@ -46,6 +47,7 @@ typedef void FN(pass)(T *restrict p, const T *restrict g, const void *buffers, c
 typedef struct {
     void (*scalars)(const fastopt_inputs *in, void *scalars);
     FN(update_of) *update;
+    void (*row)(const void *buffers, double mean_square, void *scalars);
     void (*gather)(const T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n,
                    fastopt_sum *sums);
     void (*combine)(const fastopt_inputs *in, const fastopt_sum *sums, void *scalars);

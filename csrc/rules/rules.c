@@ -77,7 +77,7 @@ const char *const *fastopt_rule_corrected(const fastopt_rule *rule)
 
 int fastopt_rule_takes_rows(const fastopt_rule *rule)
 {
-    return rule->gathers == FASTOPT_ONE_PASS && !rule->starts;
+    return rule->gathers <= FASTOPT_BY_ROW && !rule->starts;
 }
 
 const fastopt_rule *fastopt_find_rule(const char *name)

@@ -125,7 +125,7 @@ cdef class Kernel:
             if i == 0:
                 if not is_float(p):
                     return refuse_dtype(self.label(i), value, FLOATS)
-                if self.rule.gathers == FASTOPT_MATRICES and p.ndim < 2:
+                if self.rule.gathers in (FASTOPT_MATRICES, FASTOPT_BY_ROW) and p.ndim < 2:
                     return refuse_shape(self.label(i), a, "at least two axes")
             elif i == 1:
                 if format_of(a.dtype, p.dtype) < 0:

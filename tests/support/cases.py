@@ -147,7 +147,11 @@ CASES = PLAIN + OPTIONS + STAGES
 # Every rule once; and those that update each element by itself.
 RULES = list({case.rule: case for case in PLAIN + OPTIONS}.values())
 BY_ELEMENT = [case for case in RULES if case.rule not in reference.ALONE | reference.TOGETHER]
-BY_ROW = [case for case in BY_ELEMENT if case.rule not in reference.STARTS]
+BY_ROW = [
+    case
+    for case in BY_ELEMENT
+    if case.rule not in reference.STARTS and case.rule.removesuffix("_vector") not in reference.ALONE
+]
 
 
 def named(name: str) -> Case:

@@ -39,9 +39,9 @@ class Rule:
     oracle: Callable[..., Any]
     carries: tuple[str, ...] = ()
     corrected: tuple[str, ...] = ()  # hyperparameters whose powers correct the bias of running means: D() in the row
-    gathers: str = (
-        ""  # "alone": looks at all of a parameter; "matrices": and at its axes; "together": at all parameters
-    )
+    # "rows": looks at all of a row; "alone": at all of a parameter; "matrices": and at its axes; "together": at all
+    # parameters.
+    gathers: str = ""
     starts: bool = False  # whether the first step sets state of all elements
     catch_up: Callable[..., Any] | None = None  # steps without a gradient: p, state, how many, and hyperparameters
     extents: Mapping[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = field(default_factory=dict)  # other shapes

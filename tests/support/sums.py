@@ -108,10 +108,10 @@ def tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
                 yield slice(row, min(row + strip, end)), slice(column, column + TILE_COLUMNS)
 
 
-def products_of_spans(x: np.ndarray) -> np.ndarray:
+def products_of_spans(x: np.ndarray, span: int = SPAN) -> np.ndarray:
     """The sums of squares of the spans of the rows of a tile, by 16 lanes."""
     x = flush(np.asarray(x, np.float64))
-    length = min(SPAN, x.shape[1])
+    length = min(span, x.shape[1])
     spans = -(-x.shape[1] // length)
     lanes = np.zeros((len(x), spans * length))
     lanes[:, : x.shape[1]] = flush(x * x)
