@@ -55,6 +55,7 @@ if _TYPE_CHECKING:
     from .optimizers.madgrad import MADGRAD
     from .optimizers.muon import Muon
     from .optimizers.nadam import NAdam
+    from .optimizers.normuon import NorMuon
     from .optimizers.novograd import NovoGrad
     from .optimizers.prodigy import Prodigy
     from .optimizers.radam import RAdam
@@ -95,6 +96,7 @@ __all__ = [
     "LossScale",
     "Muon",
     "NAdam",
+    "NorMuon",
     "NovoGrad",
     "Optimizer",
     "Prodigy",

@@ -9,7 +9,7 @@ from support import reference
 
 
 def test_every_rule_can_be_chosen():
-    assert list(bench.RULES) == [row[0] for row in fastopt._core.rules() if row[0] != "muon"]
+    assert list(bench.RULES) == [row[0] for row in fastopt._core.rules() if "muon" not in row[0]]
 
 
 @pytest.mark.parametrize("rule", bench.RULES)

@@ -259,7 +259,7 @@ def test_a_declaration_has_the_names_of_its_row(name):
     of_all_rows = {
         name for row, _, hyper, _ in ROWS if row.removesuffix("_vector") in declaration.rows for name in hyper
     }
-    in_python = {"ns_coefficient", "ns_steps", "eps", "adjust_lr_fn"} if name == "muon" else set()
+    in_python = declared if rule.calls_numpy else set()
     assert declared - of_all_rows - in_python <= declaration.selecting
 
 

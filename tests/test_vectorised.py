@@ -13,7 +13,7 @@ import fastopt
 from support import disassembly
 
 CSRC = Path(__file__).parents[1] / "csrc"
-RULES = {row[0] for row in fastopt._core.rules()}
+RULES = disassembly.updating([row[0] for row in fastopt._core.rules()])
 ISAS = ("baseline", "avx2", "avx512")
 # Those of setup.py.
 FLAGS = [

@@ -287,7 +287,7 @@ static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
     } else {
         T *state[FASTOPT_MAX_STATE];
         for (int s = 0; tensor->rule->state[s]; s++)
-            state[s] = (T *)tensor->state[s] + begin;
+            state[s] = FN(state_at)(tensor, s, begin);
         loop((T *)tensor->p + begin, (const T *)tensor->g + begin, state, tensor->engine.k, end - begin);
     }
 }

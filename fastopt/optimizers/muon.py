@@ -16,7 +16,59 @@ from ..scheduled import at
 from ._plain import State, gradient, zeros
 
 
-class Muon(Optimizer):
+class NewtonSchulz(Optimizer):
+    """Base of the rules whose direction is made orthogonal by NumPy between the two passes of a step."""
+
+    _calls_numpy = True
+    _decay_form = "decoupled"
+
+    lr: Rate = rate(default=1e-3, kw_only=False)
+    weight_decay: Number = number(default=0.1)
+    momentum: Number = number(default=0.95)
+    ns_coefficients: tuple[Number, Number, Number] = numbers(
+        default=(3.4445, -4.775, 2.0315), names=("ns_coefficient", "ns_coefficient", "ns_coefficient")
+    )
+    ns_steps: int = number(default=5)
+
+    @classmethod
+    def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
+        if hyper["ns_steps"] != int(hyper["ns_steps"]):
+            raise ValueError(f"{label}: ns_steps must be an integer in [1, 100), got {hyper['ns_steps']!r}")
+
+    @classmethod
+    def _check_array(cls, label: str, array: Array) -> None:
+        if array.ndim != 2:
+            raise ValueError(
+                f"{label} must have two axes for this rule, got shape {array.shape}: others belong into an optimizer of"
+                f" their own, such as AdamW"
+            )
+
+    def _laid_out(self) -> None:
+        # Of one step, so no state.
+        new = (dict.pop(arrays, "u") for arrays in self.state.values() if "u" in arrays)
+        self._directions: tuple[Array, ...] = (*getattr(self, "_directions", ()), *new)
+        self._table.call_in_between(WeakMethod(self._orthogonalize))  # the table is not to keep the optimizer alive
+
+    def _orthogonalize(self, used: list[int], step_count: int) -> None:
+        """Replace the directions of these parameters by their steps; state changes once all are computed."""
+        hyper = [values for group in self.groups for values in [at(group, step_count)] * len(group["params"])]
+        states, changed = list(self.state.values()), []
+        for i in used:
+            u, of_u = self._directions[i], hyper[i]
+            X = orthogonal(u, of_u["ns_coefficients"], int(of_u["ns_steps"]), of_u["eps"])
+            u[...], new = self._scaled(X, states[i], of_u)
+            changed.append((states[i], new))
+        for state, new in changed:
+            for letter, values in new.items():
+                state[letter][...] = values
+
+    @staticmethod
+    def _scaled(X: Array, state: Mapping[str, Array], hyper: Mapping[str, Any]) -> tuple[Array, dict[str, Array]]:
+        """Return the step along an orthogonal matrix, and the new values of state."""
+        raise NotImplementedError
+
+
+class Muon(NewtonSchulz):
     r"""Muon: momentum whose matrix is replaced by about the nearest orthogonal one, for the matrices of hidden layers.
 
     ::
@@ -43,14 +95,14 @@ class Muon(Optimizer):
         Learning rate.
     momentum : float, in [0, 1), default 0.95
         Share of the buffer that is kept.
-    nesterov : bool, default True
-        Look ahead along the buffer.
     ns_coefficients : three floats, default (3.4445, -4.775, 2.0315)
         The coefficients of the iteration.
-    eps : float, >= 0, default 1e-7
-        Lower bound of the norm of u.
     ns_steps : int, in [1, 100), default 5
         Iterations.
+    nesterov : bool, default True
+        Look ahead along the buffer.
+    eps : float, >= 0, default 1e-7
+        Lower bound of the norm of u.
     adjust_lr_fn : {None, "original", "match_rms_adamw"}, default None
         How the step is adjusted to the shape; None is "original".
     weight_decay : float, >= 0, default 0.1
@@ -80,50 +132,18 @@ class Muon(Optimizer):
     """
 
     _rules: ClassVar = {"muon": {}}
-    _calls_numpy = True
-    _decay_form = "decoupled"
 
-    lr: Rate = rate(default=1e-3, kw_only=False)
-    weight_decay: Number = number(default=0.1)
-    momentum: Number = number(default=0.95)
     nesterov: bool = flag(default=True, fixed="layout")
-    ns_coefficients: tuple[Number, Number, Number] = numbers(
-        default=(3.4445, -4.775, 2.0315), names=("ns_coefficient", "ns_coefficient", "ns_coefficient")
-    )
     eps: Number = number(default=1e-7)
-    ns_steps: int = number(default=5)
     adjust_lr_fn: str | None = choice(default=None, of=(None, "original", "match_rms_adamw"))
 
-    @classmethod
-    def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
-        if hyper["ns_steps"] != int(hyper["ns_steps"]):
-            raise ValueError(f"{label}: ns_steps must be an integer in [1, 100), got {hyper['ns_steps']!r}")
-
-    @classmethod
-    def _check_array(cls, label: str, array: Array) -> None:
-        if array.ndim != 2:
-            raise ValueError(
-                f"{label} must have two axes for this rule, got shape {array.shape}: others belong into an optimizer of"
-                f" their own, such as AdamW"
-            )
-
-    def _laid_out(self) -> None:
-        # Of one step, so no state.
-        new = (dict.pop(arrays, "u") for arrays in self.state.values() if "u" in arrays)
-        self._directions: tuple[Array, ...] = (*getattr(self, "_directions", ()), *new)
-        self._table.call_in_between(WeakMethod(self._orthogonalize))  # the table is not to keep the optimizer alive
-
-    def _orthogonalize(self, used: list[int], step_count: int) -> None:
-        """Replace the directions of these parameters by their orthogonal matrices, scaled to their shapes."""
-        hyper = [values for group in self.groups for values in [at(group, step_count)] * len(group["params"])]
-        for i in used:
-            u, of_u = self._directions[i], hyper[i]
-            rows, columns = u.shape
-            size = math.sqrt(max(1, rows / columns)) if u.size else 1.0
-            if of_u["adjust_lr_fn"] == "match_rms_adamw":
-                size = 0.2 * math.sqrt(max(rows, columns))
-            X = orthogonal(u, of_u["ns_coefficients"], int(of_u["ns_steps"]), of_u["eps"])
-            np.multiply(X, u.dtype.type(size), out=u)
+    @staticmethod
+    def _scaled(X: Array, state: Mapping[str, Array], hyper: Mapping[str, Any]) -> tuple[Array, dict[str, Array]]:
+        rows, columns = X.shape
+        size = math.sqrt(max(1, rows / columns)) if X.size else 1.0
+        if hyper["adjust_lr_fn"] == "match_rms_adamw":
+            size = 0.2 * math.sqrt(max(rows, columns))
+        return X * X.dtype.type(size), {}
 
 
 def of_norm_one(u: Array, eps: float) -> Array:
@@ -148,6 +168,16 @@ def orthogonal(u: Array, coefficients: tuple[float, float, float], steps: int, e
             S = X @ X.T
             X = A * X + (B * S + C * (S @ S)) @ X
     return X.T if u.shape[0] > u.shape[1] else X
+
+
+def iterated(X: Array, coefficients: tuple[float, float, float], steps: int) -> Array:
+    """Return X after the iterations as the paper writes them."""
+    A, B, C = coefficients
+    for _ in range(steps):
+        S = X @ X.T if len(X) <= X.shape[1] else X.T @ X
+        S = B * S + C * S @ S
+        X = A * X + (S @ X if len(X) <= X.shape[1] else X @ S)
+    return X
 
 
 def muon(
@@ -177,14 +207,10 @@ def muon(
     g = gradient(p, g, 0.0, maximize)
     zeros(state, p, "b")
     rows, columns = p.shape
-    b, (A, B, C) = state["b"], ns_coefficients
+    b = state["b"]
     b[...] = momentum * b + (1 - momentum) * g
     X = momentum * b + (1 - momentum) * g if nesterov else b
-    X = X / max(float(np.linalg.norm(X)), eps)
-    for _ in range(ns_steps):
-        S = X @ X.T if rows <= columns else X.T @ X
-        S = B * S + C * S @ S
-        X = A * X + (S @ X if rows <= columns else X @ S)
+    X = iterated(X / max(float(np.linalg.norm(X)), eps), ns_coefficients, ns_steps)
     p *= 1 - lr * weight_decay
     matched = 0.2 * math.sqrt(max(rows, columns))
     p -= lr * (matched if adjust_lr_fn == "match_rms_adamw" else math.sqrt(max(1.0, rows / columns))) * X

@@ -31,6 +31,14 @@ def gathering(folder: Path = RULES) -> set[str]:
     return found
 
 
+def updating(rules: Collection[str], folder: Path = RULES) -> set[str]:
+    """The loops that update the parameter under these rules: some rules share one."""
+    text = "".join(rule.read_text() for rule in folder.glob("*.h"))
+    records = dict(re.findall(r"FN\((\w+)_ops\) = \{([^}]*)\}", text))
+    found = {rule: re.search(r"\.update = FN\((\w+)\)", records.get(rule, "")) for rule in rules}
+    return {update[1] if update else rule for rule, update in found.items()}
+
+
 def loops(file: Path, rules: set[str]) -> dict[tuple[str, str, str], Counter[str]]:
     """The instructions of every loop in the file: (rule, dtype, isa) -> how many of "mul packed ymm" and so on."""
     text = subprocess.run(
@@ -113,7 +121,7 @@ def problems(file: Path, rules: set[str], gather: Collection[str] = ()) -> list[
 
 
 def main(file: Path) -> int:
-    rows = re.findall(r"^RULE\((\w+),", (RULES / "rules.def").read_text(), re.MULTILINE)
+    rows = updating(re.findall(r"^RULE\((\w+),", (RULES / "rules.def").read_text(), re.MULTILINE))
     found = loops(file, {*rows, *gathering()})
     if not found:
         print(f"{file}: no loops, or no symbols")
