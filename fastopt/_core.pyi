@@ -10,10 +10,11 @@ class Settings:
     hyper_names: tuple[str, ...]
     state_names: tuple[str, ...]
     carry_names: tuple[str, ...]
+    decays_apart: bool
     together: bool
     corrected: tuple[str, ...]
     catch_up: tuple[str, ...] | None
-    def __init__(self, rule: str) -> None: ...
+    def __init__(self, rule: str, corrects_decay: bool = False) -> None: ...
     def order(self, p: Array) -> tuple[int, ...]: ...
     def shapes(self, p: Array) -> list[tuple[int, ...]]: ...
     def set(self, hyper: dict[str, float], options: dict[str, Any]) -> bool: ...
@@ -130,6 +131,8 @@ class Kernel(Protocol):
         weight_decay: float = ...,
         decoupled_decay: float = ...,
         independent_decay: float = ...,
+        peak_lr: float = ...,
+        cautious_decay: bool = ...,
         maximize: bool = ...,
         num_threads: int | None = ...,
         **hyper: float,

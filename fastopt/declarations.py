@@ -38,6 +38,8 @@ Unset: TypeAlias = float | Callable[[Mapping[str, Any]], float] | None
 # The forms of weight decay around a rule, each with its field of fastopt_options.
 DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
 ROWS = frozenset(name for name, *_ in _core.rules())
+# Hyperparameters that states saved before they existed do not have, and the values that they had then.
+ADDED = {"cautious_decay": False, "corrected_decay": False}
 VECTOR = "_vector"  # ends the name of the rule that stands for one of rows and columns where a parameter is a vector
 
 
@@ -376,6 +378,28 @@ class Declaration:
                 declared.check(f"{label}: {key}", value)
         scaled(label, hyper)
         self._check_together(label, hyper)
+        self._check_decay(label, hyper)
+
+    def _check_decay(self, label: str, hyper: Mapping[str, Any]) -> None:
+        """Raise ValueError unless the options of weight decay go with its form, and with the rule."""
+        form, own = hyper["weight_decay_form"], self.decay_form == "own"
+        if hyper["cautious_decay"]:
+            if self.averages:
+                raise ValueError(
+                    f"{label}: cautious_decay must be False for a rule that keeps an average of its own, which would"
+                    f" not follow, got True"
+                )
+            apart = own and all(_core.Settings(row).decays_apart for row in self.rows)
+            if form not in (forms := ("decoupled", "independent", *(("own",) if apart else ()))):
+                raise ValueError(
+                    f"{label}: weight_decay_form must be {' or '.join(forms)} with cautious_decay, since other decay is"
+                    f" mixed into the step, got {form!r}"
+                )
+        if hyper["corrected_decay"] and form not in (forms := ("decoupled", *(("own",) if own else ()))):
+            raise ValueError(
+                f"{label}: weight_decay_form must be {' or '.join(forms)} with corrected_decay, which is for a share of"
+                f" p that lr scales, got {form!r}"
+            )
 
     def plain(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
         """Return valid hyperparameters as Python's own values, which nobody else can change."""

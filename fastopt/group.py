@@ -12,7 +12,7 @@ from .declarations import DECAYS, ROWS, VECTOR, Declaration, check_number, first
 from .labels import label_of
 from .nest import Array
 from .scalars import each_unwrapped, unwrapped
-from .scheduled import ON, at, each, is_scheduled, warn_of_passed, with_schedules
+from .scheduled import ON, at, each, is_scheduled, peak_of_rate, warn_of_passed, with_schedules
 
 
 class Fixed(dict[Any, Any]):
@@ -55,9 +55,10 @@ class Group(Fixed):
         own = {key: value for key, value in given.items() if key not in hyper}
         now = self._at(hyper, step_count)
         values = declaration.plain(now)
-        self.settings = _core.Settings(rule or (declaration.row(now) if now is hyper else self._rule(hyper)))
+        row, corrected = rule or (declaration.row(now) if now is hyper else self._rule(hyper)), now["corrected_decay"]
+        self.settings = _core.Settings(row, corrected)
         of_vectors = self.settings.rule_name + VECTOR
-        self._of_vectors = _core.Settings(of_vectors) if of_vectors in ROWS else self.settings
+        self._of_vectors = _core.Settings(of_vectors, corrected) if of_vectors in ROWS else self.settings
         super().__init__(
             {**(values if now is hyper else with_schedules(values, hyper)), **own, "params": tuple(arrays)}
         )
@@ -141,9 +142,10 @@ class Group(Fixed):
         """Return the arguments by which a table sets all keys but the parameters to these valid values."""
         names, settings = self.settings.hyper_names, (self.settings, self._of_vectors)
         hyper = after if len(after) == len(self.names) else {key: after[key] for key in self.names}
+        options = {**self._options, "peak_lr": peak_of_rate(hyper)} if hyper["corrected_decay"] else self._options
         if is_scheduled(hyper):
-            return self, after, settings, Plan(self._declaration, self._label, hyper, names, self._options), None
-        return self, after, settings, None, for_core(self._declaration, self._label, hyper, names, self._options)
+            return self, after, settings, Plan(self._declaration, self._label, hyper, names, options), None
+        return self, after, settings, None, for_core(self._declaration, self._label, hyper, names, options)
 
     def check_catch_up(self, hyper: Mapping[str, Any]) -> None:
         """Raise unless rows can make up for the steps that they have missed, with these hyperparameters."""
@@ -288,7 +290,7 @@ def for_core(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Return the arguments of `Settings.set`: the rule's hyperparameters by their names in C, and all options."""
     flat = declaration.by_names(scaled(label, hyper))
-    options = {**others, "maximize": flat["maximize"]}
+    options = {**others, **{key: flat[key] for key in ("maximize", "cautious_decay", "corrected_decay")}}
     form, decay = flat["weight_decay_form"], flat["weight_decay"]
     flat["decay"] = decay if form == "own" else 0.0  # a part of the rule
     if form != "own":

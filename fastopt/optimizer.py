@@ -50,6 +50,17 @@ class Optimizer(Stepping, Declaring):
         "l2": the rule sees g + weight_decay * p.  "decoupled": p = p * (1 - lr * weight_decay) before the rule.
         "independent": p = p * (1 - weight_decay) before the rule, whatever the learning rate.  By default what the
         rule's authors meant: "l2" for most, "decoupled" for `AdamW`, "own" where decay is a part of the rule (`LAMB`).
+    cautious_decay : bool, default False
+        Decay only elements that the step of the rule moves towards 0, or leaves: p = p - lr * (u + weight_decay * p)
+        where u * p >= 0, else p = p - lr * u, with u the step of the rule from p (Chen et al. 2025,
+        https://arxiv.org/abs/2510.12402).  For decay that is "decoupled" or "independent", and the "own" of `Adafactor`
+        and `Prodigy`; not for rules that keep an average of their own.
+    corrected_decay : bool, default False
+        Scale decay by lr / largest lr once more: a step takes lr * weight_decay * lr / (largest lr) of p, so that the
+        size of weights before a normalisation stays in proportion as lr falls (Defazio 2025,
+        https://arxiv.org/abs/2506.02285).  The largest lr is the largest of the parameter's steps so far, the coming
+        one included, or the peak of the schedule from `fastopt.schedules` if that is larger; it counts with lr_scale.
+        `state` then has ``largest_lr``.  For decay that is "decoupled" or "own"; fixed once the optimizer is made.
     maximize : bool, default False
         Step along the gradient instead of against it.
     nonfinite : {"propagate", "raise", "skip"}, default "propagate"
@@ -115,6 +126,8 @@ class Optimizer(Stepping, Declaring):
     lr_scale: Number = number(default=1.0, init=False)
     weight_decay: Number = number(default=0.0)
     weight_decay_form: Literal["l2", "decoupled", "independent", "own"] | None = choice(default=None, of=())
+    cautious_decay: bool = flag(default=False)
+    corrected_decay: bool = flag(default=False, fixed="layout")
     maximize: bool = flag(default=False)
     nonfinite: Literal["propagate", "raise", "skip"] = argument(default="propagate")
     _num_threads: int | None = argument(default=None, alias="num_threads")

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from .decays import Decay, restored_decays, saved_decays
-from .declarations import Declaration
+from .declarations import ADDED, Declaration
 from .layout import Layout
 from .nest import Array, Name, can_be_copied, describe, holds, together
 from .scalars import is_integer, is_number, unwrapped
@@ -107,9 +107,9 @@ def layout_of_copy(declaration: Declaration, copy: Mapping[str, Any]) -> Layout:
     return Layout(
         declaration,
         copy["grouped"],
-        [(params, hyper, None) for params, hyper in zip(copy["params"], copy["hyper"], strict=True)],
+        [(params, {**ADDED, **hyper}, None) for params, hyper in zip(copy["params"], copy["hyper"], strict=True)],
         copy["options"],
-        copy["defaults"],
+        {**ADDED, **copy["defaults"]},
         copy["rules"],
         copy["state_dict"]["step_count"],
         [one for one in copy["containers"] if holds(one)],
@@ -252,7 +252,7 @@ def _changes_of_groups(
         if entry is None:
             continue
         where = f"{label}: groups[{i}]"
-        hyper, own = group.parted(entry)
+        hyper, own = group.parted({**ADDED, **entry})
         if strict:
             check_entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
         del hyper["params"]

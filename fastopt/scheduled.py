@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from reprlib import repr as brief
@@ -56,6 +57,17 @@ def at(hyper: Mapping[str, Any], step: int) -> Mapping[str, Any]:
         return float(given) if isinstance(given, np.floating) else given
 
     return each(hyper, value)
+
+
+def peak_of_rate(hyper: Mapping[str, Any]) -> float:
+    """Return the largest value of a schedule of lr, times lr_scale, or 0 where it is not known."""
+    lr, lr_scale = hyper["lr"], hyper["lr_scale"]
+    if not is_schedule(lr) or is_schedule(lr_scale):
+        return 0.0
+    from . import schedules  # only those who use them pay for them
+
+    peak: float = (schedules.peak_of(lr) or 0.0) * lr_scale
+    return peak if 0 <= peak < math.inf else 0.0
 
 
 def with_schedules(values: dict[str, Any], hyper: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,19 @@ class _Schedule:
         return None
 
     @property
+    def peak(self) -> float | None:
+        """The largest value that it ever has, or None where that is not known."""
+        turns = _turns_of(self)
+        return None if turns is None else max(map(self._at, turns))
+
+    def _turns(self) -> list[int] | None:
+        """Return the steps at which it may stop rising, but for the first step and the horizon; None: not known.
+
+        Without a horizon it must not rise after the last of them.
+        """
+        return None
+
+    @property
     def _name(self) -> str:
         return type(self).__name__
 
@@ -200,6 +213,19 @@ def _later(steps: int, schedule: Callable[[int], float]) -> int | None:
     return None if horizon is None else max(steps + horizon, 0)
 
 
+def _turns_of(schedule: Callable[[int], float], begin: int = 0, end: int | None = None) -> list[int] | None:
+    """Return steps of which one has the largest value of a schedule that begins at a step and has an end, or none.
+
+    None where they are not known.
+    """
+    turns = schedule._turns() if isinstance(schedule, _Schedule) else None
+    if turns is None:
+        return None
+    horizon = horizon_of(schedule)
+    steps = [begin + t for t in (0, *turns, *(() if horizon is None else (horizon,)))]
+    return steps if end is None else [t for t in steps if t < end] + [end - 1]
+
+
 # ---- Arithmetic with the same bits everywhere: libm's cosines and powers differ between platforms and CPUs ----
 
 
@@ -298,6 +324,9 @@ class constant(_Schedule):
     def _horizon(self) -> int | None:
         return 0
 
+    def _turns(self) -> list[int] | None:
+        return []
+
 
 @_schedule
 class polynomial(_Schedule):
@@ -339,6 +368,9 @@ class polynomial(_Schedule):
     def _horizon(self) -> int | None:
         return self.transition_begin + self.transition_steps
 
+    def _turns(self) -> list[int] | None:
+        return []
+
 
 @_schedule
 class linear(_Schedule):
@@ -374,6 +406,9 @@ class linear(_Schedule):
 
     def _horizon(self) -> int | None:
         return self.transition_begin + self.transition_steps
+
+    def _turns(self) -> list[int] | None:
+        return []
 
 
 @_schedule
@@ -424,6 +459,9 @@ class exponential(_Schedule):
             return value
         return max(value, self.end_value) if self.decay_rate < 1 else min(value, self.end_value)
 
+    def _turns(self) -> list[int] | None:
+        return [] if self.decay_rate <= 1 and self.init_value >= 0 else None
+
 
 @_schedule
 class step(_Schedule):
@@ -454,6 +492,9 @@ class step(_Schedule):
 
     def _at(self, t: int) -> float:
         return _scaled(self.init_value, self.gamma, t // self.step_size)
+
+    def _turns(self) -> list[int] | None:
+        return [] if self.gamma <= 1 and self.init_value >= 0 else None
 
 
 @_schedule
@@ -488,6 +529,9 @@ class multi_step(_Schedule):
 
     def _horizon(self) -> int | None:
         return self.milestones[-1] if self.milestones else 0
+
+    def _turns(self) -> list[int] | None:
+        return []
 
 
 @_schedule
@@ -537,6 +581,9 @@ class cosine(_Schedule):
     def _horizon(self) -> int | None:
         return self.decay_steps
 
+    def _turns(self) -> list[int] | None:
+        return []
+
 
 @_schedule
 class cosine_restarts(_Schedule):
@@ -580,6 +627,9 @@ class cosine_restarts(_Schedule):
             t -= length
             length *= self.mult
         return _between(self.init_value, self.end_value, _half_cosine(t / length))
+
+    def _turns(self) -> list[int] | None:
+        return [] if self.init_value >= self.end_value else None
 
 
 @_schedule
@@ -665,6 +715,10 @@ class one_cycle(_Schedule):
     def _horizon(self) -> int | None:
         return self.total_steps - 1
 
+    def _turns(self) -> list[int] | None:
+        rise = math.floor(self.pct_start * self.total_steps) - 1
+        return [t for t in (rise, rise + 1) if 0 <= t < self.total_steps]
+
 
 @_schedule
 class ema_warmup(_Schedule):
@@ -701,6 +755,9 @@ class ema_warmup(_Schedule):
         a, b = self.decay.as_integer_ratio()
         return max(0, -((b - 10 * a) // (b - a)))
 
+    def _turns(self) -> list[int] | None:
+        return []
+
 
 @_schedule
 class inverse_sqrt(_Schedule):
@@ -736,6 +793,9 @@ class inverse_sqrt(_Schedule):
 
     def _at(self, t: int) -> float:
         return self.init_value * math.sqrt(self.timescale / (self.timescale + t))
+
+    def _turns(self) -> list[int] | None:
+        return [] if self.init_value >= 0 else None
 
 
 @_schedule
@@ -794,6 +854,9 @@ class warmup_stable_decay(_Schedule):
     def _horizon(self) -> int | None:
         return self.warmup_steps + self.stable_steps + self.decay_steps
 
+    def _turns(self) -> list[int] | None:
+        return [self.warmup_steps]
+
 
 # ---- Schedules of schedules ----
 
@@ -835,6 +898,14 @@ class join(_Schedule):
     def _horizon(self) -> int | None:
         return _later(self.boundaries[-1] if self.boundaries else 0, self.schedules[-1])
 
+    def _turns(self) -> list[int] | None:
+        starts = (0, *self.boundaries)
+        parts = [
+            _turns_of(schedule, start, end)
+            for schedule, start, end in zip(self.schedules, starts, (*self.boundaries, None), strict=True)
+        ]
+        return None if None in parts else [t for part in parts if part is not None for t in part]
+
 
 @_schedule
 class warmup(_Schedule):
@@ -872,6 +943,9 @@ class warmup(_Schedule):
     def _horizon(self) -> int | None:
         return _later(self.warmup_steps, self.schedule)
 
+    def _turns(self) -> list[int] | None:
+        return _turns_of(self.schedule, self.warmup_steps)
+
 
 @_schedule
 class shift(_Schedule):
@@ -904,6 +978,12 @@ class shift(_Schedule):
     def _horizon(self) -> int | None:
         return _later(self.steps, self.schedule)
 
+    def _turns(self) -> list[int] | None:
+        # One that is under way may be about to rise: where it ends, all its turns are known.
+        known = self.steps >= 0 or horizon_of(self.schedule) is not None
+        turns = _turns_of(self.schedule, self.steps) if known else None
+        return None if turns is None else [max(t, 0) for t in turns]
+
 
 @_schedule
 class scale(_Schedule):
@@ -933,6 +1013,9 @@ class scale(_Schedule):
 
     def _horizon(self) -> int | None:
         return _later(0, self.schedule)
+
+    def _turns(self) -> list[int] | None:
+        return _turns_of(self.schedule) if self.factor >= 0 else None
 
 
 @_schedule
@@ -1093,6 +1176,11 @@ _tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of functions that 
 def horizon_of(schedule: Callable[[int], float]) -> int | None:
     """Return the horizon of a schedule; None where it has none, or is not one of ours."""
     return schedule.horizon if isinstance(schedule, _Schedule) else None
+
+
+def peak_of(schedule: Callable[[int], float]) -> float | None:
+    """Return the largest value of a schedule; None where it is not known, or the schedule is not one of ours."""
+    return schedule.peak if isinstance(schedule, _Schedule) else None
 
 
 def saved(schedule: Callable[[int], float]) -> dict[str, Any]:

@@ -13,7 +13,16 @@ static int valid_options(const fastopt_options *options)
 {
     return IN_RANGE(weight_decay, options->weight_decay) && IN_RANGE(weight_decay, options->decoupled_decay) &&
            IN_RANGE(weight_decay, options->independent_decay) && IN_RANGE(ema_decay, options->ema_decay) &&
-           IN_RANGE(lookahead_rate, options->lookahead_rate);
+           IN_RANGE(lookahead_rate, options->lookahead_rate) && IN_RANGE(lr, options->peak_lr);
+}
+
+/* Whether the decay of the rule, if it has one, can be cautious where that is asked for. */
+static int valid_own_decay(const fastopt_tensor *t)
+{
+    if (!t->options->cautious_decay || t->rule->decays_apart)
+        return 1;
+    const int own = fastopt_own_decay(t->rule);
+    return own < 0 || t->hyper[own] == 0;
 }
 
 /* Whether a tensor has averages, or rows that the engine knows of. */
@@ -142,7 +151,7 @@ fastopt_status fastopt_check(fastopt_tensor *tensors, ptrdiff_t count)
             return FASTOPT_BAD_TENSOR;
         if ((t->hyper != hyper || t->rule != rule) && !valid_hyper(t))
             return FASTOPT_BAD_HYPER;
-        if (t->options && t->options != options && !valid_options(t->options))
+        if (t->options && ((t->options != options && !valid_options(t->options)) || !valid_own_decay(t)))
             return FASTOPT_BAD_HYPER;
         hyper = t->hyper;
         rule = t->rule;
@@ -173,7 +182,8 @@ static int same_scalars(const fastopt_tensor *t, const fastopt_tensor *before, c
 {
     if (!before || t->rule->gathers >= FASTOPT_ALONE || t->hyper != before->hyper || t->rule != before->rule ||
         t->dtype != before->dtype || t->step != before->step ||
-        (t->decays != before->decays && !fastopt_same_decays(t, before)))
+        (t->decays != before->decays && !fastopt_same_decays(t, before)) || fastopt_changes_own_decay(t) ||
+        fastopt_changes_own_decay(before))
         return 0;
     for (int i = 0; t->rule->carry[i]; i++)
         if (t->step > 1 && t->carry[i] != carry[i])
@@ -221,7 +231,7 @@ void fastopt_find_missed_rows(fastopt_job *job)
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
         t->engine.has_missed_rows = 0;
-        if (!((uint64_t)(uintptr_t)t->last_step | (uint64_t)t->round) || !t->g)
+        if (!((uint64_t)(uintptr_t)t->last_step | (uint64_t)(uintptr_t)t->largest_lr | (uint64_t)t->round) || !t->g)
             continue;
         notes_steps = 1;
         int64_t now;
@@ -257,6 +267,8 @@ void fastopt_note_steps(const fastopt_job *job, int64_t offset)
             continue;
         if (last)
             note_rows(t, last, now + offset);
+        if (t->largest_lr && offset == 0)
+            *t->largest_lr = t->hyper[0] > *t->largest_lr ? t->hyper[0] : *t->largest_lr;
         t->averaged = t->round;
         if (t->round && t->step == 1)
             t->begun = t->round - 1;

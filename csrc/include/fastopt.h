@@ -124,6 +124,8 @@ typedef struct {
     fastopt_extent extent[FASTOPT_MAX_STATE];    /* of each state buffer */
     int gather_writes;                           /* whether the pass that gathers writes the state, not the last one */
     int starts;                                  /* whether the first step sets state of all elements */
+    int decays_apart;                            /* whether the decay of the rule, its hyperparameter decay, only takes
+                                                    a share of p, so that it can be cautious */
     int catches_up;                              /* whether it has a closed form for steps whose gradient is 0, */
     const char *catch_up[FASTOPT_MAX_HYPER + 1]; /* and the hyperparameters that this form reads */
 } fastopt_rule;
@@ -136,6 +138,11 @@ typedef struct {
     double weight_decay;      /* L2: the rule sees g + weight_decay * p */
     double decoupled_decay;   /* p is multiplied by 1 - lr * decoupled_decay - independent_decay before the rule */
     double independent_decay; /* decay that the learning rate does not scale */
+    int cautious_decay;       /* these two, or the decay of a rule that decays_apart, take their share of p after the
+                                 rule instead, and only of elements that the rule moves towards 0 or leaves */
+    int corrected_decay;      /* decoupled decay and the decay of the rule are scaled by lr / largest lr, the largest of
+                                 lr, peak_lr and the tensor's largest_lr */
+    double peak_lr;           /* with corrected_decay: the peak of the schedule of lr where it is known, else 0 */
     int maximize;             /* the rule sees -g */
     double ema_decay;         /* with tensor->ema: ema += (1 - ema_decay) * (p - ema) after the rule */
     int64_t swa_start;        /* with tensor->swa: the mean of p after rounds swa_start, swa_start + swa_every, ... */
@@ -189,6 +196,8 @@ typedef struct {
     const fastopt_layout *layout;   /* NULL: p and g are contiguous and aligned */
     void *ema, *swa, *slow;         /* averages of p, shaped like it; NULL unless options ask for it; step 1 sets them
                                        to p as it was before */
+    double *largest_lr; /* with corrected_decay, updated: the largest learning rate of the steps so far, 0 before step
+                           1; NULL: the caller knows peak_lr */
     int64_t round;    /* with ema or swa: the step of the whole list of tensors, counted from 1; 0: the same as step */
     int64_t begun;    /* with round, set by step 1: the round before it, from which swa counts */
     int64_t averaged; /* with round, updated: the last round that ema and swa include, below 0 if they include none; a

@@ -1,8 +1,8 @@
 /* The way of a block: load, stages, rule, stages, store. */
 
-/* Scratch for p, g and each state buffer of a block.  Two that began at the same place of a page would slow down each
- * other's loads; a state buffer can have whole groups around the block. */
-enum { FN(SCRATCHES) = 2 + FASTOPT_MAX_STATE };
+/* Scratch for p, g, p before the rule, and each state buffer of a block.  Two that began at the same place of a page
+ * would slow down each other's loads; a state buffer can have whole groups around the block. */
+enum { FN(SCRATCHES) = 3 + FASTOPT_MAX_STATE };
 #define SCRATCH_SIZE(n) ((n) + 4 * GROUP)
 
 /* n elements of a tensor as the rule sees them: in the memory of the caller where possible, in scratch where stages
@@ -12,6 +12,7 @@ typedef struct {
     T *p;
     const T *g;
     T *state[FASTOPT_MAX_STATE];
+    T *before;                                /* p as it was before the rule, for cautious decay */
     T *p_scratch, *g_scratch, *state_scratch; /* the last for each state buffer, scratch_size apart */
     ptrdiff_t scratch_size;
 } FN(block);
@@ -23,7 +24,8 @@ typedef struct {
     block;                                                                                                             \
     block.p_scratch = scratch[0];                                                                                      \
     block.g_scratch = scratch[1];                                                                                      \
-    block.state_scratch = scratch[2];                                                                                  \
+    block.before = scratch[2];                                                                                         \
+    block.state_scratch = scratch[3];                                                                                  \
     block.scratch_size = SCRATCH_SIZE(size)
 
 /* ---- The gradient ---- */
@@ -207,6 +209,8 @@ static void FN(load)(FN(block) *block, const fastopt_tensor *tensor, const FN(st
 /* The stages after the rule. */
 static inline void FN(finish)(FN(block) *block, const fastopt_tensor *tensor, const FN(stages) *stages)
 {
+    if (stages->cautious != 0)
+        FN(stage_cautious)(block->p, block->before, stages, block->n);
     if (stages->after)
         FN(stage_averages)(block->p, tensor, stages, block->offset, block->n);
     if (tensor->engine.grain)
@@ -238,6 +242,8 @@ NOINLINE static void FN(update_by_blocks)(const fastopt_tensor *tensor, const fa
             FN(stage_missed)(block.p, tensor, &stages, block.offset, block.n);
         if (stages.on_p)
             FN(stage_p)(block.p, &stages, block.n);
+        if (stages.cautious != 0)
+            memcpy(block.before, block.p, (size_t)block.n * sizeof(T));
         loop(block.p, block.g, block.state, tensor->engine.k, block.n);
         FN(finish)(&block, tensor, &stages);
     }

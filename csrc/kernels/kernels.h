@@ -11,6 +11,7 @@
 #include "../storage/formats.h"
 #include "../storage/random.h"
 #include "sizes.h"
+#include "weight_decay.h"
 
 #include <float.h>
 #include <math.h>

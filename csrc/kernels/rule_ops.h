@@ -43,6 +43,7 @@ typedef void FN(pass)(T *restrict p, const T *restrict g, const void *buffers, c
  * combine   completes the scalars of such a rule from its sums
  * passes    the passes of a rule of matrices over a span, one after the other
  * prepare   prepares the next pass of such a rule from the results of the passes so far
+ * decay_rate  of a rule that decays_apart, the factor of its decay: a step takes decay_rate * decay * p from p
  * catch_up  makes up for steps whose gradient was 0; NULL where nothing moves in them */
 typedef struct {
     void (*scalars)(const fastopt_inputs *in, void *scalars);
@@ -54,6 +55,7 @@ typedef struct {
     FN(pass) *const *passes;
     void (*prepare)(const fastopt_tensor *tensor, fastopt_matrices *m, int pass_index, const fastopt_sum *sums,
                     void *scalars);
+    double (*decay_rate)(const void *hyper, const void *scalars);
     void (*catch_up)(T *restrict p, const void *buffers, const void *hyper, int64_t skipped, ptrdiff_t n);
 } FN(rule_ops);
 
@@ -78,8 +80,25 @@ static fastopt_inputs FN(inputs_of)(const fastopt_tensor *tensor)
 
 static void FN(scalars)(fastopt_tensor *tensor)
 {
-    const fastopt_inputs in = FN(inputs_of)(tensor);
+    fastopt_inputs in = FN(inputs_of)(tensor);
+    double hyper[FASTOPT_MAX_HYPER];
+    if (fastopt_changes_own_decay(tensor)) {
+        const int own = fastopt_own_decay(tensor->rule);
+        for (int i = 0; tensor->rule->hyper[i]; i++)
+            hyper[i] = tensor->hyper[i];
+        hyper[own] *= tensor->options->cautious_decay ? 0 : fastopt_correction(tensor);
+        in.hyper = hyper;
+    }
     FN(ops_of)(tensor)->scalars(&in, tensor->engine.K_STORE);
+}
+
+/* The share of p that the decay of a rule takes where that is cautious, and so does not happen within the rule. */
+static double FN(own_cautious_decay)(const fastopt_tensor *tensor)
+{
+    if (!tensor->options || !tensor->options->cautious_decay || !tensor->rule->decays_apart)
+        return 0;
+    return FN(ops_of)(tensor)->decay_rate(tensor->hyper, tensor->engine.k) *
+           tensor->hyper[fastopt_own_decay(tensor->rule)] * fastopt_correction(tensor);
 }
 
 static void FN(combine)(fastopt_tensor *tensor, const fastopt_sum *sums)

@@ -1,5 +1,5 @@
 /* The stages around a rule, each a small loop over a block that stays in the L1 cache: scale, clip and decay before the
- * rule, averages after it. */
+ * rule, cautious decay and averages after it. */
 
 typedef struct {
     T ema, swa; /* the fraction of the way to p that the averages move */
@@ -10,6 +10,7 @@ typedef struct {
     int before;            /* whether averages start, or make up for rounds, before all these */
     int zero;
     T scale, scale_rest, weight_decay, shrink;
+    T cautious;                 /* the share of p that cautious decay takes; 0: none */
     T clip;                     /* infinity: none */
     T lookahead;                /* below 0: not in this step */
     FN(rates) missed, averages; /* of averages before the rule, unless each row has its own, and after it */
@@ -23,7 +24,7 @@ static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
         ((uintptr_t)tensor->layout | (uintptr_t)tensor->ema | (uintptr_t)tensor->swa | (uintptr_t)tensor->slow))
         return 0;
     return !options || (!options->maximize && options->weight_decay == 0 && options->decoupled_decay == 0 &&
-                        options->independent_decay == 0);
+                        options->independent_decay == 0 && !(options->cautious_decay && tensor->rule->decays_apart));
 }
 
 /* A factor as a T.  One beyond the numbers of T is the product of two: `rest` is the second. */
@@ -79,6 +80,7 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
 {
     static const fastopt_options none;
     const fastopt_options *options = tensor->options ? tensor->options : &none;
+    const double decoupled = tensor->hyper[0] * options->decoupled_decay * fastopt_correction(tensor);
     const T unclipped = (T)INFINITY, clip = (T)pass->clip_value;
     T scale = 1, rest = 1;
     const double factor = pass->own_scales ? tensor->engine.scale : pass->scale;
@@ -91,11 +93,14 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
         .scale_rest = rest,
         .clip = clip < SMALLEST ? 0 : clip,
         .weight_decay = (T)options->weight_decay,
-        .shrink = (T)(1 - tensor->hyper[0] * options->decoupled_decay - options->independent_decay),
+        .shrink = (T)(1 - decoupled - options->independent_decay),
         .lookahead = -1,
     };
     stages.on_g = stages.scale != 1 || stages.clip != unclipped || options->weight_decay != 0;
-    stages.on_p = options->decoupled_decay != 0 || options->independent_decay != 0;
+    if (options->cautious_decay)
+        stages.cautious = (T)(decoupled + options->independent_decay + FN(own_cautious_decay)(tensor));
+    else
+        stages.on_p = options->decoupled_decay != 0 || options->independent_decay != 0;
     stages.after = stages.zero;
     if (tensor->ema || tensor->swa || tensor->slow)
         FN(stages_of_averages)(tensor, &stages);
@@ -138,6 +143,20 @@ static void FN(stage_p)(T *p, const FN(stages) *stages, ptrdiff_t n)
     const T shrink = stages->shrink;
     for (ptrdiff_t i = 0; i < n; i++)
         p[i] *= shrink;
+}
+
+/* Cautious decay, after the rule: Chen, Li & Liu, "Cautious weight decay", 2025, https://arxiv.org/abs/2510.12402.
+ *
+ * p -= share before  where u before >= 0,  with u = before - p, the step as it was rounded, and `before` p before it
+ *
+ * A step that is lost in rounding is one of 0.  Where p is infinite or NaN, nothing decays. */
+static void FN(stage_cautious)(T *restrict p, const T *restrict before, const FN(stages) *stages, ptrdiff_t n)
+{
+    const T share = stages->cautious;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const T u = before[i] - p[i], along = before[i] < 0 ? -u : u;
+        p[i] -= along >= 0 ? share * before[i] : 0;
+    }
 }
 
 /* An average moves towards p; all the way, it is a copy, of subnormals too. */

@@ -32,6 +32,8 @@ static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int
                 FN(stage_p)(block.p, &stages, rows * n);
             else if (stages.on_p)
                 FN(stage_p_apart)(&block, &stages);
+            if (stages.cautious != 0 && last)
+                memcpy(block.before, block.p, (size_t)block.n * sizeof(T));
             for (ptrdiff_t i = 0; i < rows; i++) {
                 T *state[FASTOPT_MAX_STATE];
                 for (int s = 0; tensor->rule->state[s]; s++) {

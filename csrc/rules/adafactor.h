@@ -63,6 +63,13 @@ static void FN(adafactor_scalars)(const fastopt_inputs *in, void *scalars)
     k->squares = FN(squares_of)(1 - FN(adafactor_rest)(h, in->t));
 }
 
+static double FN(adafactor_decay_rate)(const void *hyper, const void *scalars)
+{
+    const adafactor_hyper *h = hyper;
+    (void)scalars;
+    return h->lr;
+}
+
 /* ---- Matrices ---- */
 
 /* Indices in m->kept: 1 - beta, and the rate before it is divided by the size of u. */
@@ -176,6 +183,7 @@ static const FN(rule_ops) FN(adafactor_ops) = {
     .scalars = FN(adafactor_scalars),
     .passes = FN(adafactor_passes),
     .prepare = FN(adafactor_prepare),
+    .decay_rate = FN(adafactor_decay_rate),
 };
 
 /* ---- Vectors ---- */
@@ -223,4 +231,5 @@ static const FN(rule_ops) FN(adafactor_vector_ops) = {
     .gather = FN(adafactor_vector_gather),
     .combine = FN(adafactor_vector_combine),
     .update = FN(adafactor_vector),
+    .decay_rate = FN(adafactor_decay_rate),
 };

@@ -78,9 +78,17 @@ static void FN(prodigy)(T *restrict p, const T *restrict g, const void *buffers,
         p[i] += minus_dlr * (m[i] / (SQRT(v[i]) + eps) + decay * p[i]);
 }
 
+static double FN(prodigy_decay_rate)(const void *hyper, const void *scalars)
+{
+    const FN(prodigy_k) *k = scalars;
+    (void)hyper;
+    return (double)k->dlr;
+}
+
 static const FN(rule_ops) FN(prodigy_ops) = {
     .scalars = FN(prodigy_scalars),
     .gather = FN(prodigy_gather),
     .combine = FN(prodigy_combine),
     .update = FN(prodigy),
+    .decay_rate = FN(prodigy_decay_rate),
 };

@@ -36,10 +36,13 @@ cdef extern from "fastopt.h" nogil:
         const char **hyper
         const char **carry
         int gathers
+        int decays_apart
         fastopt_extent *extent
 
     ctypedef struct fastopt_options:
         double weight_decay, decoupled_decay, independent_decay
+        int cautious_decay, corrected_decay
+        double peak_lr
         int maximize
         double ema_decay
         int64_t swa_start, swa_every, lookahead_every
@@ -81,6 +84,7 @@ cdef extern from "fastopt.h" nogil:
         int64_t *averaged_rows
         const int64_t *rows
         Py_ssize_t row_length
+        double *largest_lr
         const void **row_gradients
         int64_t *last_step
 

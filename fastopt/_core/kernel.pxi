@@ -21,8 +21,9 @@ cdef extern from *:
 
 
 cdef enum:
-    EXTRAS = 6  # keywords that every rule takes
-cdef tuple EXTRA_NAMES = ("step", "weight_decay", "decoupled_decay", "independent_decay", "maximize", "num_threads")
+    EXTRAS = 8  # keywords that every rule takes
+cdef tuple EXTRA_NAMES = ("step", "weight_decay", "decoupled_decay", "independent_decay", "peak_lr", "cautious_decay",
+                          "maximize", "num_threads")
 
 
 @cython.final
@@ -50,7 +51,8 @@ cdef class Kernel:
         self.c_name = self.name.encode()
         self.c_doc = (
             f"{self.name}({', '.join(self.buffers)}, /, *, step, {hyper}, weight_decay=0.0, decoupled_decay=0.0,"
-            f" independent_decay=0.0, maximize=False, num_threads=None)\n--\n\n{doc}"
+            f" independent_decay=0.0, peak_lr=0.0, cautious_decay=False, maximize=False, num_threads=None)"
+            f"\n--\n\n{doc}"
         ).encode()
         return fastopt_function(&self.definition, self.c_name, self.c_doc, <void *>call_kernel, self, "fastopt.kernels")
 
@@ -59,7 +61,8 @@ cdef class Kernel:
         cdef const fastopt_hyper *hyper
         value[0] = PyFloat_AS_DOUBLE(<object>given) if type(<object>given) is float else self.converted(keyword, given)
         value[0] += 0.0  # -0 is 0
-        hyper = fastopt_rule_hyper(self.rule, keyword) if keyword < self.n_hyper else fastopt_find_hyper("weight_decay")
+        hyper = fastopt_rule_hyper(self.rule, keyword) if keyword < self.n_hyper else \
+            fastopt_find_hyper("lr" if keyword == self.n_hyper + 4 else "weight_decay")
         if not fastopt_in_range(hyper, value[0]):
             raise ValueError(f"{self.name}: {self.keywords[keyword]} must be {hyper.range.decode()}, got {value[0]!r}")
         return 0
@@ -71,6 +74,20 @@ cdef class Kernel:
         except OverflowError:
             raise ValueError(f"{self.name}: {self.keywords[keyword]} must be a number that a float can hold,"
                              f" got {brief(<object>given)}") from None
+
+    cdef bint flag(self, int keyword, object value) except -1:
+        """Read a truth value."""
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{self.name}: {self.keywords[keyword]} must be True or False, got {brief(value)}")
+        return bool(value)
+
+    cdef int check_cautious(self, const fastopt_options *options, const double *hyper) except -1:
+        """Raise for cautious decay where the decay of the rule is on, but cannot be cautious."""
+        cdef int own = self.keywords.index("decay") if "decay" in self.keywords else -1
+        if options.cautious_decay and own >= 0 and hyper[own] and not self.rule.decays_apart:
+            raise ValueError(f"{self.name}: decay must be 0 with cautious_decay, since this rule mixes it into its step,"
+                             f" got {hyper[own]!r}")
+        return 0
 
     cdef int64_t count(self, int keyword, object value, int64_t most) except -1:
         """Read an integer and check its range."""
@@ -186,11 +203,15 @@ cdef class Kernel:
         if given[i + 3] != NULL:
             self.number(i + 3, given[i + 3], &options.independent_decay)
         if given[i + 4] != NULL:
-            if not isinstance(<object>given[i + 4], (bool, np.bool_)):
-                raise TypeError(f"{self.name}: maximize must be True or False, got {brief(<object>given[i + 4])}")
-            options.maximize = bool(<object>given[i + 4])
-        if given[i + 5] != NULL and <object>given[i + 5] is not None:
-            threads = self.count(i + 5, <object>given[i + 5], 1 << 30)
+            self.number(i + 4, given[i + 4], &options.peak_lr)
+            options.corrected_decay = options.peak_lr > 0
+        if given[i + 5] != NULL:
+            options.cautious_decay = self.flag(i + 5, <object>given[i + 5])
+            self.check_cautious(&options, hyper)
+        if given[i + 6] != NULL:
+            options.maximize = self.flag(i + 6, <object>given[i + 6])
+        if given[i + 7] != NULL and <object>given[i + 7] is not None:
+            threads = self.count(i + 7, <object>given[i + 7], 1 << 30)
 
         self.check(arguments, arrays)
         t.rule = self.rule

@@ -111,6 +111,8 @@ cdef class Parameters:
                 else:
                     t.slow = cnp.PyArray_DATA(<cnp.ndarray>buffer)
             t.carry = <double *>cnp.PyArray_DATA(<cnp.ndarray>carry[i])
+            if group.corrects_decay:
+                t.largest_lr = t.carry + len(group.carry_names) - 1
             if last_steps[i] is not None and t.n:
                 self.catches_up = True
                 t.last_step = <int64_t *>cnp.PyArray_DATA(<cnp.ndarray>last_steps[i])

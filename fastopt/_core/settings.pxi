@@ -23,15 +23,19 @@ cdef class Settings:
     cdef int n_corrected
     cdef readonly tuple catch_up  # the hyperparameters by which it makes up for steps without gradient, or None
     cdef readonly str rule_name
+    cdef readonly bint corrects_decay  # whether it carries the largest learning rate, after the numbers of the rule
+    cdef readonly bint decays_apart  # whether its own decay only takes a share of the parameter
     cdef readonly bint together  # whether it makes one estimate of all parameters of a group
 
-    def __init__(self, str rule):
+    def __init__(self, str rule, bint corrects_decay=False):
         self.rule = rule_named(rule)
+        self.corrects_decay = corrects_decay
+        self.decays_apart = self.rule.decays_apart
         self.together = self.rule.gathers == FASTOPT_TOGETHER
         self.rule_name = rule
         self.hyper_names = names_of(self.rule.hyper)
         self.state_names = names_of(self.rule.state)
-        self.carry_names = names_of(self.rule.carry)
+        self.carry_names = names_of(self.rule.carry) + (("largest_lr",) if corrects_decay else ())
         self.corrected = names_of(fastopt_rule_corrected(self.rule))
         self.n_corrected = len(self.corrected)
         for i, name in enumerate(self.corrected):

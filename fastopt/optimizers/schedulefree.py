@@ -21,6 +21,8 @@ class ScheduleFree(Optimizer):
         name, beta = ("betas[0]", hyper["betas"][0]) if "betas" in hyper else ("momentum", hyper["momentum"])
         if beta == 0:
             raise ValueError(f"{label}: {name} must be > 0, since x is computed from its share in p, got {beta!r}")
+        if hyper["corrected_decay"]:
+            raise ValueError(f"{label}: corrected_decay must be False for a rule without a schedule of lr, got True")
         if hyper["weight_decay_form"] not in ("l2", "own"):
             forms = "l2 or own" if cls._decay_form == "own" else "l2"
             raise ValueError(

@@ -75,13 +75,18 @@ def adafactor_vector(p, g, v, *, t, lr, beta2_decay, eps1, eps2, d, decay):
     p[...] = shrink * p - rate(squares(p), squares(u)) * u
 
 
+def decay_rate(T, t, state, hyper):
+    return hyper["lr"]
+
+
 RULES = [
     Rule(
         adafactor,
         gathers="matrices",
+        decay_rate=decay_rate,
         extents={"R": lambda shape: shape[:-1], "C": lambda shape: shape[:-2] + shape[-1:]},
     ),
-    Rule(adafactor_vector, gathers="alone"),
+    Rule(adafactor_vector, gathers="alone", decay_rate=decay_rate),
 ]
 
 

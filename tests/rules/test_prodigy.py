@@ -10,12 +10,21 @@ from support.sums import sums_of_products
 from support.twins import OptaxTwin
 
 
+def dlr_of(T, t, d, lr, beta1, beta2):
+    return d * lr * math.sqrt(1 - power(beta2, t)) / weight(T, beta1, t)
+
+
+def decay_rate(T, t, state, hyper):
+    d = hyper["d0"] if t == 1 else state["d"]
+    return float(T(dlr_of(T, t, d, hyper["lr"], hyper["beta1"], hyper["beta2"])))
+
+
 def prodigy(p, g, m, v, s, p0, *, t, carry, lr, beta1, beta2, beta3, eps, d0, d_coef, decay, safeguard_warmup):
     T = p.dtype.type
     d, r = (d0, 0.0) if t == 1 else (carry["d"], carry["r"])
     if t == 1:
         p0[...] = p - T(0)
-    dlr = d * lr * math.sqrt(1 - power(beta2, t)) / weight(T, beta1, t)
+    dlr = dlr_of(T, t, d, lr, beta1, beta2)
     moments(m, v, T(d) * g, beta1, beta2)
     s[...] = T(beta3) * s + T(d / d0 * (d if safeguard_warmup else dlr)) * g
     product, size = yield sums_of_products(g, p0 - p), sums_of_products(abs(s), np.ones_like(s))
@@ -25,7 +34,7 @@ def prodigy(p, g, m, v, s, p0, *, t, carry, lr, beta1, beta2, beta3, eps, d0, d_
     p -= T(dlr) * (m / (np.sqrt(v) + above_root(T, beta2, carry["d"] * eps, t)) + T(decay) * p)
 
 
-RULES = [Rule(prodigy, carries=("d", "r"), corrected=("beta1", "beta2"), gathers="together")]
+RULES = [Rule(prodigy, carries=("d", "r"), corrected=("beta1", "beta2"), gathers="together", decay_rate=decay_rate)]
 
 
 BETAS = (0.5, 0.75)

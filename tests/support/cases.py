@@ -67,6 +67,7 @@ class Case:
         settings = self.settings(**changed)
         decays = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
         around = {key: settings[key] for key in ("maximize", "scale", "clip_value") if key in settings}
+        around["cautious_decay"] = settings["cautious_decay"]
         form = settings["weight_decay_form"]
         return ({} if form == "own" else {decays[form]: settings["weight_decay"]}) | around
 
@@ -79,6 +80,7 @@ class Oracle:
         self.rule = case.rule if p.ndim < 2 else case.rule.removesuffix("_vector")
         self.state: dict[str, Any] = reference.new_state(self.rule, p, case.start(p))
         self.decays: dict[str, Decay] = {}
+        self.largest_lr = 0.0
 
     def hyper(self, **changed: Any) -> dict[str, float]:
         """The hyperparameters of step t, which must be made next."""
@@ -88,8 +90,15 @@ class Oracle:
 
     def step(self, g: np.ndarray, **changed: Any) -> None:
         self.t += 1
-        hyper, options = self.hyper(**changed), self.case.options(**changed)
+        hyper, options = self.hyper(**changed), self.options(**changed)
         reference.step(self.rule, self.p, g, self.state, self.t, hyper, **options)
+
+    def options(self, **changed: Any) -> dict[str, Any]:
+        """What happens around step t, which must be made next."""
+        if not self.case.settings(**changed)["corrected_decay"]:
+            return self.case.options(**changed)
+        self.largest_lr = max(self.largest_lr, self.case.hyper(**changed)["lr"])
+        return self.case.options(**changed) | {"largest_lr": self.largest_lr}
 
     @property
     def extents(self) -> Mapping[str, Any]:
@@ -103,9 +112,9 @@ class Oracle:
 
 def step_together(oracles: list[Oracle], gs: list[np.ndarray], **changed: Any) -> None:
     """One step of parameters in one group."""
-    options = oracles[0].case.options(**changed)
     for oracle in oracles:
         oracle.t += 1
+    options, *_ = [oracle.options(**changed) for oracle in oracles]
     hyper, *_ = [oracle.hyper(**changed) for oracle in oracles]
     for rule in {oracle.rule for oracle in oracles}:
         of_rule = [(oracle.p, g, oracle.state) for oracle, g in zip(oracles, gs, strict=True) if oracle.rule == rule]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from support.arithmetic import Decay, Flushed, flush, rough_power
+from support.arithmetic import Decay, Flushed, flush, flush_number, rough_power
 from support.registry import RULES
 
 ALONE = {name for name, rule in RULES.items() if rule.gathers in ("alone", "matrices")}
@@ -113,6 +113,8 @@ def begin(
     weight_decay: float = 0.0,
     decoupled_decay: float = 0.0,
     independent_decay: float = 0.0,
+    cautious_decay: bool = False,
+    largest_lr: float | None = None,
     maximize: bool = False,
     scale: float = 1.0,
     clip_value: float = 0.0,
@@ -134,11 +136,40 @@ def begin(
         g = np.where(g > clip, clip, np.where(g < -clip, -clip, g)).view(Flushed)
     if T(weight_decay) >= np.finfo(T).tiny:  # a smaller decay is 0, and none even where p is infinite
         g = g + T(weight_decay) * p
-    if decoupled_decay or independent_decay:
-        # Computed within the pass, where subnormal doubles count as 0 too.
-        lr, decoupled, independent = map(float, flush([hyper["lr"], decoupled_decay, independent_decay]))
-        p *= T(1 - lr * decoupled - independent)
-    return RULES[rule].oracle(p, g, *(state[name].view(Flushed) for name in state_names(rule)), t=t, **extra, **hyper)
+    # Computed within the pass, where subnormal doubles count as 0 too.
+    lr, decoupled, independent = map(float, flush([hyper["lr"], decoupled_decay, independent_decay]))
+    corrected = flush_number(lr / largest_lr) if largest_lr else 1.0
+    share = flush_number(flush_number(lr * decoupled) * corrected) + independent
+    if "decay" in hyper:
+        own, scaled = hyper["decay"], hyper["lr"] / largest_lr if largest_lr else 1.0
+        hyper = {**hyper, "decay": 0.0 if cautious_decay else own * scaled}
+        if cautious_decay and own:
+            share += flush_number(RULES[rule].decay_rate(T, t, state, hyper) * own) * corrected
+    if (decoupled_decay or independent_decay) and not cautious_decay:
+        p *= T(1 - flush_number(flush_number(lr * decoupled) * corrected) - independent)
+    before = p.copy()
+    begun = RULES[rule].oracle(p, g, *(state[name].view(Flushed) for name in state_names(rule)), t=t, **extra, **hyper)
+    if not cautious_decay:
+        return begun
+    if rule in TOGETHER:
+        return then_decayed(begun, p, before, share)
+    decay_cautiously(p, before, share)
+    return None
+
+
+def then_decayed(begun: Any, p: np.ndarray, before: np.ndarray, share: float) -> Any:
+    """The rest of a step that looks at all parameters, and cautious decay after it."""
+    sums = yield next(begun)
+    with contextlib.suppress(StopIteration):
+        begun.send(sums)
+    decay_cautiously(p, before, share)
+
+
+def decay_cautiously(p: np.ndarray, before: np.ndarray, share: float) -> None:
+    """Take a share of p as it was before the step where the step has moved it towards 0, or has not moved it."""
+    u = before - p
+    along = np.where(before < 0, -u, u) >= 0
+    p -= np.where(along, flush(p.dtype.type(share)) * before, p.dtype.type(0))
 
 
 def catch_up(rule: str, p: np.ndarray, state: dict[str, Any], skipped: int, hyper: Mapping[str, float]) -> None:

@@ -9,7 +9,13 @@ from support.twins import OptaxTwin, PytorchOptimizerTwin, TorchTwin
 Settings = Mapping[str, Any]
 
 # The arguments that every class takes beside its own. Written out: the tests check the signatures against it.
-SHARED: dict[str, Any] = {"weight_decay": 0.0, "weight_decay_form": None, "maximize": False}
+SHARED: dict[str, Any] = {
+    "weight_decay": 0.0,
+    "weight_decay_form": None,
+    "cautious_decay": False,
+    "corrected_decay": False,
+    "maximize": False,
+}
 OF_THE_STEP: dict[str, Any] = {
     "nonfinite": "propagate",
     "num_threads": None,
@@ -43,6 +49,8 @@ class Rule:
     # parameters.
     gathers: str = ""
     starts: bool = False  # whether the first step sets state of all elements
+    # Of a rule whose own decay only takes a share of p: that share for a decay of 1, from T, t, state, hyperparameters.
+    decay_rate: Callable[..., float] | None = None
     catch_up: Callable[..., Any] | None = None  # steps without a gradient: p, state, how many, and hyperparameters
     extents: Mapping[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = field(default_factory=dict)  # other shapes
 

@@ -1,0 +1,40 @@
+/* Options of weight decay that follow the learning rate or the update: numbers of one step. */
+#ifndef FASTOPT_WEIGHT_DECAY_H
+#define FASTOPT_WEIGHT_DECAY_H
+
+#include "../rules/rules.h"
+
+/* The largest learning rate of a tensor, the one of this step included. */
+static inline double fastopt_largest_lr(const fastopt_tensor *t)
+{
+    double largest = t->hyper[0];
+    if (t->options->peak_lr > largest)
+        largest = t->options->peak_lr;
+    return t->largest_lr && *t->largest_lr > largest ? *t->largest_lr : largest;
+}
+
+/* The factor of decay that the learning rate scales: lr / largest lr with corrected decay, else 1. */
+static inline double fastopt_correction(const fastopt_tensor *t)
+{
+    if (!t->options || !t->options->corrected_decay)
+        return 1;
+    const double largest = fastopt_largest_lr(t);
+    return largest > 0 ? t->hyper[0] / largest : 1;
+}
+
+/* The index of the decay that is a part of the rule, among its hyperparameters; below 0: there is none. */
+static inline int fastopt_own_decay(const fastopt_rule *rule)
+{
+    for (int i = 0; rule->hyper[i]; i++)
+        if (fastopt_rule_hyper(rule, i) == &fastopt_hypers[HYPER_decay])
+            return i;
+    return -1;
+}
+
+/* Whether the options change the decay that is a part of the rule, and with it the scalars of the step. */
+static inline int fastopt_changes_own_decay(const fastopt_tensor *t)
+{
+    return t->options && (t->options->cautious_decay || t->options->corrected_decay) && fastopt_own_decay(t->rule) >= 0;
+}
+
+#endif
