@@ -353,10 +353,40 @@ static void test_averages(void)
     CHECK(fastopt_average(&t, 1, 1) == FASTOPT_OK && ema[0] == 4.5);
 }
 
+/* Decay that follows the step, or the learning rate. */
+static void test_decay_options(void)
+{
+    const double half[] = {0.5};
+    double x[4] = {1, -1, 2, 0.5}, grad[4] = {1, 1, -1, 0}, none[4] = {0}, largest = 0;
+    const fastopt_options cautious = {.decoupled_decay = 0.25, .cautious_decay = 1};
+    fastopt_tensor t = make("sgd", FASTOPT_FLOAT64, 4, x, grad, half);
+    t.options = &cautious;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK);
+    CHECK(x[0] == 0.5 - 0.125 && x[1] == -1.5 && x[2] == 2.5 && x[3] == 0.5 - 0.0625);
+
+    const fastopt_options corrected = {.decoupled_decay = 0.5, .corrected_decay = 1};
+    const fastopt_options with_peak = {.decoupled_decay = 0.5, .corrected_decay = 1, .peak_lr = 2};
+    x[0] = 1;
+    t.n = 1;
+    t.g = none;
+    t.options = &corrected;
+    t.largest_lr = &largest;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK && x[0] == 0.75 && largest == 0.5);
+    largest = 1;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK && x[0] == 0.75 * 0.875 && largest == 1);
+    t.options = &with_peak;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK && x[0] == 0.75 * 0.875 * (1 - 0.0625) && largest == 1);
+    t.largest_lr = NULL;
+    x[0] = 1;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK && x[0] == 1 - 0.0625);
+}
+
 /* Every error comes before the first write, wherever in the list it is. */
 static void test_errors(void)
 {
     const double good[] = {0.5}, bad_lr[] = {-1}, nan_lr[] = {NAN}, bad_beta[] = {1e-3, 0.9, 1, 1e-8};
+    const double lamb[] = {1e-3, 0.9, 0.999, 1e-6, 0.1}; /* its decay is mixed into its step */
+    const fastopt_options cautious = {.cautious_decay = 1}, bad_peak = {.peak_lr = NAN};
     const fastopt_options bad_decay = {.weight_decay = -1}, bad_decoupled = {.decoupled_decay = INFINITY};
     double x[1] = {1}, y[1] = {1}, grad[1] = {1}, mean[1] = {0}, square[1] = {0};
 #define REFUSED(status, ...)                                                                                           \
@@ -375,6 +405,8 @@ static void test_errors(void)
     REFUSED(FASTOPT_BAD_HYPER, t->rule = fastopt_find_rule("adam"); t->hyper = bad_beta);
     REFUSED(FASTOPT_BAD_HYPER, t->options = &bad_decay);
     REFUSED(FASTOPT_BAD_HYPER, t->options = &bad_decoupled);
+    REFUSED(FASTOPT_BAD_HYPER, t->options = &bad_peak);
+    REFUSED(FASTOPT_BAD_HYPER, t->options = &cautious; t->rule = fastopt_find_rule("lamb"); t->hyper = lamb);
     REFUSED(FASTOPT_BAD_TENSOR, t->rule = NULL);
     REFUSED(FASTOPT_BAD_TENSOR, t->hyper = NULL);
     REFUSED(FASTOPT_BAD_TENSOR, t->p = NULL);
@@ -412,6 +444,7 @@ int main(void)
     test_two_calls();
     test_clipping();
     test_averages();
+    test_decay_options();
     test_errors();
     test_queries();
     return failures;

@@ -124,6 +124,7 @@ typedef struct {
     int64_t wanted_rows[MOST_ROWS];
     const void *row_gradients[MOST_ROWS], *wanted_gradients[MOST_ROWS];
     double hyper[FASTOPT_MAX_HYPER], carry[FASTOPT_MAX_CARRY], wanted_carry[FASTOPT_MAX_CARRY];
+    double largest_lr, wanted_largest_lr;
     size_t size, g_bytes; /* of an element; of the memory that g spans */
     int buffers;
     buffer of[MOST_BUFFERS];
@@ -198,6 +199,15 @@ static buffer *new_buffer(subject *s, ptrdiff_t elements, int by_element)
     return b;
 }
 
+/* Whether the decay of the rule is mixed into its step. */
+static int mixes_decay(const fastopt_rule *rule)
+{
+    int mixes = 0;
+    for (int i = 0; rule->hyper[i]; i++)
+        mixes |= !strcmp(rule->hyper[i], "decay") && !rule->decays_apart;
+    return mixes;
+}
+
 static void around(subject *s, fastopt_options *options)
 {
     const fastopt_options none = {0};
@@ -206,6 +216,11 @@ static void around(subject *s, fastopt_options *options)
     options->weight_decay = one_in(2) ? good("weight_decay") : 0;
     options->decoupled_decay = one_in(3) ? good("weight_decay") : 0;
     options->independent_decay = one_in(3) ? good("weight_decay") : 0;
+    options->cautious_decay = one_in(3) && !mixes_decay(s->t.rule);
+    options->corrected_decay = one_in(3);
+    options->peak_lr = one_in(2) ? good("lr") : 0;
+    s->largest_lr = s->wanted_largest_lr = one_in(2) ? good("lr") : 0;
+    s->t.largest_lr = one_in(4) ? NULL : &s->largest_lr;
     options->maximize = one_in(2);
     options->ema_decay = good("ema_decay");
     options->swa_start = one_in(4) ? INT64_MAX : 1 + byte() % 4;
@@ -374,6 +389,7 @@ static void make(subject *s, const subject *before, int large, int zeroing)
     s->wanted.row_gradients = s->wanted_gradients;
     s->wanted.last_step = t->last_step ? s->wanted_last_step : NULL;
     s->wanted.carry = s->wanted_carry;
+    s->wanted.largest_lr = t->largest_lr ? &s->wanted_largest_lr : NULL;
     s->wanted.p = s->of[0].wanted;
     s->wanted.g = s->g_wanted;
     for (buffer *b = s->of; b < s->of + s->buffers; b++)
@@ -440,6 +456,7 @@ static void check(subject *s, char *g_before, int zeroed)
         for (ptrdiff_t i = 0; i < s->t.n; i++)
             memset(g_before + (s->g_first - s->g_memory) + g_place(s, i), 0, s->size);
     REQUIRE(!memcmp(g_before, s->g_memory, s->g_bytes));
+    REQUIRE(s->largest_lr == s->wanted_largest_lr);
     for (int i = 0; s->t.rule->carry[i]; i++)
         REQUIRE(s->carry[i] == s->wanted_carry[i] || (isnan(s->carry[i]) && isnan(s->wanted_carry[i])));
 }
@@ -457,7 +474,7 @@ static fastopt_status spoil(fastopt_tensor *t)
 {
     static const double bad[] = {-1, -5e-324, NAN, -INFINITY};
     const fastopt_hyper *range;
-    double *numbers[5];
+    double *numbers[6];
     int buffers = 0, hypers = 0, which;
     while (t->rule->state[buffers])
         buffers++;
@@ -500,6 +517,7 @@ static fastopt_status spoil(fastopt_tensor *t)
         numbers[2] = &bad_options.independent_decay;
         numbers[3] = &bad_options.ema_decay;
         numbers[4] = &bad_options.lookahead_rate;
+        numbers[5] = &bad_options.peak_lr;
         which = (int)(byte() % COUNT(numbers));
         *numbers[which] = one_in(4) ? INFINITY : bad[byte() % COUNT(bad)];
         t->options = &bad_options;

@@ -84,8 +84,8 @@ def test_every_class_has_cases(name):
         return
     assert name in {case.cls for case in PLAIN}
     tried = {option for case in CASES if case.cls == name for option in case.kwargs}
-    switches = {option for option, default in defaults.items() if isinstance(default, bool)}
-    assert switches | {"weight_decay"} <= tried, f"tests/rules/{FILE_OF[cls.rule_of(defaults)]}: options of {name}"
+    switches = {option for option, default in cls.own.items() if isinstance(default, bool)}
+    assert switches | {"weight_decay", "maximize"} <= tried, f"tests/rules/{FILE_OF[cls.rule_of(defaults)]}: options of {name}"
 
 
 @pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
@@ -104,7 +104,8 @@ def test_signatures(name):
     defaults = {name: p.default for name, p in parameters.items()}
     assert defaults == {"params": inspect.Parameter.empty} | documented | OF_THE_STEP
     paper = inspect.signature(plain(name)).parameters.values()
-    own = {name: default for name, default in documented.items() if name != "weight_decay_form"}
+    around = ("weight_decay_form", "cautious_decay", "corrected_decay")  # the plain rules do without them
+    own = {name: default for name, default in documented.items() if name not in around}
     assert {p.name: p.default for p in paper if p.kind is p.KEYWORD_ONLY} == own
 
 
