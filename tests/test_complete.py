@@ -85,7 +85,9 @@ def test_every_class_has_cases(name):
     assert name in {case.cls for case in PLAIN}
     tried = {option for case in CASES if case.cls == name for option in case.kwargs}
     switches = {option for option, default in cls.own.items() if isinstance(default, bool)}
-    assert switches | {"weight_decay", "maximize"} <= tried, f"tests/rules/{FILE_OF[cls.rule_of(defaults)]}: options of {name}"
+    assert switches | {"weight_decay", "maximize"} <= tried, (
+        f"tests/rules/{FILE_OF[cls.rule_of(defaults)]}: options of {name}"
+    )
 
 
 @pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
@@ -251,7 +253,8 @@ def test_a_declaration_has_the_names_of_its_row(name):
     assert group.settings_of(np.ones(2 if rule.for_vectors else (2, 2))).rule_name == rule.row
     declaration = rule.optimizer._declaration
     declared = {name for hyper in declaration.hyper.values() for name in hyper.names} - {
-        *("lr_scale", "weight_decay", "weight_decay_form", "maximize", "initial_accumulator_value")
+        *("lr_scale", "weight_decay", "weight_decay_form", "cautious_decay", "corrected_decay", "maximize"),
+        "initial_accumulator_value",
     }
     if declaration.decay_form == "own":
         declared.add("decay")
