@@ -18,7 +18,7 @@ import fastopt
 from support.cases import FORMS as DECAY_FORMS
 from support.cases import Case
 from support.hyper import declared, may_be_none, parts, range_of
-from support.registry import CLASSES
+from support.registry import CLASSES, RULES
 
 Array = np.ndarray
 DEEP = 5_000
@@ -172,6 +172,8 @@ def a_part(rng: random.Random, name: str, unset: bool) -> Any:
 
 def a_value(rng: random.Random, kind: Kind) -> Any:
     """A value that a hyperparameter must take."""
+    if kind.names == ("corrected_decay",):
+        return False  # tests/test_weight_decay.py has the largest rates that go with it
     if kind.is_flag:
         return rng.choice((True, False, np.True_, np.False_))
     if kind.is_word:
@@ -268,12 +270,21 @@ def defaults(cls: str) -> dict[str, Any]:
     return Case("", cls, "").settings()
 
 
+def can_be_cautious(cls: str, meant: Mapping[str, Any]) -> bool:
+    """Whether decay in this form acts apart from the step, and no average of the rule misses it."""
+    of_rule = RULES[CLASSES[cls].rule_of(meant)].decay_rate is not None
+    forms = ("decoupled", "independent", *(("own",) if of_rule else ()))
+    return meant["weight_decay_form"] in forms and not CLASSES[cls].averages
+
+
 def understood(cls: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The meaning of all hyperparameters; ValueError when they must be refused."""
     meant = {name: meaning(kind_of(cls, name), value) for name, value in settings.items()}
     if CLASSES[cls].conflict(meant):
         raise ValueError
     if meant["weight_decay_form"] == "own" and DECAY_FORMS.get(cls) != "own":
+        raise ValueError
+    if meant["corrected_decay"] or (meant["cautious_decay"] and not can_be_cautious(cls, meant)):
         raise ValueError
     if meant["lr"] * meant.get("lr_scale", 1.0) == inf:
         raise ValueError
