@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.declarations import ADDED
 from fuzz.arrays import FORMATS, image
 from fuzz.damage import damage, snapshot
 from fuzz.good_calls import GoodCalls
@@ -173,7 +174,7 @@ class BadCalls(GoodCalls):
                 raise ValueError("its kind")
             self.step_count = int(saved["step_count"])
             for i, entry in enumerate(saved["groups"]):
-                values = {name: value for name, value in entry.items() if name != "params"}
+                values = {**ADDED, **{name: value for name, value in entry.items() if name != "params"}}
                 own = {name: values.pop(name) for name in set(values) - set(self.settings[i])}
                 if not all(is_own(*one) for one in own.items()):
                     raise ValueError(f"keys of groups[{i}]")
