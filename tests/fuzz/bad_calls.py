@@ -55,7 +55,7 @@ class BadCalls(GoodCalls):
         ]
         bad = self.rng.choice(ways)()
         if bad is None or self.is_gradient(p, bad):
-            return g.astype("i8")
+            return g.astype("c8")
         return bad
 
     def is_gradient(self, p: Parameter, g: Any) -> bool:
@@ -65,7 +65,7 @@ class BadCalls(GoodCalls):
             return number and p.array.ndim == 0
         return (
             g.shape == p.array.shape
-            and g.dtype.str in FORMATS
+            and (g.dtype.str in FORMATS or (g.dtype.kind in "iu" and g.ndim == 0))
             and not isinstance(g, np.ma.MaskedArray)
             and not self.reads_parameter(g)
         )

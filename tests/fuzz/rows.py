@@ -80,7 +80,7 @@ def table(rng: random.Random, tell: Callable[..., None]) -> Calls:
     case, dtype = rng.choice(BY_ROW), rng.choice(DTYPES)
     shape = (rng.choice((1, 3, 17)), *rng.choice(((), (1,), (5,), (2, 40), (1100,), (0,))))
     p = numbers(rng, shape, dtype)
-    catches = case.rule in reference.CATCH_UP and not case.settings()["weight_decay"] and rng.random() < 0.6
+    catches = case.rule in reference.CATCH_UP and rng.random() < 0.6
     if catches:
         case = replace(case, kwargs={**case.kwargs, "weight_decay": 0.0})
     opt = case.make(p, catch_up=catches, num_threads=rng.choice((None, 1, 2, 3)))
