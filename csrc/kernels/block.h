@@ -275,6 +275,8 @@ NOINLINE static void FN(update_each_row)(const fastopt_tensor *tensor, const fas
                 FN(stage_missed)(block.p, tensor, &stages, block.offset, block.n);
             if (stages.on_p)
                 FN(stage_p)(block.p, &stages, block.n);
+            if (stages.cautious != 0)
+                memcpy(block.before, block.p, (size_t)block.n * sizeof(T));
             ops->update(block.p, block.g, block.state, k, block.n);
             FN(finish)(&block, tensor, &stages);
         }
