@@ -1,9 +1,21 @@
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 from numpy.typing import NDArray
 
 from .nest import Array, Name, Watched
+from .storage import Formats
+
+class Format(NamedTuple):
+    number: int
+    name: str
+    bytes: int
+    rest_bytes: int
+    group: int
+
+def formats() -> list[Format]: ...
+def decoded(format: str, codes: Array, scales: Array | None) -> Array: ...
+def encoded(format: str, values: Array, codes_dtype: Any, n_scales: int) -> tuple[Array, Array | None]: ...
 
 class Settings:
     rule_name: str
@@ -11,12 +23,15 @@ class Settings:
     state_names: tuple[str, ...]
     carry_names: tuple[str, ...]
     decays_apart: bool
+    kinds: tuple[str, ...]
+    takes_matrices: bool
     together: bool
     corrected: tuple[str, ...]
     catch_up: tuple[str, ...] | None
     def __init__(self, rule: str, corrects_decay: bool = False) -> None: ...
     def order(self, p: Array) -> tuple[int, ...]: ...
     def shapes(self, p: Array) -> list[tuple[int, ...]]: ...
+    def is_whole(self, s: int) -> bool: ...
     def set(self, hyper: dict[str, float], options: dict[str, Any]) -> bool: ...
 
 @final
@@ -66,6 +81,7 @@ class Table:
         arrays: list[Array],
         settings: list[Settings],
         state: list[list[Array]],
+        formats: list[Formats | None],
         carry: list[NDArray[Any]],
         last_steps: list[NDArray[Any] | None],
         structure: list[Any],

@@ -8,11 +8,10 @@ costs nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 PAGE = 4096
 LINE = 64
@@ -21,48 +20,47 @@ SMALL = 4096  # bytes below which a buffer is not moved
 MAX_PADDING = 1 << 20  # bytes spent on moving buffers, whatever the model
 
 
-def lay_out_state(
-    params: list[NDArray[Any]], shapes: list[list[tuple[int, ...]]], orders: list[tuple[int, ...]]
-) -> tuple[NDArray[np.uint8], list[list[NDArray[Any]]]]:
-    """Make zeroed state buffers: those of parameter i have its dtype and the shapes `shapes[i]`.
-
-    `orders[i]` are its axes from the slowest to the fastest, in which buffers of its shape lie in memory.
+def lay_out(params: Sequence[NDArray[Any]], sizes: list[list[int]]) -> tuple[NDArray[np.uint8], list[list[int]]]:
+    """Find places for zeroed buffers of so many bytes for each parameter.
 
     Returns
     -------
     arena : ndarray of uint8
         The memory that holds them all.  Its pages are touched by whoever updates them first.
-    state : list of list of ndarray
-        The buffers of each parameter.
+    places : list of list of int
+        Where in it the buffers of each parameter begin, each at a cache line.
     """
-    rounds = range(max(map(len, shapes), default=0))
-    sizes = [[prod(shape) * p.itemsize for shape in of_p] for p, of_p in zip(params, shapes, strict=True)]
     total = sum(size + LINE for of_p in sizes for size in of_p)
     arena = np.zeros(total + MAX_PADDING if total >= MAX_PADDING else 2 * total + LINE, np.uint8)
     base = arena.ctypes.data
     at = -base % LINE
     padding = 0
     limit = len(arena) - total - LINE
-    state: list[list[NDArray[Any]]] = [[] for _ in params]
-    used: list[list[int]] = [[] for _ in params]
-    for s in rounds:
-        for p, of_p, bytes_of_p, order, buffers, taken in zip(params, shapes, sizes, orders, state, used, strict=True):
+    places: list[list[int]] = [[] for _ in sizes]
+    used: list[list[int]] = [[] for _ in sizes]
+    for s in range(max(map(len, sizes), default=0)):  # the first buffers of all parameters come first
+        for p, of_p, places_of_p, taken in zip(params, sizes, places, used, strict=True):
             if s >= len(of_p):
                 continue
-            shape, size = of_p[s], bytes_of_p[s]
-            if size >= SMALL:
+            if of_p[s] >= SMALL:
                 taken += [] if taken else [p.ctypes.data]
                 move = distance(base + at, taken)
                 if padding + move <= limit:
                     at += move
                     padding += move
                 taken.append(base + at)
-            if p.ndim > 1 and shape == p.shape:
-                buffers.append(np.ndarray(shape, p.dtype, arena, at, strides_of(shape, order, p.itemsize)))
-            else:
-                buffers.append(np.ndarray(shape, p.dtype, arena, at))
-            at += -(-size // LINE) * LINE
-    return arena, state
+            places_of_p.append(at)
+            at += -(-of_p[s] // LINE) * LINE
+    return arena, places
+
+
+def buffer(
+    arena: NDArray[np.uint8], at: int, dtype: DTypeLike, shape: tuple[int, ...], order: Sequence[int] | None = None
+) -> NDArray[Any]:
+    """Return an array in this memory, whose axes lie in this order from the slowest to the fastest."""
+    if order is None or len(shape) < 2:
+        return np.ndarray(shape, dtype, arena, at)
+    return np.ndarray(shape, dtype, arena, at, strides_of(shape, order, np.dtype(dtype).itemsize))
 
 
 def strides_of(shape: tuple[int, ...], order: Sequence[int], itemsize: int) -> tuple[int, ...]:

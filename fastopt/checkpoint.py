@@ -115,6 +115,7 @@ def load(
     *,
     strict: bool = True,
     hyperparameters: Literal["saved", "current"] = "saved",
+    convert: bool = False,
     parameters: bool = False,
 ) -> Loaded | tuple[Loaded, ...]:
     """Restore, to the bit, what `save` has written of an optimizer with the same rule and parameters.
@@ -130,6 +131,8 @@ def load(
         Raise unless all of it fits.  Otherwise what fits is loaded; see `Optimizer.load_state_dict`.
     hyperparameters : {"saved", "current"}, default "saved"
         Take the hyperparameters that were saved, or keep those that are here; see `Optimizer.load_state_dict`.
+    convert : bool, default False
+        Take state that was stored in other formats than those here, each element rounded once, to nearest.
     parameters : bool, default False
         Restore the parameters too, in place, from a file that has them.  With ``strict=False`` those whose state fits.
 
@@ -171,7 +174,7 @@ def load(
         if with_parameters and not any(found):
             raise ValueError("must hold the parameters, as save(..., parameters=True) writes them, but it holds none")
         given: Any = (found if isinstance(optimizer, Combined) else found[0]) if with_parameters else None
-        load = optimizer._prepared_load(content, strict, hyperparameters, given)
+        load = optimizer._prepared_load(content, strict, hyperparameters, convert, given)
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     loaded = load()
@@ -242,7 +245,8 @@ def _pack_one(
         (dtype, shape), numbers = kinds[name], {}
         for key, value in entry.items():
             if isinstance(value, np.ndarray):
-                tensors[f"{place}{json.dumps(name)}/{key}"] = value
+                is_bfloat16 = entry.get("formats", {}).get(key) == "bfloat16"
+                tensors[f"{place}{json.dumps(name)}/{key}"] = as_bfloat16(value) if is_bfloat16 else value
             else:
                 numbers[key] = value
         rows.append({"name": name, "dtype": dtype, "shape": shape, "numbers": numbers})
@@ -299,7 +303,8 @@ def _unpack_one(
         state[name] = row["numbers"]
     for tensor, array in tensors.items():
         name, _, letter = tensor.rpartition("/")
-        state[json.loads(name)][letter] = array
+        as_bits = array.dtype.name == "bfloat16" and letter != PARAMETER
+        state[json.loads(name)][letter] = array.view(np.uint16) if as_bits else array
     for name in others:
         del state[name]
     parameters = {name: entry.pop(PARAMETER) for name, entry in state.items() if PARAMETER in entry}
@@ -309,6 +314,15 @@ def _unpack_one(
         for group in content["groups"]
     ]
     return {**content, "groups": groups, "state": state}, parameters, others
+
+
+def as_bfloat16(bits: Array) -> Array:
+    """Return the bits of bfloat16 as such where NumPy can have it, so that other programs read them right."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        return bits
+    return bits.view(ml_dtypes.bfloat16)
 
 
 def _kinds(optimizer: Optimizer) -> dict[Name, tuple[str, list[int]]]:
@@ -329,7 +343,7 @@ def _checksum(text: str, tensors: dict[str, Array]) -> str:
     total = sha256(text.encode())
     for name in sorted(tensors):
         total.update(f"\n{name} {tensors[name].dtype} {tensors[name].shape} ".encode())
-        total.update(tensors[name].reshape(-1).data)
+        total.update(tensors[name].reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 

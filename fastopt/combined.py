@@ -266,6 +266,7 @@ class Combined(Stepping):
         *,
         strict: bool = True,
         hyperparameters: Literal["saved", "current"] = "saved",
+        convert: bool = False,
     ) -> tuple[Loaded, ...]:
         """Restore the result of `state_dict`, to the bit, of all optimizers or none; see `Optimizer.load_state_dict`.
 
@@ -279,13 +280,14 @@ class Combined(Stepping):
         TypeError, ValueError
             When it is of other optimizers or other parameters, or damaged.  Nothing has been changed then.
         """
-        return self._prepared_load(state_dict, strict, hyperparameters)()
+        return self._prepared_load(state_dict, strict, hyperparameters, convert)()
 
     def _prepared_load(
         self,
         state_dict: Mapping[str, Any],
         strict: bool = True,
         hyperparameters: str = "saved",
+        convert: bool = False,
         parameters: Sequence[Mapping[Name, Array]] | None = None,
     ) -> Callable[[], tuple[Loaded, ...]]:
         """Return a function that restores the states, and parameters if given, once all is valid; or raise."""
@@ -302,7 +304,7 @@ class Combined(Stepping):
         of_parts = parameters if parameters is not None else [None] * len(states)
         for i, (optimizer, state, of_part) in enumerate(zip(self.optimizers, states, of_parts, strict=True)):
             try:
-                loads.append(optimizer._prepared_load(state, strict, hyperparameters, of_part))
+                loads.append(optimizer._prepared_load(state, strict, hyperparameters, convert, of_part))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{label}: optimizers[{i}]: {error}") from None
 

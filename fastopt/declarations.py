@@ -65,6 +65,27 @@ def check_number(label: str, name: str, value: Any) -> float:
     return number
 
 
+STATE_DTYPES = ("float32", "bfloat16", "float16", "8bit")
+
+
+def word_of(label: str, value: Any) -> Any:
+    """Return a `state_dtype` as words: None, one, or one by letter; or raise TypeError or ValueError."""
+    if isinstance(value, Mapping):
+        for letter in value:
+            if not isinstance(letter, str):
+                raise TypeError(f"{label} must be by letters of the state, got {brief(letter)}")
+        return {letter: word_of(f"{label}[{letter!r}]", word) for letter, word in value.items()}
+    if value is None or (isinstance(value, str) and value in STATE_DTYPES):
+        return value
+    try:
+        word = np.dtype(value).name
+    except TypeError:
+        word = ""
+    if word not in STATE_DTYPES:
+        raise ValueError(f"{label} must be one of {', '.join(STATE_DTYPES)} or None, got {brief(value)}")
+    return word
+
+
 # ---- Arguments ----
 
 
@@ -201,6 +222,24 @@ class Choice(Hyperparameter):
         return value
 
 
+class StateDtype(Hyperparameter):
+    """How state is stored: a word or None, for all buffers or by letter."""
+
+    scheduled = False
+
+    def unwrapped(self, value: Any) -> Any:
+        """Return the value as it is."""
+        return value
+
+    def check(self, label: str, value: Any) -> None:
+        """Raise TypeError or ValueError unless these are words."""
+        word_of(label, value)
+
+    def plain(self, value: Any) -> Any:
+        """Return the words."""
+        return word_of("state_dtype", value)
+
+
 def argument(*, default: Any = inspect.Parameter.empty, kw_only: bool = True, alias: str = "") -> Any:
     """Declare an argument that is no hyperparameter."""
     return Argument(default=default, kw_only=kw_only, alias=alias)
@@ -243,15 +282,22 @@ def flag(*, default: bool, fixed: Fixed = "") -> Any:
     return Flag(fixed=fixed, default=default)
 
 
-def choice(*, default: str | None, of: tuple[str | None, ...]) -> Any:
+def choice(*, default: str | None, of: tuple[str | None, ...], fixed: Fixed = "") -> Any:
     """Declare a word."""
-    return Choice(of, default=default)
+    return Choice(of, fixed=fixed, default=default)
+
+
+def state_dtype(*, default: None) -> Any:
+    """Declare how state is stored."""
+    return StateDtype(fixed="layout", default=default)
 
 
 # ---- Classes ----
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(argument, other_name, rate, number, numbers, flag, choice))
+@dataclass_transform(
+    kw_only_default=True, field_specifiers=(argument, other_name, rate, number, numbers, flag, choice, state_dtype)
+)
 class Declaring:
     """A class whose constructor takes what it declares."""
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .arena import lay_out_state
+from .arena import lay_out
 from .declarations import Declaration, is_schedule, scaled
 from .group import Fixed, Group
 from .nest import Array, Name, Watched, describe, members, watched
 from .options import averages_kept, decay_at, for_every_rule
 from .parameters import Given, Params, check_names, group_hyper, places_of, split_groups
 from .scheduled import at
+from .storage import Formats, initial_values, is_native, key_of, placed, slots
 
 
 @dataclass(eq=False)
@@ -117,12 +118,12 @@ class Layout(Parameters):
         added.arrays = [np.asarray(array) for array in arrays]  # a subclass may change indexing and arithmetic
         of_arrays = iter(added.arrays)
         settings = [group.settings_of(next(of_arrays)) for group in groups for _ in group["params"]]
-        buffers = self.lay_out_state(added, arrays, settings)
+        buffers, formats, shown = self.lay_out_state(label, added, arrays, groups, settings)
         none = np.zeros(0)
         carry = [np.zeros(len(s.carry_names)) if s.carry_names else none for s in settings]
         state = {
-            name: Fixed(self.letters(array, *row))
-            for name, array, *row in zip(added.names, added.arrays, settings, buffers, carry, initial, strict=True)
+            name: Fixed(self.complete(*row))
+            for name, *row in zip(added.names, added.arrays, settings, shown, carry, initial, strict=True)
         }
         last_steps = [letters.get("seen") for letters in state.values()]
         self.table.append(
@@ -130,6 +131,7 @@ class Layout(Parameters):
             arrays,
             settings,
             buffers,
+            formats,
             carry,
             last_steps,
             added.structure,
@@ -149,27 +151,37 @@ class Layout(Parameters):
             group.attach(self.table)
         return added
 
-    def lay_out_state(self, added: Parameters, given: list[Array], settings: list[_core.Settings]) -> list[list[Array]]:
-        """Return the state buffers of each parameter that is added, and of its averages, in memory of their own."""
-        orders = [s.order(array) for s, array in zip(settings, given, strict=True)]
-        shapes = [
-            s.shapes(array) + [array.shape] * len(self.averages)
-            for s, array in zip(settings, added.arrays, strict=True)
+    def lay_out_state(
+        self, label: str, added: Parameters, given: list[Array], groups: list[Group], settings: list[_core.Settings]
+    ) -> tuple[list[list[Array]], list[Formats | None], list[dict[str, Any]]]:
+        """Return the state buffers of each parameter that is added, how they are stored, and both by letter."""
+        of_group = [group for group in groups for _ in group["params"]]
+        each = list(zip(added.names, added.arrays, given, of_group, settings, strict=True))
+        found = [
+            slots(f"{label}: {describe(name)}", array, s, self.averages, group) for name, array, _, group, s in each
         ]
-        arena, buffers = lay_out_state(added.arrays, shapes, orders)
+        arena, places = lay_out(added.arrays, [[slot.nbytes for slot in of_one] for _, of_one in found])
         added.arenas = [arena]
-        return buffers
+        buffers: list[list[Array]] = []
+        formats: list[Formats | None] = []
+        shown: list[dict[str, Any]] = []
+        for (name, _, whole, group, s), (of_p, of_one), of_its_own in zip(each, found, places, strict=True):
+            key = 0 if is_native(whole, group) else key_of(name)
+            rounding = group["rounding"] == "stochastic", self.options["seed"], key
+            row = placed(of_p, of_one, len(s.state_names), arena, of_its_own, s.order(whole), rounding)
+            for column, value in zip((buffers, formats, shown), row, strict=True):
+                column.append(value)  # type: ignore[attr-defined]
+        return buffers, formats, shown
 
-    def letters(
+    def complete(
         self,
         array: Array,
         settings: _core.Settings,
-        buffers: list[Array],
+        letters: dict[str, Any],
         carry: Array,
         initial: Mapping[str, float],
-    ) -> dict[str, Array]:
-        """Return the state of a parameter by the letters of the paper, with its initial values."""
-        letters = dict(zip((*settings.state_names, *self.averages), buffers, strict=True))
+    ) -> dict[str, Any]:
+        """Return the state of a parameter by the letters of the paper, with carried numbers and initial values."""
         for i, key in enumerate(settings.carry_names):
             letters[key] = carry[i, ...]
         if self.options["catch_up"]:
@@ -242,7 +254,7 @@ class Layout(Parameters):
                 initial = self.declaration.initial_state(scaled(label, at(group, step_count)))
                 for name in of_group:
                     if name in forgotten:
-                        values += [(buffer, initial.get(letter, 0)) for letter, buffer in self.state[name].items()]
+                        values += initial_values(self.state[name], initial)
             if table.catches_up:
                 table.catch_up_locked()  # with the steps that were made: the counts begin anew
             steps = [0 if name in forgotten else t for name, t in zip(names, table.steps(), strict=True)]
@@ -268,6 +280,13 @@ class Layout(Parameters):
     def all_settings(self) -> list[_core.Settings]:
         """Return what C reads for each parameter."""
         return [group.settings_of(array) for group in self.groups for array in group["params"]]
+
+    def nbytes_of(self, name: Name) -> int:
+        """Return the bytes of a parameter and of its state."""
+        if name not in self.state:
+            raise KeyError(f"{self.declaration.name}: name must be that of a parameter, got {brief(name)}")
+        array = self.arrays[self.names.index(name)]
+        return array.nbytes + sum(int(buffer.nbytes) for buffer in self.state[name].values())
 
     def is_state(self, value: Array) -> bool:
         """Return whether an array may be of the state."""

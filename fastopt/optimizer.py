@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from . import averages, saving
 from .calls import checks_arguments
-from .declarations import Declaring, Number, Rate, argument, choice, flag, is_schedule, number, rate
+from .declarations import Declaring, Number, Rate, argument, choice, flag, is_schedule, number, rate, state_dtype
 from .group import Group, rates_of, set_hyper
 from .layout import Layout
 from .loss_scale import LossScale
@@ -39,11 +39,12 @@ class Optimizer(Stepping, Declaring):
     Parameters
     ----------
     params : array, sequence of arrays, mapping of name to array, nest of these, or sequence of groups
-        The arrays that `step` updates in place: float32 or float64, writable, any shape, any strides.  A sequence may
-        be consumed (a generator, ``dict.values()``).  In a nest, the name of ``params["block"][0]`` is "block.0".  A
-        group is a mapping with "params" and any hyperparameter in which it differs; its learning rate is lr times its
-        "lr_scale", 1 by default; keys of your own, such as "name", hold plain values and must be unlike options.  An
-        array that takes the place of one in a mapping or a list is noticed by the next step; see `rebind`.
+        The arrays that `step` updates in place: float32, float64, float16 or bfloat16 (of ml_dtypes), writable, any
+        shape, any strides.  A sequence may be consumed (a generator, ``dict.values()``).  In a nest, the name of
+        ``params["block"][0]`` is "block.0".  A group is a mapping with "params" and any hyperparameter in which it
+        differs; its learning rate is lr times its "lr_scale", 1 by default; keys of your own, such as "name", hold
+        plain values and must be unlike options.  An array that takes the place of one in a mapping or a list is noticed
+        by the next step; see `rebind`.
     weight_decay : float, >= 0, default 0
         Decay; `weight_decay_form` says what it does.
     weight_decay_form : {"l2", "decoupled", "independent", "own"}, optional
@@ -63,6 +64,19 @@ class Optimizer(Stepping, Declaring):
         `state` then has ``largest_lr``.  For decay that is "decoupled" or "own"; fixed once the optimizer is made.
     maximize : bool, default False
         Step along the gradient instead of against it.
+    state_dtype : {"float32", "bfloat16", "float16", "8bit"} or mapping of letter to these, optional
+        How state is stored: a quarter or half of the bytes makes a step at the limit of memory faster.  By default as
+        the rule computes, in float32, or float64 for parameters of it.  "8bit" are codes with a scale for every 64
+        elements.  Buffers that the rule needs exactly, sums over rows, and averages are never stored otherwise.
+    master : {"auto", "split16", "split8", "float32"} or None, default "auto"
+        What a parameter of 16 bits is a rounding of, so that small updates are not lost.  "split16": a float32, whose
+        other 16 bits are kept beside it, for bfloat16; "split8": 8 bits more; "float32": a copy of its own, which
+        follows elements that others overwrite; None: nothing.  "auto" is "split16" for bfloat16, "float32" for float16.
+    rounding : {"stochastic", "nearest"}, default "stochastic"
+        How state, and parameters that keep fewer bits, are rounded: up or down at random such that the mean is right,
+        or to the nearest number, where running means stop short of what they decay to.
+    seed : int, default 0
+        Of the random numbers, >= 0, < 2**64.  They depend on the seed, the parameter's name, its step and the element.
     nonfinite : {"propagate", "raise", "skip"}, default "propagate"
         How a step treats NaN or infinity in a gradient: like other numbers, raise FloatingPointError, or return and
         count in `skipped_steps`.  With the last two, gradients are read once before anything is written, and such a
@@ -129,6 +143,14 @@ class Optimizer(Stepping, Declaring):
     cautious_decay: bool = flag(default=False)
     corrected_decay: bool = flag(default=False, fixed="layout")
     maximize: bool = flag(default=False)
+    state_dtype: Any = state_dtype(default=None)
+    master: Literal["auto", "split16", "split8", "float32"] | None = choice(
+        default="auto", of=("auto", "split16", "split8", "float32", None), fixed="layout"
+    )
+    rounding: Literal["stochastic", "nearest"] = choice(
+        default="stochastic", of=("stochastic", "nearest"), fixed="layout"
+    )
+    seed: int = argument(default=0)
     nonfinite: Literal["propagate", "raise", "skip"] = argument(default="propagate")
     _num_threads: int | None = argument(default=None, alias="num_threads")
     grad_scale: float | LossScale | None = argument(default=None)
@@ -207,6 +229,16 @@ class Optimizer(Stepping, Declaring):
     def state(self) -> dict[Name, dict[str, Array]]:
         """Each parameter's state arrays, by its name and by the letter of the paper."""
         return self._layout.state
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the parameters and of their state: codes, scales, averages and second parts, not gradients."""
+        return sum(self.nbytes_of(name) for name in self.state)
+
+    @checks_arguments
+    def nbytes_of(self, name: Name) -> int:
+        """Return the bytes of one parameter and of its state."""
+        return self._layout.nbytes_of(name)
 
     @checks_arguments
     def rebind(self, params: Params) -> None:
@@ -366,6 +398,7 @@ class Optimizer(Stepping, Declaring):
         *,
         strict: bool = True,
         hyperparameters: Literal["saved", "current"] = "saved",
+        convert: bool = False,
     ) -> Loaded:
         """Restore what `state_dict` gave, to the bit: state, hyperparameters and counts.
 
@@ -381,6 +414,8 @@ class Optimizer(Stepping, Declaring):
             "saved": take the saved ones; schedules must be the same here as there, and take their states.
             "current": keep those that are here, schedules and their states too, such as a learning rate that was chosen
             anew.
+        convert : bool, default False
+            Take state that was stored in other formats than those here, each element rounded once, to nearest.
 
         Returns
         -------
@@ -394,17 +429,18 @@ class Optimizer(Stepping, Declaring):
             is another one here, or that cannot be compared with the one that was saved, as a lambda of another process.
             Nothing has been changed then.
         """
-        return self._prepared_load(state_dict, strict, hyperparameters)()
+        return self._prepared_load(state_dict, strict, hyperparameters, convert)()
 
     def _prepared_load(
         self,
         state_dict: Mapping[str, Any],
         strict: bool = True,
         hyperparameters: str = "saved",
+        convert: bool = False,
         parameters: Mapping[Name, Array] | None = None,
     ) -> Callable[[], Loaded]:
         """Return a function that restores a state, and parameters if given, once all is known to be valid; or raise."""
-        return saving.prepared_load(self._layout, state_dict, strict, hyperparameters, parameters)
+        return saving.prepared_load(self._layout, state_dict, strict, hyperparameters, convert, parameters)
 
     def __getstate__(self) -> dict[str, Any]:
         return saving.copied(self._layout)
@@ -416,7 +452,8 @@ class Optimizer(Stepping, Declaring):
         self._table.runner.skips(copy["skips"])
 
     def __repr__(self) -> str:
-        lines = [f"{type(self).__name__}({len(self._layout.names)} parameters, {self.step_count} steps"]
+        size = f"{len(self._layout.names)} parameters, {self.nbytes:,} bytes"
+        lines = [f"{type(self).__name__}({size}, {self.step_count} steps"]
         for group in self.groups:
             lines.append("  " + ", ".join(f"{key}={value!r}" for key, value in group.items() if key != "params"))
         return "\n".join(lines) + ")"

@@ -53,6 +53,7 @@ def all_options(label: str, options: Mapping[str, Any], averages_of_rule: tuple[
     swa, lookahead = map(each_unwrapped, (options["swa"], options["lookahead"]))
     checked = checked_options(label, {**options, "num_threads": num_threads})
     checked |= {"ema_decay": ema_decay, "swa": swa, "lookahead": lookahead}
+    checked["seed"] = checked_seed(label, options["seed"])
     check_averages(label, ema_decay, swa, lookahead)
     check_catch_up(label, checked)
     if lookahead is not None and averages_of_rule:
@@ -134,6 +135,13 @@ def check_catch_up(label: str, options: Mapping[str, Any]) -> None:
             f"{label}: catch_up must be False with averages of the parameters, which would miss how a row moves on"
             f" between its steps, got True"
         )
+
+
+def checked_seed(label: str, seed: Any) -> int:
+    """Return a seed as Python's own integer, or raise ValueError."""
+    if not is_integer(number := unwrapped(seed)) or not 0 <= number < 1 << 64:
+        raise ValueError(f"{label}: seed must be an integer in [0, 2**64), got {brief(seed)}")
+    return int(number)
 
 
 def decay_at(label: str, ema_decay: Any, step_count: int) -> float:

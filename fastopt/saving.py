@@ -15,6 +15,7 @@ from .layout import Layout
 from .nest import Array, Name, can_be_copied, describe, holds, together
 from .scalars import is_integer, is_number, unwrapped
 from .scheduled import restored, saved, warn_of_passed
+from .storage import DESCRIPTIONS, OF_STORAGE, described, parts_of, stored_as_here
 
 FORMAT = 1  # of state_dict()
 
@@ -44,8 +45,9 @@ def state_dict(layout: Layout) -> dict[str, Any]:
         for name, counts, decays, settings in rows:
             state[name] = counts | {
                 key: float(value) if key in settings.carry_names else value.copy()
-                for key, value in layout.state[name].items()
+                for key, value in parts_of(layout.state[name]).items()
             }
+            state[name] |= described(layout.state[name])
             if decays:
                 state[name]["decays"] = decays
         step_count = table.step_count
@@ -124,12 +126,15 @@ def prepared_load(
     given: Mapping[str, Any],
     strict: bool,
     hyperparameters: str,
+    convert: bool,
     parameters: Mapping[Name, Array] | None,
 ) -> Callable[[], Loaded]:
     """Return a function that restores a state, and parameters if given, once all is known to be valid; or raise."""
     label, table = f"{layout.declaration.name}.load_state_dict", layout.table
     if not isinstance(strict, (bool, np.bool_)):
         raise TypeError(f"{label}: strict must be True or False, got {brief(strict)}")
+    if not isinstance(convert, (bool, np.bool_)):
+        raise TypeError(f"{label}: convert must be True or False, got {brief(convert)}")
     if not isinstance(hyperparameters, str) or hyperparameters not in ("saved", "current"):
         raise ValueError(f"{label}: hyperparameters must be saved or current, got {brief(hyperparameters)}")
     table.check_not_held()
@@ -157,7 +162,10 @@ def prepared_load(
         where, problem = f"state of {describe(name)}", None
         settings = group.settings_of(array)
         if name in entries:
-            problem = _misfit(layout, label, where, name, entries[name], settings)
+            entry = entries[name]
+            if isinstance(entry, Mapping):
+                entry, problem = stored_as_here(f"the {where}", entry, layout.state[name], convert)
+            problem = problem or _misfit(layout, label, where, name, entry, settings)
             if problem is None and parameters is not None:
                 problem = _misfit_of(describe(name), array, parameters.get(name))
             if problem is None and name not in hyper_of:
@@ -170,7 +178,7 @@ def prepared_load(
             found.append(_OfParameter(steps[i], kept, decays, []))
             continue
         hyper = {**group, **hyper_of[name]}
-        found.append(_of_parameter(layout, label, where, i, settings, hyper, entries[name], step_count))
+        found.append(_of_parameter(layout, label, where, i, settings, hyper, entry, step_count))
         if parameters is not None:
             if not array.flags.writeable:
                 raise ValueError(f"{label}: {describe(name)} must be writable, got a read-only array")
@@ -253,6 +261,7 @@ def _changes_of_groups(
             continue
         where = f"{label}: groups[{i}]"
         hyper, own = group.parted({**ADDED, **entry})
+        hyper |= {key: group[key] for key in OF_STORAGE}  # the formats of the state are looked at themselves
         if strict:
             check_entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
         del hyper["params"]
@@ -292,10 +301,11 @@ def _misfit(layout: Layout, label: str, where: str, name: Name, entry: Any, sett
     """Return why the state of a parameter cannot be its state here, or None; raise where it is not one at all."""
     if not isinstance(entry, Mapping):
         raise TypeError(f"{label}: {where} must be a mapping, got {type(entry).__name__}")
+    parts = parts_of(layout.state[name])
     counts = ["step", "begun", "averaged"] if _is_averaged(layout) else ["step"]
-    if problem := entries_problem(where, entry, [*counts, *layout.state[name]], optional=["decays"]):
+    if problem := entries_problem(where, entry, [*counts, *parts], optional=["decays", *DESCRIPTIONS]):
         return problem
-    for key, array in layout.state[name].items():
+    for key, array in parts.items():
         value = entry[key]
         if key in settings.carry_names:
             continue
@@ -311,7 +321,7 @@ def _new_values(
 ) -> list[tuple[Array, Any]]:
     """Return the state arrays of a parameter with their values from an entry that fits, or raise."""
     values: list[tuple[Array, Any]] = []
-    for key, array in layout.state[name].items():
+    for key, array in parts_of(layout.state[name]).items():
         value = entry[key]
         if key in settings.carry_names:
             if not is_number(value := unwrapped(value)):

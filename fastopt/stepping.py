@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from . import _core
-from .arena import lay_out_state
+from .arena import buffer, lay_out
 from .calls import checks_arguments
 from .declarations import is_schedule
 from .layout import Parameters
@@ -18,6 +18,7 @@ from .loss_scale import LossScale
 from .nest import Array, Name
 from .options import NO_OPTIONS, OneStep, checked_for_one_step
 from .scheduled import scheduled
+from .storage import computed_in
 
 if TYPE_CHECKING:
     from typing_extensions import Never, Unpack
@@ -69,10 +70,10 @@ class Stepping:
         grads : array, sequence or mapping
             Gradients in the structure of the parameters (for groups: a sequence with one entry per group), each with
             its parameter's shape, any strides, never written unless zeroing is asked for; or a `RowGrad`.  They may be
-            float16, float32 or float64, which is converted, rounded once; for a parameter without axes also numbers and
-            integer arrays.  A gradient of None leaves its parameter, its state and its count of steps alone; `ema` and
-            `swa` take the parameter in as it is, once it has made a step.  Without argument: what `accumulate` has
-            gathered, else the arrays given to `bind`.
+            float16, bfloat16, float32 or float64, which is converted, rounded once; for a parameter without axes also
+            numbers and integer arrays.  A gradient of None leaves its parameter, its state and its count of steps
+            alone; `ema` and `swa` take the parameter in as it is, once it has made a step.  Without argument: what
+            `accumulate` has gathered, else the arrays given to `bind`.
         **changes
             grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
             `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
@@ -259,8 +260,9 @@ def new_accumulator(label: str, table: _core.Table, layout: Parameters) -> _core
 def gather(accumulator: _core.Accumulator, layout: Parameters) -> None:
     """Have an accumulator gather the gradients of these parameters too."""
     arrays = layout.arrays
-    orders = [_core.order_of(array) for array in arrays]
-    _, buffers = lay_out_state(arrays, [[array.shape] for array in arrays], orders)
+    kinds = [computed_in(array) for array in arrays]
+    sizes = [[array.size * kind.itemsize] for array, kind in zip(arrays, kinds, strict=True)]
+    arena, places = lay_out(arrays, sizes)
     # sum = sum + g is a step of SGD along the gradient.
     adding = _core.Settings("sgd")
     adding.set({"lr": 1.0}, {**NO_OPTIONS, "maximize": True})
@@ -268,9 +270,13 @@ def gather(accumulator: _core.Accumulator, layout: Parameters) -> None:
     with accumulator.sums:
         accumulator.sums.append(
             layout.names,
-            [buffer for (buffer,) in buffers],
+            [
+                buffer(arena, at, kind, array.shape, _core.order_of(array))
+                for (at,), kind, array in zip(places, kinds, arrays, strict=True)
+            ],
             [adding] * len(arrays),
             [[] for _ in arrays],
+            [None] * len(arrays),
             [none] * len(arrays),
             [None] * len(arrays),
             layout.structure,

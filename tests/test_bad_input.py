@@ -187,7 +187,7 @@ PARAMETERS = {
     "read-only": (lambda: [np.ones(3), read_only()], "parameter 1 must be writable"),
     "broadcast": (lambda: np.broadcast_to(np.ones(3), (2, 3)), "writable"),
     "bool": (lambda: np.ones(3, bool), "bool"),
-    "integers": (lambda: {"w": np.ones(3, np.int64)}, "'w' must have dtype float32 or float64"),
+    "integers": (lambda: {"w": np.ones(3, np.int64)}, "'w' must have dtype float16, bfloat16, float32 or float64"),
     "complex": (lambda: np.ones(3, complex), "complex128"),
     "objects": (lambda: np.ones(3, object), "object"),
     "float16": (lambda: np.ones(3, np.float16), "float16"),
@@ -293,7 +293,7 @@ GRADIENTS = {
     "a scalar": ({"w": W, "b": np.ones(())}, "()"),
     "dtype": (
         {"w": W, "b": B.astype(np.longdouble)},
-        "must have dtype float16, float32 or float64 in native byte order",
+        "must have dtype float16, bfloat16, float32 or float64 in native byte order",
     ),
     "integers": ({"w": W, "b": np.ones(3, int)}, "int64"),
     "other byte order": ({"w": W, "b": B.astype(B.dtype.newbyteorder())}, "gradient of 'b' must have dtype"),

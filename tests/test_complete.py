@@ -21,7 +21,7 @@ from support.cases import RULES as EVERY_RULE
 from support.docstrings import SHARED, entries, own, type_and_range
 from support.hyper import declared, may_be_none, parts
 from support.registry import CLASSES, FILE_OF, RULES
-from support.rule import OF_THE_STEP
+from support.rule import OF_THE_STEP, STORAGE
 
 ROWS = fastopt._core.rules()
 PACKAGE = {
@@ -104,7 +104,7 @@ def test_signatures(name):
     documented = CLASSES[name].defaults
     parameters = inspect.signature(PACKAGE[name]).parameters
     defaults = {name: p.default for name, p in parameters.items()}
-    assert defaults == {"params": inspect.Parameter.empty} | documented | OF_THE_STEP
+    assert defaults == {"params": inspect.Parameter.empty} | documented | STORAGE | OF_THE_STEP
     paper = inspect.signature(plain(name)).parameters.values()
     around = ("weight_decay_form", "cautious_decay", "corrected_decay")  # the plain rules do without them
     own = {name: default for name, default in documented.items() if name not in around}
@@ -255,6 +255,7 @@ def test_a_declaration_has_the_names_of_its_row(name):
     declared = {name for hyper in declaration.hyper.values() for name in hyper.names} - {
         *("lr_scale", "weight_decay", "weight_decay_form", "cautious_decay", "corrected_decay", "maximize"),
         "initial_accumulator_value",
+        *STORAGE,
     }
     if declaration.decay_form == "own":
         declared.add("decay")

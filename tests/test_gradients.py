@@ -232,5 +232,5 @@ def test_numbers_cannot_be_set_to_zero():
     for call in (lambda: opt.step([1.0]), lambda: opt.step_one(0, np.float64(1.0))):
         with refused("gradient of parameter 0 must be an array to be set to zero", opt):
             call()
-    with refused("gradient of parameter 0 must have dtype float16, float32 or float64", opt):
+    with refused("gradient of parameter 0 must have dtype float16, bfloat16, float32 or float64", opt):
         opt.step([np.array(1)])

@@ -152,7 +152,7 @@ def test_kernels_refuse():
     p, g, R, C = np.ones((3, 4)), np.ones((3, 4)), np.zeros(3), np.zeros(4)
     with pytest.raises(ValueError, match=r"adafactor: R must have shape \(3,\) for p of shape \(3, 4\), got \(4,\)"):
         fastopt.kernels.adafactor(p, g, C, R, **hyper)
-    with pytest.raises(ValueError, match=r"adafactor: p must have at least two axes, got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"adafactor: p must have at least two axes, got \(3,\)"):
         fastopt.kernels.adafactor(np.ones(3), np.ones(3), np.zeros(3), np.zeros(3), **hyper)
     assert (p == 1).all()
 
@@ -235,4 +235,5 @@ def test_the_rule_of_each_parameter_follows_a_schedule():
 
 def test_every_matrix_rule_has_a_case():
     rules = {row[0] for row in fastopt._core.rules()}
-    assert {case.rule.removesuffix("_vector") for case in RULES} == set(reference.EXTENTS) <= rules
+    in_numpy = {"normuon"}  # whose matrices tests/rules/ compares
+    assert {case.rule.removesuffix("_vector") for case in RULES} == set(reference.EXTENTS) - in_numpy <= rules

@@ -319,6 +319,11 @@ const fastopt_hyper *fastopt_find_hyper(const char *name);
 const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i); /* of its i-th hyperparameter, faster */
 int fastopt_in_range(const fastopt_hyper *hyper, double value);
 
+/* The elements of a whole buffer in a format that is not native as float, and a buffer of these elements, rounded to
+ * nearest. */
+fastopt_status fastopt_decode(fastopt_format format, const void *data, const void *rest, ptrdiff_t n, float *out);
+fastopt_status fastopt_encode(fastopt_format format, const float *x, ptrdiff_t n, void *data, void *rest);
+
 /* The instruction set in use: the fastest that this CPU can run, or what FASTOPT_ISA names.  NULL, and every step
  * fails, where that is not available. */
 const char *fastopt_isa(void);

@@ -84,7 +84,9 @@ typedef struct {
  * prepare   prepares the next pass of such a rule from the results of the passes so far
  * norm      adds the squares of the gradient to a sum
  * finite    whether the gradient is
- * traffic   moves the bytes of a step without the rule */
+ * traffic   moves the bytes of a step without the rule
+ * load_all  loads a whole buffer that is stored in another format
+ * store_all stores one, rounded to nearest */
 typedef struct {
     void (*scalars)(fastopt_tensor *tensor);
     void (*update)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end);
@@ -99,6 +101,8 @@ typedef struct {
     void (*norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end, fastopt_sum *sum);
     int (*finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
     void (*traffic)(void *p, const void *g, void *const *state, int n_state, ptrdiff_t begin, ptrdiff_t end);
+    void (*load_all)(const fastopt_buffer *from, ptrdiff_t n, void *out);
+    void (*store_all)(const void *x, const fastopt_buffer *to, ptrdiff_t n);
 } fastopt_typed_kernels;
 
 typedef struct {

@@ -139,3 +139,14 @@ NOINLINE static void FN(store_format)(const T *restrict x, const fastopt_buffer 
     FN(formats)[to->format].store(x, &gathered, 0, n, random, shift);
     FN(copy_strided_format)(elements, to, layout, stride, offset, n, STORE);
 }
+
+/* Whole buffers without strides, for those who look at what is stored. */
+static void FN(load_all)(const fastopt_buffer *from, ptrdiff_t n, void *out)
+{
+    FN(formats)[from->format].load(out, from, 0, n);
+}
+
+static void FN(store_all)(const void *x, const fastopt_buffer *to, ptrdiff_t n)
+{
+    FN(formats)[to->format].store(x, to, 0, n, NULL, 0);
+}

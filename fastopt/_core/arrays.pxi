@@ -8,6 +8,8 @@ cdef enum:
     FLOAT16 = 0x210, FLOAT32 = 0x220, FLOAT64 = 0x240
     BFLOAT16 = 0x410
 
+    FIRST_REGISTERED = 256  # of NumPy's numbers of dtypes
+
     # Devices as DLPack has them.
     CPU = 1
 
@@ -17,8 +19,8 @@ cdef enum:
     WRITABLE = 0x400
     FLAT = CONTIGUOUS | ALIGNED  # can be walked as one run of elements
 
-cdef str FLOATS = "float32 or float64 in native byte order"  # of parameters
-cdef str FORMATS = "float16, float32 or float64 in native byte order"  # of gradients
+cdef str FLOATS = "float32 or float64 in native byte order"
+cdef str FORMATS = "float16, bfloat16, float32 or float64 in native byte order"
 
 
 cdef struct array_view:
@@ -39,6 +41,17 @@ cdef struct Span:
 
 # ---- Descriptions ----
 
+cdef int bfloat16_number = -1  # NumPy's number of the dtype of ml_dtypes, once an array of it has come
+
+
+cdef int registered_dtype(cnp.ndarray a) noexcept:
+    """The dtype of an array whose dtype another library has registered with NumPy."""
+    global bfloat16_number
+    if cnp.PyArray_TYPE(a) != bfloat16_number and a.dtype.name == "bfloat16" and cnp.PyArray_ITEMSIZE(a) == 2:
+        bfloat16_number = cnp.PyArray_TYPE(a)
+    return BFLOAT16 if cnp.PyArray_TYPE(a) == bfloat16_number else OTHER_DTYPE
+
+
 cdef inline int numpy_dtype(cnp.ndarray a) noexcept:
     cdef int number = cnp.PyArray_TYPE(a)
     if not cnp.PyArray_ISNOTSWAPPED(a):
@@ -55,6 +68,8 @@ cdef inline int numpy_dtype(cnp.ndarray a) noexcept:
         return INT8
     if number == cnp.NPY_INT16:
         return INT16
+    if number >= FIRST_REGISTERED:
+        return registered_dtype(a)
     return UINT8 if number == cnp.NPY_UINT8 else OTHER_DTYPE
 
 
@@ -93,19 +108,31 @@ cdef inline bint is_float(const array_view *a) noexcept nogil:
     return a.dtype == FLOAT32 or a.dtype == FLOAT64
 
 
-cdef inline fastopt_dtype core_dtype(const array_view *a) noexcept nogil:
-    return FASTOPT_FLOAT32 if a.dtype == FLOAT32 else FASTOPT_FLOAT64
+cdef inline bint is_stored_float(const array_view *a) noexcept nogil:
+    """Whether a parameter can have the dtype of this array."""
+    return is_float(a) or a.dtype == FLOAT16 or a.dtype == BFLOAT16
 
 
-cdef inline int format_of(int dtype, int p_dtype) noexcept nogil:
-    """The format of a gradient of this dtype for a parameter of that one, or -1 where there is none."""
-    if dtype == p_dtype:
+cdef inline int computed_in(const array_view *p) noexcept nogil:
+    """The dtype in which the rule computes for a parameter."""
+    return FLOAT64 if p.dtype == FLOAT64 else FLOAT32
+
+
+cdef inline fastopt_dtype core_dtype(const array_view *p) noexcept nogil:
+    return FASTOPT_FLOAT64 if p.dtype == FLOAT64 else FASTOPT_FLOAT32
+
+
+cdef inline int format_of(const array_view *g, int computed) noexcept nogil:
+    """The format of a gradient where the rule computes in this dtype, or -1 where there is none."""
+    if g.dtype == computed:
         return FASTOPT_NATIVE
-    if dtype == FLOAT32:
+    if g.dtype == FLOAT32:
         return FASTOPT_AS_FLOAT32
-    if dtype == FLOAT64:
+    if g.dtype == FLOAT64:
         return FASTOPT_AS_FLOAT64
-    return FASTOPT_AS_FLOAT16 if dtype == FLOAT16 else -1
+    if g.dtype == BFLOAT16:
+        return FASTOPT_AS_BFLOAT16
+    return FASTOPT_AS_FLOAT16 if g.dtype == FLOAT16 else -1
 
 
 # ---- Shapes and strides ----
@@ -259,8 +286,8 @@ def check_parameter(str label, object p):
     cdef array_view view
     if not describe(p, &view):
         return refuse_type(label, p)
-    if not is_float(&view):
-        return refuse_dtype(label, p, FLOATS)
+    if not is_stored_float(&view):
+        return refuse_dtype(label, p, FORMATS)
     if not view.flags & WRITABLE:
         return refuse_read_only(label)
     if overlaps_itself(&view):

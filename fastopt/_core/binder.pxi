@@ -70,11 +70,11 @@ cdef class Binder:
         if not same_shape(&g, &entry.array):
             return refuse_shape(parameters.gradient_of(i), &g, f"its parameter's shape {shape_of(&entry.array)}")
         if g.dtype != entry.g_dtype:
-            if format_of(g.dtype, entry.array.dtype) < 0:
+            if format_of(&g, computed_in(&entry.array)) < 0:
                 if g.ndim == 0 and gradient.dtype.kind in "iu" and not self.zeroing:
                     return self.bind(parameters, i, self.array_of_number(i, gradient[()]))
                 return refuse_dtype(parameters.gradient_of(i), gradient, FORMATS)
-            self.set_format(i, g.dtype)
+            self.set_format(i, &g)
         if entry.direct and g.flags & FLAT == FLAT:
             t.layout = NULL
             if g.data != entry.g:
@@ -90,12 +90,12 @@ cdef class Binder:
                 return refuse_strides(parameters.gradient_of(i), &g, "be C-contiguous with catch_up")
         return 0
 
-    cdef void set_format(self, Py_ssize_t i, int dtype) noexcept:
-        """Have a gradient read in this dtype, of which there is a format."""
+    cdef void set_format(self, Py_ssize_t i, const array_view *g) noexcept:
+        """Have a gradient read as it is stored, for which there is a format."""
         cdef Entry *entry = &self.parameters.entries[i]
-        self.parameters.tensors[i].formats.g = <unsigned char>format_of(dtype, entry.array.dtype)
-        self.parameters.dtype_changes += dtype != entry.g_dtype
-        entry.g_dtype = dtype
+        self.parameters.tensors[i].formats.g = <unsigned char>format_of(g, computed_in(&entry.array))
+        self.parameters.dtype_changes += g.dtype != entry.g_dtype
+        entry.g_dtype = g.dtype
         entry.g = NULL  # the last gradient was found clear for elements of another size
 
     cdef int keep(self, object arrays) except -1:
@@ -153,12 +153,13 @@ cdef class Binder:
                              f" {shape_of(&view)}")
         if shape_of(&view)[1:] != shape[1:]:
             raise ValueError(f"{of_values} must have its parameter's shape per row {shape[1:]}, got {shape_of(&view)[1:]}")
-        if format_of(view.dtype, entry.array.dtype) < 0:
+        if format_of(&view, computed_in(&entry.array)) < 0:
             return refuse_dtype(of_values, values, FORMATS)
         self.parameters.check_clear(i, &view)
-        if view.dtype != entry.array.dtype:
-            values = converted(values, np.float32 if entry.array.dtype == FLOAT32 else np.float64)
-        self.set_format(i, entry.array.dtype)
+        if view.dtype != computed_in(&entry.array):
+            values = converted(values, np.float64 if t.dtype == FASTOPT_FLOAT64 else np.float32)
+            describe_numpy(values, &view)
+        self.set_format(i, &view)
         length = entry.size // entry.shape[0] if entry.shape[0] else 0
         t.g = entry.g = NULL
         values = np.require(values, requirements=["C", "A"])
@@ -175,6 +176,7 @@ cdef class Binder:
         t.layout = NULL
         t.rows = <const int64_t *>cnp.PyArray_DATA(unique)
         t.row_length = max(length, 1)
+        t.row_count = entry.shape[0]
         t.row_gradients = <const void **>cnp.PyArray_DATA(addresses)
         t.n = cnp.PyArray_SIZE(unique) * length
         t.g = cnp.PyArray_DATA(values)

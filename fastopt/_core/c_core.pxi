@@ -15,7 +15,17 @@ cdef extern from "fastopt.h" nogil:
         FASTOPT_FLOAT32, FASTOPT_FLOAT64
 
     ctypedef enum fastopt_format:
-        FASTOPT_NATIVE, FASTOPT_AS_FLOAT16, FASTOPT_AS_FLOAT32, FASTOPT_AS_FLOAT64
+        FASTOPT_NATIVE, FASTOPT_AS_FLOAT16, FASTOPT_AS_BFLOAT16, FASTOPT_AS_FLOAT32, FASTOPT_AS_FLOAT64
+
+    enum:
+        FASTOPT_NEAREST, FASTOPT_STOCHASTIC
+
+    ctypedef enum fastopt_kind:
+        FASTOPT_SIGNED, FASTOPT_NONNEGATIVE, FASTOPT_EXACT
+
+    ctypedef struct fastopt_format_info:
+        const char *name
+        int bytes, rest_bytes, group, rounds, of_p, of_g, of_state
 
     ctypedef struct fastopt_formats:
         unsigned char p, g
@@ -23,6 +33,10 @@ cdef extern from "fastopt.h" nogil:
 
     ctypedef enum fastopt_status:
         FASTOPT_OK, FASTOPT_NONFINITE, FASTOPT_NO_MEMORY
+
+    const fastopt_format_info *fastopt_format_at(int format)
+    fastopt_status fastopt_decode(fastopt_format format, const void *data, const void *rest, Py_ssize_t n, float *out)
+    fastopt_status fastopt_encode(fastopt_format format, const float *x, Py_ssize_t n, void *data, void *rest)
 
     ctypedef enum fastopt_extent:
         FASTOPT_WHOLE, FASTOPT_ROWS, FASTOPT_COLUMNS, FASTOPT_AXES
@@ -38,6 +52,7 @@ cdef extern from "fastopt.h" nogil:
         int gathers
         int decays_apart
         fastopt_extent *extent
+        const fastopt_kind *kind
 
     ctypedef struct fastopt_options:
         double weight_decay, decoupled_decay, independent_decay
@@ -65,6 +80,11 @@ cdef extern from "fastopt.h" nogil:
         Py_ssize_t n
         void *p
         const void *g
+        void *p_rest
+        void **state_rest
+        Py_ssize_t offset, row_count
+        int rounding
+        uint64_t seed, key
         void **state
         fastopt_formats formats
         double *carry

@@ -20,6 +20,49 @@ def get_default_threads():
     return default_threads
 
 
+Format = namedtuple("Format", "number name bytes rest_bytes group")
+
+
+def formats():
+    """How buffers can be stored, in the order of their numbers."""
+    cdef int i = 0
+    cdef const fastopt_format_info *info
+    cdef list found = []
+    while fastopt_format_at(i) != NULL:
+        info = fastopt_format_at(i)
+        if info.name != NULL:
+            found.append(Format(i, info.name.decode(), info.bytes, info.rest_bytes, info.group))
+        i += 1
+    return found
+
+
+cdef fastopt_format format_named(str name) except *:
+    for one in formats():
+        if one.name == name and one.number:
+            return <fastopt_format><int>one.number
+    raise ValueError(f"format must be the name of one that is not native, got {name!r}")
+
+
+def decoded(str name, cnp.ndarray codes, scales):
+    """The elements of contiguous codes as float32."""
+    cdef cnp.ndarray out = np.empty((<object>codes).shape, np.float32)
+    cdef const void *rest = NULL if scales is None else cnp.PyArray_DATA(<cnp.ndarray>scales)
+    if fastopt_decode(format_named(name), cnp.PyArray_DATA(codes), rest, cnp.PyArray_SIZE(codes),
+                      <float *>cnp.PyArray_DATA(out)) != FASTOPT_OK:
+        raise RuntimeError(f"decoded: FASTOPT_ISA must name an instruction set that is available here")
+    return out
+
+
+def encoded(str name, cnp.ndarray values, codes_dtype, Py_ssize_t n_scales):
+    """Contiguous float32 values as codes of a dtype, and their scales, where there are any."""
+    cdef cnp.ndarray codes = np.empty((<object>values).shape, codes_dtype)
+    cdef cnp.ndarray scales = np.empty(n_scales, np.float32)
+    if fastopt_encode(format_named(name), <const float *>cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values),
+                      cnp.PyArray_DATA(codes), cnp.PyArray_DATA(scales)) != FASTOPT_OK:
+        raise RuntimeError(f"encoded: FASTOPT_ISA must name an instruction set that is available here")
+    return codes, scales if n_scales else None
+
+
 cdef tuple names_of(const char *const *names):
     cdef list found = []
     while names[0] != NULL:

@@ -145,7 +145,7 @@ cdef class Kernel:
                 if self.rule.gathers in (FASTOPT_MATRICES, FASTOPT_BY_ROW) and p.ndim < 2:
                     return refuse_shape(self.label(i), a, "at least two axes")
             elif i == 1:
-                if format_of(a.dtype, p.dtype) < 0:
+                if format_of(a, p.dtype) < 0:
                     return refuse_dtype(self.label(i), value, FORMATS)
                 if not same_shape(a, p):
                     return refuse_shape(self.label(i), a, f"p's shape {shape_of(p)}")
@@ -221,7 +221,7 @@ cdef class Kernel:
         t.shape = arrays[0].shape
         t.p = arrays[0].data
         t.g = arrays[1].data
-        t.formats.g = <unsigned char>format_of(arrays[1].dtype, arrays[0].dtype)
+        t.formats.g = <unsigned char>format_of(&arrays[1], arrays[0].dtype)
         for i in range(self.n_state):
             t.state[i] = arrays[2 + i].data
         t.carry = carry

@@ -23,11 +23,12 @@ from cpython.pythread cimport (
     PyThread_type_lock,
 )
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, qsort
 from libc.string cimport memcmp, memcpy, memset
 
 import os
+from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from itertools import islice
 from reprlib import repr as brief

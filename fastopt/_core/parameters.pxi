@@ -37,7 +37,7 @@ cdef class Parameters:
     cdef tuple names, arrays
     cdef tuple state_memory  # arrays in which state lies
     cdef list settings
-    cdef list state, carry, last_steps, axes  # keep alive what descriptors and entries point to
+    cdef list state, formats, carry, last_steps, axes  # keep alive what descriptors and entries point to
     cdef Py_ssize_t count
     cdef fastopt_tensor *tensors
     cdef Entry *entries
@@ -53,7 +53,7 @@ cdef class Parameters:
         self.owner = owner
         self.names = self.arrays = self.state_memory = ()
         self.settings = []
-        self.state, self.carry, self.last_steps, self.axes = [], [], [], []
+        self.state, self.formats, self.carry, self.last_steps, self.axes = [], [], [], [], []
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -66,7 +66,7 @@ cdef class Parameters:
         free(self.decay_records)
         free(self.spans)
 
-    cdef int append(self, list names, list arrays, list settings, list state, list carry, list last_steps,
+    cdef int append(self, list names, list arrays, list settings, list state, list formats, list carry, list last_steps,
                     tuple averages, list arenas) except -1:
         """Lay out further parameters behind those that there are, which keep all that they have."""
         cdef Py_ssize_t i, s, before = self.count, count = before + len(arrays), ndims = 0
@@ -103,6 +103,8 @@ cdef class Parameters:
             t.step = 1
             for s in range(len(group.state_names)):
                 t.state[s] = cnp.PyArray_DATA(<cnp.ndarray>state[i][s])
+            if formats[i] is not None:
+                self.set_formats(t, formats[i])
             for name, buffer in zip(averages, state[i][len(group.state_names):]):
                 if name == "ema":
                     t.ema = cnp.PyArray_DATA(<cnp.ndarray>buffer)
@@ -123,13 +125,14 @@ cdef class Parameters:
             entry.order = dims + 2 * t.ndim
             dims += 3 * t.ndim
             entry.size = t.n
-            entry.g_dtype = entry.array.dtype
+            entry.g_dtype = computed_in(&entry.array)
             order = group.order(p)
             for d in range(t.ndim):
                 entry.shape[d] = entry.array.shape[d]
                 entry.order[d] = order[d]
             self.place(before + i, p)
         self.state += state
+        self.formats += formats
         self.carry += carry
         self.last_steps += last_steps
         self.axes.append(of_axes)
@@ -139,6 +142,20 @@ cdef class Parameters:
         self.settings = self.settings + settings
         self.count = count
         self.lay_out_spans()
+        return 0
+
+    cdef int set_formats(self, fastopt_tensor *t, formats) except -1:
+        """Take over how a parameter and its state are stored."""
+        cdef Py_ssize_t s
+        t.formats.p = <unsigned char>formats.numbers[0]
+        if formats.rests[0] is not None:
+            t.p_rest = cnp.PyArray_DATA(<cnp.ndarray>formats.rests[0])
+        for s in range(len(formats.numbers) - 1):
+            t.formats.state[s] = <unsigned char>formats.numbers[s + 1]
+            if formats.rests[s + 1] is not None:
+                t.state_rest[s] = cnp.PyArray_DATA(<cnp.ndarray>formats.rests[s + 1])
+        t.rounding = FASTOPT_STOCHASTIC if formats.stochastic else FASTOPT_NEAREST
+        t.seed, t.key = formats.seed, formats.key
         return 0
 
     cdef void place(self, Py_ssize_t i, cnp.ndarray p) noexcept:

@@ -13,7 +13,7 @@ cdef class RowGrad:
         Which rows of the parameter (along its first axis), each at least 0.  A row may come several times: its values
         are summed, in the order in which they come.
     values : array, shape (k, *parameter.shape[1:])
-        Their gradients, as float16, float32 or float64; what is not the parameter's dtype is converted.
+        Their gradients, as float16, bfloat16, float32 or float64; what is not the parameter's dtype is converted.
 
     Raises
     ------
@@ -81,11 +81,11 @@ cdef class KeptRows:
 
 
 cdef cnp.ndarray converted(cnp.ndarray values, object dtype):
-    """A copy of gradients in the dtype of their parameter, as a step converts them: float32 subnormals count as 0."""
+    """A copy of gradients in the dtype of their parameter, as a step converts them: subnormals of float32 count as 0."""
     cdef cnp.ndarray copy
     with np.errstate(all="ignore"):
         copy = np.array(values, dtype, order="C")
-        if values.dtype == np.float32 and copy.dtype == np.float64:
+        if copy.dtype == np.float64 and values.dtype.name in ("float32", "bfloat16"):
             copy *= abs(copy) >= SMALLEST_FLOAT32
     return copy
 

@@ -10,6 +10,9 @@ cdef tuple state_shape(fastopt_extent extent, tuple shape):
     return shape[:last - 1] + shape[last:] if extent == FASTOPT_COLUMNS else shape
 
 
+cdef dict KINDS = {FASTOPT_SIGNED: "signed", FASTOPT_NONNEGATIVE: "nonnegative", FASTOPT_EXACT: "exact"}
+
+
 cdef class Settings:
     """A group's rule, hyperparameters and options, where the C core reads them."""
 
@@ -25,6 +28,8 @@ cdef class Settings:
     cdef readonly str rule_name
     cdef readonly bint corrects_decay  # whether it carries the largest learning rate, after the numbers of the rule
     cdef readonly bint decays_apart  # whether its own decay only takes a share of the parameter
+    cdef readonly tuple kinds  # of state buffers: "signed", "nonnegative" or "exact"
+    cdef readonly bint takes_matrices  # whether its passes visit rows and columns
     cdef readonly bint together  # whether it makes one estimate of all parameters of a group
 
     def __init__(self, str rule, bint corrects_decay=False):
@@ -32,10 +37,12 @@ cdef class Settings:
         self.corrects_decay = corrects_decay
         self.decays_apart = self.rule.decays_apart
         self.together = self.rule.gathers == FASTOPT_TOGETHER
+        self.takes_matrices = self.rule.gathers == FASTOPT_MATRICES
         self.rule_name = rule
         self.hyper_names = names_of(self.rule.hyper)
         self.state_names = names_of(self.rule.state)
         self.carry_names = names_of(self.rule.carry) + (("largest_lr",) if corrects_decay else ())
+        self.kinds = tuple([KINDS[self.rule.kind[s]] for s in range(len(self.state_names))])
         self.corrected = names_of(fastopt_rule_corrected(self.rule))
         self.n_corrected = len(self.corrected)
         for i, name in enumerate(self.corrected):
@@ -53,6 +60,10 @@ cdef class Settings:
     def shapes(self, cnp.ndarray p):
         """The shapes of a parameter's state buffers."""
         return [state_shape(self.rule.extent[s], (<object>p).shape) for s in range(len(self.state_names))]
+
+    def is_whole(self, Py_ssize_t s):
+        """Whether a state buffer has the parameter's shape."""
+        return self.rule.extent[s] == FASTOPT_WHOLE
 
     cpdef bint set(self, dict hyper, dict options) except -1:
         """Take over values that are known to be valid; options are the fields of fastopt_options.

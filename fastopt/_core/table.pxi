@@ -44,18 +44,19 @@ cdef class Table:
         self.containers = []
         self.schedules = {}
 
-    def append(self, list names, list arrays, list settings, list state, list carry, list last_steps, list structure,
-               bint grouped, list arenas, list containers):
+    def append(self, list names, list arrays, list settings, list state, list formats, list carry, list last_steps,
+               list structure, bint grouped, list arenas, list containers):
         """Lay out parameters of further groups behind those that there are, which keep all that they have.
 
         The lock is held, but for the first. Gradients that were bound have another structure now, and are let go.
 
         Parameters
         ----------
-        names, arrays, settings, state, carry, last_steps : list
+        names, arrays, settings, state, formats, carry, last_steps : list
             Per parameter: its name, the array, its group's `Settings`, its state arrays in the order of the rule and then
-            of the averages (each contiguous in the parameter's walk order), its float64 array of carried numbers, and for
-            rows that make up for missed steps the int64 array of the last step of each, or None.
+            of the averages (each contiguous in the parameter's walk order), how they are stored or None where that is natively,
+            its float64 array of carried numbers, and for rows that make up for missed steps the int64 array of the last
+            step of each, or None.
         structure : list
             The structure of each group, as in nest.py.
         grouped : bool
@@ -65,7 +66,7 @@ cdef class Table:
         containers : list
             Those in which the user has the parameters, as in nest.py: a step raises where one holds another array.
         """
-        self.parameters.append(names, arrays, settings, state, carry, last_steps, self.averages.names, arenas)
+        self.parameters.append(names, arrays, settings, state, formats, carry, last_steps, self.averages.names, arenas)
         self.structure.append(names, structure, grouped)
         self.averages.rounds += [None] * len(arrays)
         self.binder.grow()
@@ -79,16 +80,17 @@ cdef class Table:
         """A table whose step is one of all parameters of these tables, in one call."""
         cdef Table table = Table(owner, (), None)
         cdef Parameters own
-        cdef list arrays = [], settings = [], state = [], carry = [], last_steps = [], arenas = []
+        cdef list arrays = [], settings = [], state = [], formats = [], carry = [], last_steps = [], arenas = []
         for one in tables:
             own = (<Table>one).parameters
             arrays += own.arrays
             settings += own.settings
             state += own.state
+            formats += own.formats
             carry += own.carry
             last_steps += own.last_steps
             arenas += own.state_memory
-        table.append(names, arrays, settings, state, carry, last_steps, [], True, arenas, [])
+        table.append(names, arrays, settings, state, formats, carry, last_steps, [], True, arenas, [])
         table.structure.use_parts(tuple([(<Table>one).structure for one in tables]))
         table.members = table.averages.members = Members(tables)
         table.averages.active = any([(<Table>one).averages.active for one in tables])
@@ -517,7 +519,8 @@ cdef class Table:
     def traffic(self, Py_ssize_t i, cnp.ndarray g, int num_threads):
         """Move the bytes that a step of contiguous parameter i would move, and nothing else: all of it is overwritten."""
         self.binder.bind_one(i, g)
-        if self.parameters.tensors[i].layout != NULL or self.parameters.tensors[i].formats.g != FASTOPT_NATIVE:
+        if self.parameters.tensors[i].layout != NULL or self.parameters.tensors[i].formats.g != FASTOPT_NATIVE \
+                or self.parameters.tensors[i].formats.p != FASTOPT_NATIVE:
             raise ValueError(f"{self.parameters.owner}: {self.parameters.label(i)} and its gradient must be contiguous and"
                              f" of one dtype")
         with nogil:

@@ -16,6 +16,7 @@ SHARED: dict[str, Any] = {
     "corrected_decay": False,
     "maximize": False,
 }
+STORAGE: dict[str, Any] = {"state_dtype": None, "master": "auto", "rounding": "stochastic"}  # test_storage.py has these
 OF_THE_STEP: dict[str, Any] = {
     "nonfinite": "propagate",
     "num_threads": None,
@@ -29,6 +30,7 @@ OF_THE_STEP: dict[str, Any] = {
     "swa": None,
     "lookahead": None,
     "catch_up": False,
+    "seed": 0,
 }
 
 

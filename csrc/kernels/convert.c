@@ -1,0 +1,33 @@
+/* Whole buffers, as the kernels load and store them. */
+#include "kernels.h"
+
+/* Whether float has this format as one that elements are converted to. */
+static const fastopt_typed_kernels *kernels_for(fastopt_format format)
+{
+    const fastopt_kernels *kernels = fastopt_active_kernels();
+    return kernels && format > FASTOPT_NATIVE && (int)format < FORMATS ? &kernels->of[FASTOPT_FLOAT32] : NULL;
+}
+
+fastopt_status fastopt_decode(fastopt_format format, const void *data, const void *rest, ptrdiff_t n, float *out)
+{
+    const fastopt_typed_kernels *kernels = kernels_for(format);
+    if (!kernels)
+        return fastopt_active_kernels() ? FASTOPT_BAD_TENSOR : FASTOPT_BAD_ISA;
+    const fastopt_buffer from = {(void *)data, (void *)rest, format};
+    const uint64_t mode = flush_begin();
+    kernels->load_all(&from, n, out);
+    flush_end(mode);
+    return FASTOPT_OK;
+}
+
+fastopt_status fastopt_encode(fastopt_format format, const float *x, ptrdiff_t n, void *data, void *rest)
+{
+    const fastopt_typed_kernels *kernels = kernels_for(format);
+    if (!kernels)
+        return fastopt_active_kernels() ? FASTOPT_BAD_TENSOR : FASTOPT_BAD_ISA;
+    const fastopt_buffer to = {data, rest, format};
+    const uint64_t mode = flush_begin();
+    kernels->store_all(x, &to, n);
+    flush_end(mode);
+    return FASTOPT_OK;
+}

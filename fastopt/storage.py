@@ -1,0 +1,280 @@
+"""How the buffers of a parameter are stored: the formats that `state_dtype` and `master` ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from reprlib import repr as brief
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .arena import buffer
+from .nest import Array, Name
+from .stored import Stored
+
+#: The formats of the C core, by name: number, bytes of an element, bytes of an entry of the rest, elements to an entry.
+FORMATS: dict[str, _core.Format] = {one.name: one for one in _core.formats()}
+NATIVE = FORMATS["native"]
+
+# How a parameter of 16 bits is stored, by its dtype and by the word for its master.
+OF_PARAMETERS: dict[str, dict[str | None, str]] = {
+    "bfloat16": {
+        "auto": "split16",
+        "split16": "split16",
+        "split8": "split8",
+        "float32": "master_bfloat16",
+        None: "bfloat16",
+    },
+    "float16": {"auto": "master_float16", "float32": "master_float16", None: "float16"},
+}
+OF_ITSELF = ("low", "master")  # letters of the second part of a parameter
+OF_STORAGE = ("state_dtype", "master", "rounding")  # hyperparameters of groups that say how it is stored
+# The memory of a buffer as NumPy sees it, and of its rest, by its format.
+DTYPES: dict[str, tuple[type[np.generic], type[np.generic] | None]] = {
+    "float16": (np.float16, None),
+    "bfloat16": (np.uint16, None),
+    "float32": (np.float32, None),
+    "split16": (np.uint16, np.int16),
+    "split8": (np.uint16, np.int8),
+    "master_float16": (np.float16, np.float32),
+    "master_bfloat16": (np.uint16, np.float32),
+    "codes_signed": (np.int8, np.float32),
+    "codes_nonnegative": (np.uint8, np.float32),
+}
+
+
+class Slot(NamedTuple):
+    """A buffer of a parameter: its letter, its shape and how it is stored."""
+
+    letter: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    format: _core.Format
+    dtype_of_rest: np.dtype[Any] | None = None
+    in_order: bool = True  # whether its elements lie in the order in which the parameter is walked
+
+    @property
+    def rest_begins(self) -> int:
+        """Where the second part begins."""
+        size = prod(self.shape) * self.dtype.itemsize
+        entry = self.dtype_of_rest.itemsize if self.dtype_of_rest else 1
+        return -(-size // entry) * entry
+
+    @property
+    def n_rest(self) -> int:
+        """The entries of the second part."""
+        return -(-prod(self.shape) // self.format.group) if self.dtype_of_rest else 0
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of both parts."""
+        return self.rest_begins + (self.n_rest * self.dtype_of_rest.itemsize if self.dtype_of_rest else 0)
+
+    def placed(self, arena: NDArray[np.uint8], at: int, order: tuple[int, ...]) -> tuple[Array, Array | None]:
+        """Return the two parts as arrays in this memory, for a parameter that is walked in this order of axes."""
+        data = buffer(arena, at, self.dtype, self.shape, order if self.in_order else None)
+        if not self.dtype_of_rest:
+            return data, None
+        return data, buffer(arena, at + self.rest_begins, self.dtype_of_rest, (self.n_rest,))
+
+
+class Formats(NamedTuple):
+    """How a parameter and its state are stored, where something is not native, as the C core takes it."""
+
+    numbers: tuple[int, ...]  # of the formats of the parameter and of each state buffer
+    rests: tuple[Array | None, ...]  # their second parts
+    stochastic: bool
+    seed: int
+    key: int  # of the parameter's random numbers
+
+
+def computed_in(array: Array) -> np.dtype[Any]:
+    """Return the dtype in which the rule computes for a parameter: that of its averages and of native state."""
+    return np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
+
+
+def is_native(array: Array, hyper: Mapping[str, Any]) -> bool:
+    """Return whether all buffers of a parameter are of the dtype in which the rule computes."""
+    return hyper["state_dtype"] is None and array.dtype.char in "fd"
+
+
+def slots(
+    label: str, array: Array, settings: _core.Settings, averages: tuple[str, ...], hyper: Mapping[str, Any]
+) -> tuple[_core.Format, list[Slot]]:
+    """Return how a parameter is stored, and the buffers of its state, its averages and its second part; or raise.
+
+    A buffer that the rule needs exactly, or that has not the parameter's shape, is native.
+    """
+    dtype, letters = computed_in(array), settings.state_names
+    shapes = [*settings.shapes(array), *[array.shape] * len(averages)]
+    if is_native(array, hyper):
+        names = (*letters, *averages)
+        pairs = zip(names, shapes, strict=True)
+        return NATIVE, [Slot(name, shape, dtype, NATIVE, None, shape == array.shape) for name, shape in pairs]
+    of_p = of_parameter(label, array, hyper["master"])
+    if isinstance(hyper["state_dtype"], Mapping):
+        for letter in hyper["state_dtype"]:
+            if letter not in letters:
+                known = ", ".join(letters) or "of which there are none"
+                raise ValueError(f"{label}: state_dtype must be by letters of the state, {known}, got {letter!r}")
+    found: list[Slot] = []
+    for s, (letter, shape) in enumerate(zip(letters, shapes, strict=False)):
+        stored = of_state(label, array, settings, letter, s, hyper["state_dtype"])
+        data, rest = DTYPES.get(stored.name, (dtype, None))
+        found.append(
+            Slot(letter, shape, np.dtype(data), stored, np.dtype(rest) if rest else None, settings.is_whole(s))
+        )
+    found += [Slot(name, array.shape, dtype, NATIVE) for name in averages]
+    if of_p.rest_bytes:
+        letter = OF_ITSELF[not of_p.name.startswith("split")]
+        found.append(Slot(letter, array.shape, np.dtype(DTYPES[of_p.name][1]), NATIVE))
+    return of_p, found
+
+
+def placed(
+    of_p: _core.Format,
+    found: list[Slot],
+    n_state: int,
+    arena: NDArray[np.uint8],
+    places: list[int],
+    order: tuple[int, ...],
+    rounding: tuple[bool, int, int],
+) -> tuple[list[Array], Formats | None, dict[str, Any]]:
+    """Return the buffers of a parameter in their memory, how they are stored, and both by letter."""
+    parts = [slot.placed(arena, at, order) for slot, at in zip(found, places, strict=True)]
+    buffers = [data for data, _ in parts]
+    shown: dict[str, Any] = {
+        slot.letter: data if slot.format is NATIVE else Stored(slot.format.name, data, rest, order)
+        for slot, (data, rest) in zip(found, parts, strict=True)
+    }
+    numbers = (of_p.number, *(slot.format.number for slot in found[:n_state]))
+    if not any(numbers):
+        return buffers, None, shown
+    rests = (buffers.pop() if of_p.rest_bytes else None, *(rest for _, rest in parts[:n_state]))
+    return buffers, Formats(numbers, rests, *rounding), shown
+
+
+def of_parameter(label: str, array: Array, master: str | None) -> _core.Format:
+    """Return how a parameter is stored."""
+    if array.dtype.name not in OF_PARAMETERS:
+        return NATIVE
+    masters = OF_PARAMETERS[array.dtype.name]
+    if master not in masters:
+        raise ValueError(
+            f"{label}: master must be float32 or None for a parameter of float16, since a float32 is no float16"
+            f" and some bits more, got {master!r}"
+        )
+    return FORMATS[masters[master]]
+
+
+def of_state(label: str, array: Array, settings: _core.Settings, letter: str, s: int, state_dtype: Any) -> _core.Format:
+    """Return how a state buffer is stored."""
+    named = isinstance(state_dtype, Mapping) and letter in state_dtype
+    word = state_dtype[letter] if named else None if isinstance(state_dtype, Mapping) else state_dtype
+    if word is None or word == computed_in(array).name:
+        return NATIVE
+    kind = settings.kinds[s]
+    if kind == "exact" or not settings.is_whole(s):
+        if named:
+            why = "the rule needs each of its bits" if kind == "exact" else "it has not the shape of its parameter"
+            raise ValueError(f"{label}: state_dtype[{letter!r}] must be left out, since {why}, got {word!r}")
+        return NATIVE
+    if word != "8bit":
+        return FORMATS[word]
+    if settings.takes_matrices:
+        raise ValueError(
+            f"{label}: state_dtype must not be 8bit for {letter!r} of {settings.rule_name}, whose passes over rows"
+            f" would cut the groups of codes; float16 and bfloat16 are there for it"
+        )
+    few = array.size < 2  # a code and its scale would take more
+    return NATIVE if few else FORMATS[f"codes_{kind}"]
+
+
+def key_of(name: Name) -> int:
+    """Return the number by which a parameter's elements are rounded, the same wherever it has this name."""
+    from hashlib import blake2b  # only those whose elements are rounded pay for it
+
+    return int.from_bytes(blake2b(repr(name).encode(), digest_size=8).digest(), "little")
+
+
+def initial_values(letters: Mapping[str, Array | Stored], initial: Mapping[str, float]) -> list[tuple[Array, Any]]:
+    """Return the arrays of a parameter's state with the values that they start from, but for those of itself."""
+    values: list[tuple[Array, Any]] = []
+    for letter, array in letters.items():
+        if letter in OF_ITSELF:
+            continue
+        value = initial.get(letter, 0)
+        if not isinstance(array, Stored):
+            values.append((array, value))
+            continue
+        codes, scales = array.encoded(np.full(array.shape, value, np.float32))
+        values.append((array.codes, codes))
+        if array.scales is not None:
+            values.append((array.scales, scales))
+    return values
+
+
+# ---- Saving ----
+
+SCALES = ".scales"  # ends the name under which the scales of a buffer are saved
+
+
+def parts_of(letters: Mapping[str, Array | Stored]) -> dict[str, Array]:
+    """Return the arrays of a parameter's state as they are saved: codes by their letter, scales beside them."""
+    found: dict[str, Array] = {}
+    for letter, value in letters.items():
+        if not isinstance(value, Stored):
+            found[letter] = value
+            continue
+        found[letter] = value.codes
+        if value.scales is not None:
+            found[letter + SCALES] = value.scales
+    return found
+
+
+DESCRIPTIONS = ("formats", "order")  # entries of a saved state that say how its buffers are stored
+
+
+def described(letters: Mapping[str, Array | Stored]) -> dict[str, Any]:
+    """Return the formats of the buffers of a parameter's state that are not native, by letter, for its saved state.
+
+    Scales come in the order of the parameter's walk, which is told where it is another than that of the axes.
+    """
+    stored = {letter: value for letter, value in letters.items() if isinstance(value, Stored)}
+    orders = {value.order for value in stored.values() if value.scales is not None}
+    unusual = [list(order) for order in orders if order != tuple(range(len(order)))]
+    formats = {"formats": {letter: value.format for letter, value in stored.items()}} if stored else {}
+    return formats | ({"order": unusual[0]} if unusual else {})
+
+
+def stored_as_here(
+    where: str, entry: Mapping[str, Any], letters: Mapping[str, Array | Stored], convert: bool
+) -> tuple[Mapping[str, Any], str | None]:
+    """Return a saved state with its buffers in the formats of those here, rounded once, or why it has others."""
+    saved, here = entry.get("formats", {}), described(letters)
+    if saved == here.get("formats", {}) and entry.get("order") == here.get("order"):
+        return entry, None
+    if not isinstance(saved, Mapping):
+        return entry, f"formats in {where} must be a mapping, got {brief(saved)}"
+    found = {key: value for key, value in entry.items() if key not in DESCRIPTIONS}
+    for letter, value in letters.items():
+        before, now = saved.get(letter, "native"), value.format if isinstance(value, Stored) else "native"
+        same_order = entry.get("order") == here.get("order") or not now.startswith("codes")
+        if letter not in entry or (before == now and same_order):
+            continue
+        if not convert:
+            return entry, f"{letter!r} in {where} must be stored as {now}, got {before}; convert=True rounds it once"
+        if not isinstance(entry[letter], np.ndarray) or entry[letter].shape != value.shape:
+            continue  # what does not fit is refused as it is
+        order = tuple(entry.get("order", range(entry[letter].ndim)))
+        scales = found.pop(letter + SCALES, None)
+        values = entry[letter] if before == "native" else np.asarray(Stored(before, entry[letter], scales, order))
+        if isinstance(value, Stored):
+            found[letter], scales = value.encoded(values)
+            found |= {} if scales is None else {letter + SCALES: scales}
+        else:
+            found[letter] = values.astype(value.dtype)
+    return found | here, None
