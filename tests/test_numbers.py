@@ -199,7 +199,8 @@ def test_decaying_state_ends_at_zero(case, dtype):
     """It does not stick at a subnormal that rounds to itself."""
     p = np.ones(100, dtype)
     opt = case.make(p)
-    opt.step(np.ones(100, dtype))
+    for g in (1, 0):  # after the second step, rules that compare a gradient with the one before find no difference
+        opt.step(np.full(100, g, dtype))
     for letter in opt.state[0].keys() & {"m", "b", "a"}:
         opt.state[0][letter][...] = np.finfo(dtype).smallest_normal
     for _ in range(5):
