@@ -53,6 +53,7 @@ if _TYPE_CHECKING:
     from .optimizers.lars import LARS
     from .optimizers.lion import Lion
     from .optimizers.madgrad import MADGRAD
+    from .optimizers.marsadamw import MARSAdamW
     from .optimizers.muon import Muon
     from .optimizers.nadam import NAdam
     from .optimizers.normuon import NorMuon
@@ -94,6 +95,7 @@ __all__ = [
     "LaProp",
     "Lion",
     "LossScale",
+    "MARSAdamW",
     "Muon",
     "NAdam",
     "NorMuon",
