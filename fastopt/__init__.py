@@ -67,6 +67,7 @@ if _TYPE_CHECKING:
     from .optimizers.schedulefreesgd import ScheduleFreeSGD
     from .optimizers.sgd import SGD
     from .optimizers.signum import Signum
+    from .optimizers.simplifiedademamix import SimplifiedAdEMAMix
     from .optimizers.sm3 import SM3
     from .optimizers.stableadamw import StableAdamW
     from .optimizers.yogi import Yogi
@@ -110,6 +111,7 @@ __all__ = [
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "Signum",
+    "SimplifiedAdEMAMix",
     "StableAdamW",
     "Yogi",
     "check_save",

@@ -7,7 +7,14 @@
  * p -= lr (m1_hat + alpha_t m2) / (sqrt(v_hat) + eps),  m1_hat = m1 / (1 - beta1^t),  v_hat = v / (1 - beta2^t)
  *
  * Over `warmup` steps alpha_t grows to alpha along a line, and beta3_t from beta1 to beta3 so that the half-life of m2
- * does nearly so: with x = t / warmup,  1 / ln(beta3_t) = (1 - x) / ln(beta1) + x / ln(beta3). */
+ * does nearly so: with x = t / warmup,  1 / ln(beta3_t) = (1 - x) / ln(beta1) + x / ln(beta3).
+ *
+ * Simplified: Morwani et al., "Connections between schedule-free optimizers, AdEMAMix, and accelerated SGD variants",
+ * 2025, https://arxiv.org/abs/2502.02431.
+ *
+ * m = beta1 m + g
+ * v = beta2 v + (1 - beta2) g^2
+ * p -= lr (m + alpha g) / (sqrt(v_hat) + eps) */
 
 static inline double FN(ademamix_log)(double beta)
 {
@@ -55,4 +62,36 @@ static void FN(ademamix)(T *restrict p, const T *restrict g, const void *buffers
 static const FN(rule_ops) FN(ademamix_ops) = {
     .scalars = FN(ademamix_scalars),
     .update = FN(ademamix),
+};
+
+static void FN(simplifiedademamix_scalars)(const fastopt_inputs *in, void *scalars)
+{
+    const simplifiedademamix_hyper *h = in->hyper;
+    FN(simplifiedademamix_k) *k = scalars;
+    const double root2 = sqrt(1 - fastopt_product(in, &h->beta2));
+    k->lr_t = (T)(h->lr * root2);
+    k->beta1 = (T)h->beta1;
+    k->alpha = (T)h->mix;
+    k->eps_t = (T)(h->eps * root2 + sqrt(FN(lost_mean)(h->beta2, in->t)));
+    k->squares = FN(squares_of)(h->beta2);
+}
+
+static void FN(simplifiedademamix)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars,
+                                   ptrdiff_t n)
+{
+    const FN(simplifiedademamix_state) *state = buffers;
+    const FN(simplifiedademamix_k) *k = scalars;
+    T *restrict m = state->m, *restrict v = state->v;
+    const T lr_t = k->lr_t, beta1 = k->beta1, alpha = k->alpha, eps_t = k->eps_t;
+    const FN(squares) squares = k->squares;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        m[i] = beta1 * m[i] + g[i];
+        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        p[i] -= lr_t * (m[i] + alpha * g[i]) / (SQRT(v[i]) + eps_t);
+    }
+}
+
+static const FN(rule_ops) FN(simplifiedademamix_ops) = {
+    .scalars = FN(simplifiedademamix_scalars),
+    .update = FN(simplifiedademamix),
 };

@@ -1,10 +1,10 @@
-"""AdEMAMix."""
+"""AdEMAMix, and its simplified form."""
 
 import math
 
 import numpy as np
 
-from support.arithmetic import adam_scalars, exp, keep, log, moments, power, rest
+from support.arithmetic import adam_scalars, exp, keep, log, lost_mean, moments, power, rest, take
 from support.rule import ByHand, Class, Rule
 from support.twins import WARMUP, OptaxTwin, share
 
@@ -22,7 +22,15 @@ def ademamix(p, g, m1, m2, v, *, t, lr, beta1, beta2, beta3, eps, mix, warmup):
     p -= (lr_1 * m1 + T(lr * math.sqrt(1 - power(beta2, t)) * mix) * m2) / (np.sqrt(v) + eps_t)
 
 
-RULES = [Rule(ademamix, corrected=("beta1", "beta2"))]
+def simplifiedademamix(p, g, m, v, *, t, lr, beta1, beta2, eps, mix):
+    T = p.dtype.type
+    root2 = math.sqrt(1 - power(beta2, t))
+    m[...] = T(beta1) * m + g
+    v[...] = take(v, g * g, beta2)
+    p -= T(lr * root2) * (m + T(mix) * g) / (np.sqrt(v) + T(eps * root2 + math.sqrt(lost_mean(T, beta2, t))))
+
+
+RULES = [Rule(ademamix, corrected=("beta1", "beta2")), Rule(simplifiedademamix, corrected=("beta2",))]
 
 
 BETAS = (0.5, 0.75)
@@ -68,6 +76,33 @@ CLASSES = [
                     0.01, b1=0.9, b2=0.99, b3=beta3_of_optax, alpha=lambda count: 5.0 * share(count)
                 ),
             ),
+        },
+    ),
+    Class(
+        "SimplifiedAdEMAMix",
+        {"lr": 1e-4, "betas": (0.99, 0.95), "alpha": 0.0, "eps": 1e-8},
+        "simplifiedademamix",
+        options={"alpha": {"alpha": 2.0}},
+        decay_form="decoupled",
+        by_hand={
+            # m = 2, v_hat = 4: (2 + 2 * 2) / (2 + 1)
+            # m = 1 + 1 = 2, v = 3/4 * 1 + 1/4 = 1, v_hat = 16/7: (2 + 2 * 1) / (4 / sqrt(7) + 1)
+            "": ByHand(
+                {"betas": BETAS, "alpha": 2.0, "eps": 1.0},
+                [2, 1],
+                [0.8, 0.8 - 0.4 / (4 / math.sqrt(7) + 1)],
+            ),
+            # p = 1 * (1 - 0.1 * 0.5), and no decay in m and v
+            "decay": ByHand({"betas": BETAS, "alpha": 2.0, "eps": 1.0, "weight_decay": 0.5}, [2], [0.75]),
+        },
+        optax={
+            name: OptaxTwin(
+                {"lr": 0.001, "betas": (0.99, 0.95), "alpha": alpha, "weight_decay": 0.1},
+                lambda optax, alpha=alpha: optax.contrib.simplified_ademamix(
+                    0.001, b1=0.99, b2=0.95, alpha=alpha, weight_decay=0.1
+                ),
+            )
+            for name, alpha in {"": 0.0, "alpha": 2.0}.items()
         },
     ),
 ]
