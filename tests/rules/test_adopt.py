@@ -37,7 +37,7 @@ CLASSES = [
         "ADOPT",
         {"lr": 1e-3, "betas": (0.9, 0.9999), "eps": 1e-6},
         "adopt",
-        options={"decoupled": {"weight_decay": 0.1, "weight_decay_form": "decoupled"}},
+        options={"short": {"betas": (0.5, 0.9), "eps": 0.1}},
         by_hand={
             # v = 4;  r = 1 / 2, c = 1, m = 0.25, v = 3 + 0.25 = 3.25
             # r = 6 / sqrt(3.25), c = 2^(1/4) < r, m = 0.125 + c / 2
@@ -46,6 +46,10 @@ CLASSES = [
             "eps": ByHand({"betas": BETAS, "eps": 2.0}, [0, 1, -1], [1, 0.975, 0.9875]),
             # v = (2 + 0.5)^2, and m follows the decay too: r = 2.5 / 2.5
             "decay": ByHand({"betas": BETAS, "weight_decay": 0.5}, [2, 2], [1, 0.95]),
+            # the first step shrinks p alone;  r = 1
+            "decoupled": ByHand(
+                {"betas": BETAS, "weight_decay": 0.5, "weight_decay_form": "decoupled"}, [2, 2], [0.95, 0.95**2 - 0.05]
+            ),
         },
         optax={
             "": OptaxTwin(
