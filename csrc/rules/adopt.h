@@ -27,8 +27,9 @@ static void FN(adopt)(T *restrict p, const T *restrict g, const void *buffers, c
     const T lr = k->lr, beta1 = k->beta1, rest1 = k->rest1, eps_t = k->eps_t, clip = k->clip;
     const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const T r = g[i] / MAX(SQRT(v[i]), eps_t), raised = MAX(r, -clip);
-        m[i] = beta1 * m[i] + rest1 * MIN(raised, clip);
+        const T root = SQRT(v[i]), r = g[i] / (root < eps_t ? eps_t : root); /* NaN stays in every choice */
+        const T raised = r < -clip ? -clip : r, clipped = raised > clip ? clip : raised;
+        m[i] = beta1 * m[i] + rest1 * clipped;
         p[i] -= lr * m[i];
         v[i] = FN(take)(v[i], g[i] * g[i], squares);
     }

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from support.arithmetic import above_root, coast, decay, keep, larger, rest, smaller, take
+from support.arithmetic import Flushed, above_root, coast, decay, keep, larger, rest, take
 from support.rule import ByHand, Class, Rule
 from support.twins import OptaxTwin
 
@@ -12,8 +12,10 @@ from support.twins import OptaxTwin
 def adopt(p, g, m, v, *, t, lr, beta1, beta2, eps):
     T = p.dtype.type
     clip = T(math.sqrt(math.sqrt(t - 1)))
-    raised = larger(g / larger(np.sqrt(v), above_root(T, beta2, eps, t)), -clip)
-    m[...] = keep(T, beta1) * m + rest(T, beta1) * smaller(raised, clip)
+    r = g / larger(np.sqrt(v), above_root(T, beta2, eps, t))
+    raised = np.where(r < -clip, -clip, r)
+    clipped = np.where(raised > clip, clip, raised).view(Flushed)
+    m[...] = keep(T, beta1) * m + rest(T, beta1) * clipped
     p -= T(lr) * m
     v[...] = take(v, g * g, beta2 if t > 1 else 0.0)
 

@@ -193,11 +193,6 @@ def larger(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where((x > y) | (x != x), x, y).view(Flushed)
 
 
-def smaller(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The minimum, NaN where either is."""
-    return np.where((x < y) | (x != x), x, y).view(Flushed)
-
-
 def larger_of(x: float, y: float) -> float:
     """x where it is larger than y, or NaN."""
     return x if x > y or x != x else y
