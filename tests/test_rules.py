@@ -112,6 +112,7 @@ def test_paper_form(case):
     rule, settings = plain(case.cls), case.settings()
     settings |= {name: value for name, value in case.kwargs.items() if name == "decoupled_weight_decay"}
     form, shrink, l2 = settings.pop("weight_decay_form"), 1.0, 0.0
+    del settings["cautious_decay"], settings["corrected_decay"]  # no case has them
     if form != case.form:
         decay, settings["weight_decay"] = settings["weight_decay"], 0.0
         if form == "l2":
