@@ -81,11 +81,14 @@ static int same(const memory *a, const memory *b)
     return !differ;
 }
 
-static void hyper_of(const fastopt_rule *rule, double *hyper)
+static void hyper_near(const fastopt_rule *rule, double *hyper, double value)
 {
     for (int h = 0; rule->hyper[h]; h++) {
         const fastopt_hyper *range = fastopt_find_hyper(rule->hyper[h]);
-        hyper[h] = fastopt_in_range(range, 0.25) ? 0.25 : fastopt_in_range(range, -0.5) ? -0.5 : 1.5;
+        hyper[h] = fastopt_in_range(range, value)  ? value
+                   : fastopt_in_range(range, 0.5)  ? 0.5
+                   : fastopt_in_range(range, -0.5) ? -0.5
+                                                   : 1.5;
     }
     hyper[0] = 0.01;
 }
@@ -94,6 +97,11 @@ static void hyper_of(const fastopt_rule *rule, double *hyper)
 static int reads_shape(const fastopt_rule *rule)
 {
     return rule->gathers == FASTOPT_MATRICES || rule->gathers == FASTOPT_BY_ROW;
+}
+
+static void hyper_of(const fastopt_rule *rule, double *hyper)
+{
+    hyper_near(rule, hyper, 0.25);
 }
 
 /* A format for each state buffer that can have it. */
@@ -237,6 +245,8 @@ int main(void)
         test_averages_f64();
     }
     fastopt_use_isa(before);
+    test_kinds_f32();
+    test_kinds_f64();
     test_bad_formats();
     test_traffic();
     return failures > 100 ? 100 : failures;
@@ -447,6 +457,39 @@ static void FN(test_every_rule)(void)
                                     (fastopt_call){.num_threads = 2 + number % 3}, 0);
                 }
             }
+}
+
+/* State that is said to be never negative is not, with hyperparameters near either end and gradients that come and go.
+ */
+static void FN(test_kinds)(void)
+{
+    static memory m;
+    static const double values[] = {0, 0.1, 0.5, 0.9, 0.999, 1 - 0x1p-24};
+    static const ptrdiff_t shape[] = {5, COLUMNS};
+    const fastopt_formats native = {0};
+    const fastopt_rule *rule;
+    for (int r = 0; (rule = fastopt_rule_at(r)); r++)
+        for (int i = 0; i < 6; i++) {
+            const ptrdiff_t n = shape[0] * shape[1];
+            double hyper[FASTOPT_MAX_HYPER];
+            hyper_near(rule, hyper, values[i]);
+            fastopt_tensor t = FN(make)(&m, rule, hyper, &native, n);
+            t.ndim = 2;
+            t.shape = shape;
+            for (t.step = 1; t.step <= 30; t.step++) {
+                FN(fill_gradient)(&m, &t, t.step);
+                for (ptrdiff_t j = 0; j < n; j++)
+                    ((T *)m.g)[j] *= (T)(t.step % 3 ? ldexp(1, (int)(j % 40) - 20 - (int)t.step) : 0);
+                CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK, &t);
+                for (int s = 0; rule->state[s]; s++) {
+                    const ptrdiff_t size = fastopt_state_size(rule, s, 2, shape);
+                    int negative = 0;
+                    for (ptrdiff_t j = 0; j < size; j++)
+                        negative |= ((const T *)t.state[s])[j] < 0;
+                    CHECK(!(negative && rule->kind[s] == FASTOPT_NONNEGATIVE), &t);
+                }
+            }
+        }
 }
 
 /* A parameter in slices that begin at multiples of 64, as tensors of one call. */
