@@ -67,15 +67,12 @@ static int valid_format(int format, int may, const void *rest)
 
 static int valid_state_format(const fastopt_tensor *t, int s)
 {
-    const int format = t->formats.state[s];
+    const fastopt_format_info *info = &fastopt_format_infos[t->formats.state[s]];
     const fastopt_kind kind = t->rule->kind[s];
-    if (!format)
-        return 1;
-    if (t->rule->extent[s] != FASTOPT_WHOLE || kind == FASTOPT_EXACT ||
-        (format == FASTOPT_CODES_SIGNED && kind != FASTOPT_SIGNED) ||
-        (format == FASTOPT_CODES_NONNEGATIVE && kind != FASTOPT_NONNEGATIVE))
-        return 0;
-    return fastopt_format_infos[format].group == 1 || t->rule->gathers != FASTOPT_MATRICES;
+    const int may = kind == FASTOPT_SIGNED ? info->of_signed : kind == FASTOPT_NONNEGATIVE && info->of_nonnegative;
+    return !t->formats.state[s] ||
+           (valid_format(t->formats.state[s], may, t->state_rest[s]) && t->rule->extent[s] == FASTOPT_WHOLE &&
+            (info->group == 1 || t->rule->gathers != FASTOPT_MATRICES));
 }
 
 /* Whether the buffers can be stored as the formats say.  Sets the grain, which is all of a tensor where rows share
@@ -92,8 +89,7 @@ NOINLINE static int valid_formats(fastopt_tensor *t)
         const int format = t->formats.state[s];
         if (format && !t->rule->state[s])
             return 0;
-        if (format >= FORMATS || !valid_state_format(t, s) ||
-            !valid_format(format, fastopt_format_infos[format].of_state, t->state_rest[s]))
+        if (format >= FORMATS || !valid_state_format(t, s))
             return 0;
         group = fastopt_format_infos[format].group > group ? fastopt_format_infos[format].group : group;
     }

@@ -56,10 +56,11 @@ typedef enum {
 /* A format.  rest_bytes is 0 where there is no rest; sizes of FASTOPT_NATIVE are 0. */
 typedef struct {
     const char *name;
-    int bytes, rest_bytes;    /* of an element, and of an entry of the rest */
-    int group;                /* elements that share an entry of the rest */
-    int rounds;               /* whether fastopt_rounding matters to it */
-    int of_p, of_g, of_state; /* which buffers can be stored so */
+    int bytes, rest_bytes;         /* of an element, and of an entry of the rest */
+    int group;                     /* elements that share an entry of the rest */
+    int rounds;                    /* whether fastopt_rounding matters to it */
+    int of_p, of_g;                /* which buffers can be stored so; of state, */
+    int of_signed, of_nonnegative; /* which kinds */
 } fastopt_format_info;
 
 /* By fastopt_format; NULL past the last. */

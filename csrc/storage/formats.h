@@ -6,7 +6,15 @@
 
 #include <string.h>
 
-enum { FORMATS = FASTOPT_CODES_NONNEGATIVE + 1, GROUP = 64 };
+enum {
+    FORMAT_native,
+#define FORMAT(name, ...) FORMAT_##name,
+#include "formats.def"
+#undef FORMAT
+    FORMATS
+};
+
+enum { GROUP = 64 }; /* elements that share a scale */
 
 extern const fastopt_format_info fastopt_format_infos[FORMATS];
 

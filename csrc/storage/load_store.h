@@ -4,35 +4,9 @@
 #include "fill_random.h"
 #include "narrow.h"
 
-#include "bfloat16.h"
-#include "codes.h"
-#include "half.h"
-#include "master.h"
-#include "split.h"
-
-/* The formats that the compiler converts.  memcpy, because gradients may be aligned to bytes only. */
-#define CONVERTED(type, name)                                                                                          \
-    static void FN(load_##name)(T *restrict out, const fastopt_buffer *from, ptrdiff_t offset, ptrdiff_t n)            \
-    {                                                                                                                  \
-        const char *restrict in = (const char *)from->data + offset * (ptrdiff_t)sizeof(type);                         \
-        for (ptrdiff_t i = 0; i < n; i++) {                                                                            \
-            type x;                                                                                                    \
-            memcpy(&x, in + i * (ptrdiff_t)sizeof x, sizeof x);                                                        \
-            out[i] = (T)x;                                                                                             \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    static void FN(store_##name)(const T *restrict x, const fastopt_buffer *to, ptrdiff_t offset, ptrdiff_t n,         \
-                                 const uint32_t *restrict random, int shift)                                           \
-    {                                                                                                                  \
-        type *restrict out = (type *)to->data + offset;                                                                \
-        (void)random, (void)shift;                                                                                     \
-        for (ptrdiff_t i = 0; i < n; i++)                                                                              \
-            out[i] = (type)x[i];                                                                                       \
-    }
-CONVERTED(float, float32)
-CONVERTED(double, float64)
-#undef CONVERTED
+#define FORMAT_FILES
+#include "formats.def"
+#undef FORMAT_FILES
 
 /* The functions of a format, for elements offset to offset + n of a buffer.  With groups, offset is a multiple of one,
  * and so is n unless the buffer ends there.  The random bits of element i are (random[i] >> shift) & 0xffff; without
