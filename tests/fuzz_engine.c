@@ -480,7 +480,7 @@ static fastopt_status spoil(fastopt_tensor *t)
         buffers++;
     while (t->rule->hyper[hypers])
         hypers++;
-    switch (byte() % 12) {
+    switch (byte() % 13) {
     case 0:
         t->rule = NULL;
         return FASTOPT_BAD_TENSOR;
@@ -559,6 +559,16 @@ static fastopt_status spoil(fastopt_tensor *t)
           : one_in(2) ? &bad_options.swa_every
                       : &bad_options.lookahead_every) = one_in(2) ? 0 : INT64_MIN;
         return FASTOPT_BAD_TENSOR;
+    case 11: {
+        static const uint8_t not_of_all[] = {FASTOPT_AS_FLOAT64, FASTOPT_SPLIT8, FASTOPT_MASTER_FLOAT16, 11, 255};
+        if (one_in(4))
+            t->formats.unused[one_in(2)] = 1;
+        else if (one_in(3) && buffers)
+            t->formats.state[(int)byte() % buffers] = not_of_all[byte() % COUNT(not_of_all)];
+        else
+            t->formats.p = not_of_all[byte() % COUNT(not_of_all)]; /* without its rest, where there is one */
+        return FASTOPT_BAD_TENSOR;
+    }
     default:
         if (buffers)
             t->state[(int)byte() % buffers] = NULL;
