@@ -4,18 +4,11 @@
 #include "../include/fastopt_testing.h"
 #include "../threads/threads.h"
 
-/* Memory of a buffer in another format, or of its rest. */
-typedef struct {
-    char *memory;
-    ptrdiff_t bytes, group; /* so many bytes for a group of elements */
-    int is_read_only;
-} stream;
-
 typedef struct {
     const fastopt_typed_kernels *kernels;
     const fastopt_tensor *tensor;
     void *state[FASTOPT_MAX_STATE]; /* the buffers as large as p; those of rows and columns are too small to count */
-    stream streams[2 * (FASTOPT_MAX_STATE + 2)];
+    fastopt_stream streams[2 * (FASTOPT_MAX_STATE + 2)];
     int n_state, n_streams, shares;
     volatile ptrdiff_t next;
 } traffic;
@@ -25,33 +18,9 @@ static void add_streams(traffic *job, const void *data, void *rest, int format, 
 {
     const fastopt_format_info *info = &fastopt_format_infos[format];
     const ptrdiff_t native = job->tensor->dtype == FASTOPT_FLOAT32 ? sizeof(float) : sizeof(double);
-    job->streams[job->n_streams++] = (stream){(char *)data, format ? info->bytes : native, 1, is_read_only};
+    job->streams[job->n_streams++] = (fastopt_stream){(char *)data, format ? info->bytes : native, 1, is_read_only};
     if (info->rest_bytes)
-        job->streams[job->n_streams++] = (stream){rest, info->rest_bytes, info->group, is_read_only};
-}
-
-/* Moves the bytes of elements begin to end, whatever they are, a line of each stream after the other. */
-static void move_streams(const traffic *job, ptrdiff_t begin, ptrdiff_t end)
-{
-    uint32_t sum = 0;
-    volatile uint32_t read; /* so that memory is, which is not written */
-    for (ptrdiff_t first = begin; first < end; first += GROUP) {
-        const ptrdiff_t past = first + GROUP < end ? first + GROUP : end;
-        for (int i = 0; i < job->n_streams; i++) {
-            const stream *s = &job->streams[i];
-            const ptrdiff_t from = first / s->group * s->bytes, to = (past + s->group - 1) / s->group * s->bytes;
-            for (ptrdiff_t byte = from; byte + 4 <= to; byte += 4) {
-                uint32_t word;
-                memcpy(&word, s->memory + byte, sizeof word);
-                sum += word;
-                word++;
-                if (!s->is_read_only)
-                    memcpy(s->memory + byte, &word, sizeof word);
-            }
-        }
-    }
-    read = sum;
-    (void)read;
+        job->streams[job->n_streams++] = (fastopt_stream){rest, info->rest_bytes, info->group, is_read_only};
 }
 
 static int move_shares(void *data, int thread)
@@ -65,7 +34,7 @@ static int move_shares(void *data, int thread)
         const ptrdiff_t begin = i ? part_end(lines, job->shares, (int)i - 1) * CACHE_LINE : 0;
         const ptrdiff_t end = i == job->shares - 1 ? t->n : part_end(lines, job->shares, (int)i) * CACHE_LINE;
         if (job->n_streams)
-            move_streams(job, begin, end);
+            job->kernels->move(job->streams, job->n_streams, begin, end);
         else
             job->kernels->traffic(t->p, t->g, job->state, job->n_state, begin, end);
         moved++;

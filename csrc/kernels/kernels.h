@@ -72,6 +72,13 @@ typedef struct {
     fastopt_sum *sums;          /* output for the tile; the pass adds to it */
 } fastopt_span;
 
+/* Memory of a buffer or of its rest: so many bytes for a group of elements. */
+typedef struct {
+    char *memory;
+    ptrdiff_t bytes, group;
+    int is_read_only;
+} fastopt_stream;
+
 /* The functions of one dtype, for elements begin to end of a tensor, on the memory of the caller.
  *
  * scalars   fills tensor->engine.k_store for the step about to be made
@@ -85,6 +92,7 @@ typedef struct {
  * norm      adds the squares of the gradient to a sum
  * finite    whether the gradient is
  * traffic   moves the bytes of a step without the rule
+ * move      the same where buffers are in other formats
  * load_all  loads a whole buffer that is stored in another format
  * store_all stores one, rounded to nearest */
 typedef struct {
@@ -101,6 +109,7 @@ typedef struct {
     void (*norm)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end, fastopt_sum *sum);
     int (*finite)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end);
     void (*traffic)(void *p, const void *g, void *const *state, int n_state, ptrdiff_t begin, ptrdiff_t end);
+    void (*move)(const fastopt_stream *streams, int count, ptrdiff_t begin, ptrdiff_t end);
     void (*load_all)(const fastopt_buffer *from, ptrdiff_t n, void *out);
     void (*store_all)(const void *x, const fastopt_buffer *to, ptrdiff_t n);
 } fastopt_typed_kernels;

@@ -52,8 +52,8 @@
     {FASTOPT_PASTE(scalars, type, ISA),  FASTOPT_PASTE(update, type, ISA),   FASTOPT_PASTE(gather, type, ISA),         \
      FASTOPT_PASTE(combine, type, ISA),  FASTOPT_PASTE(catch_up, type, ISA), FASTOPT_PASTE(average, type, ISA),        \
      FASTOPT_PASTE(tile, type, ISA),     FASTOPT_PASTE(prepare, type, ISA),  FASTOPT_PASTE(norm, type, ISA),           \
-     FASTOPT_PASTE(finite, type, ISA),   FASTOPT_PASTE(traffic, type, ISA),  FASTOPT_PASTE(load_all, type, ISA),       \
-     FASTOPT_PASTE(store_all, type, ISA)}
+     FASTOPT_PASTE(finite, type, ISA),   FASTOPT_PASTE(traffic, type, ISA),  FASTOPT_PASTE(move, type, ISA),           \
+     FASTOPT_PASTE(load_all, type, ISA), FASTOPT_PASTE(store_all, type, ISA)}
 
 const fastopt_kernels FASTOPT_TABLE(ISA) = {
     .isa = FASTOPT_TEXT(ISA),

@@ -59,3 +59,31 @@ static void FN(traffic)(void *p, const void *g, void *const *state, int n_state,
         s[i] = (T *)state[i] + begin;
     loops[n_state]((T *)p + begin, (const T *)g + begin, s, end - begin);
 }
+
+/* Buffers in other formats move as words, whatever they are: a part of each after the other. */
+static void FN(move)(const fastopt_stream *streams, int count, ptrdiff_t begin, ptrdiff_t end)
+{
+    uint32_t sum = 0;
+    volatile uint32_t read; /* so that memory is, which is not written */
+    for (ptrdiff_t first = begin, past; first < end; first = past) {
+        past = end - first < 4 * GROUP ? end : first + 4 * GROUP;
+        for (int i = 0; i < count; i++) {
+            const fastopt_stream *s = &streams[i];
+            const ptrdiff_t from = first / s->group * s->bytes, to = (past + s->group - 1) / s->group * s->bytes;
+            char *restrict memory = s->memory + from;
+            const ptrdiff_t words = (to - from) / (ptrdiff_t)sizeof sum;
+            uint32_t word;
+            for (ptrdiff_t k = 0; k < words && s->is_read_only; k++) {
+                memcpy(&word, memory + k * (ptrdiff_t)sizeof word, sizeof word);
+                sum += word;
+            }
+            for (ptrdiff_t k = 0; k < words && !s->is_read_only; k++) {
+                memcpy(&word, memory + k * (ptrdiff_t)sizeof word, sizeof word);
+                word++;
+                memcpy(memory + k * (ptrdiff_t)sizeof word, &word, sizeof word);
+            }
+        }
+    }
+    read = sum;
+    (void)read;
+}

@@ -25,7 +25,7 @@ cdef extern from "fastopt.h" nogil:
 
     ctypedef struct fastopt_format_info:
         const char *name
-        int bytes, rest_bytes, group, rounds, of_p, of_g, of_state
+        int bytes, rest_bytes, group, rounds, of_p, of_g, of_signed, of_nonnegative
 
     ctypedef struct fastopt_formats:
         unsigned char p, g
