@@ -288,9 +288,9 @@ typedef struct {
     T p[MOST], g[MOST], state[FASTOPT_MAX_STATE][MOST];
 } FN(loaded);
 
-static void FN(load_all)(FN(loaded) *x, const fastopt_tensor *t)
+static void FN(load_buffers)(FN(loaded) *x, const fastopt_tensor *t)
 {
-    (void)FN(load_format), (void)FN(store_format);
+    (void)FN(load_format), (void)FN(store_format), (void)FN(load_all), (void)FN(store_all);
     const uint64_t mode = flush_begin();
     FN(load_whole)(x->p, t->p, t->p_rest, t->formats.p, t->n);
     FN(load_whole)(x->g, (void *)t->g, NULL, t->formats.g, t->n);
@@ -299,7 +299,7 @@ static void FN(load_all)(FN(loaded) *x, const fastopt_tensor *t)
     flush_end(mode);
 }
 
-static void FN(store_all)(const FN(loaded) *x, const fastopt_tensor *t, int of_p, int of_state, uint64_t key)
+static void FN(store_buffers)(const FN(loaded) *x, const fastopt_tensor *t, int of_p, int of_state, uint64_t key)
 {
     static uint32_t random[MOST];
     int rounded = 0;
@@ -339,17 +339,17 @@ static void FN(define_step)(fastopt_tensor *t, const fastopt_call *options)
     fastopt_call call = *options;
     call.num_threads = 1;
     call.zero_grads = 0;
-    FN(load_all)(&x, t);
+    FN(load_buffers)(&x, t);
     fastopt_tensor native = FN(native)(&x, t);
     if (t->rule->gather_writes) {
         call.part = FASTOPT_GATHER;
         fastopt_step_with(&native, 1, &call);
-        FN(store_all)(&x, t, 0, 1, key);
-        FN(load_all)(&x, t);
+        FN(store_buffers)(&x, t, 0, 1, key);
+        FN(load_buffers)(&x, t);
         call.part = FASTOPT_UPDATE;
     }
     fastopt_step_with(&native, 1, &call);
-    FN(store_all)(&x, t, 1, !t->rule->gather_writes, key);
+    FN(store_buffers)(&x, t, 1, !t->rule->gather_writes, key);
 }
 
 static fastopt_tensor FN(make)(memory *m, const fastopt_rule *rule, const double *hyper, const fastopt_formats *formats,
@@ -584,7 +584,7 @@ static void FN(test_rows)(void)
                         for (int i = 0; i < count; i++) {
                             const uint64_t key = fastopt_random_key(of.seed, of.key, (uint64_t)step);
                             const ptrdiff_t begin = rows[i] * length, end = begin + length;
-                            FN(load_all)(&x, &of);
+                            FN(load_buffers)(&x, &of);
                             fastopt_tensor native = FN(native)(&x, &of);
                             native.n = length;
                             native.rows = &rows[i];
@@ -600,7 +600,7 @@ static void FN(test_rows)(void)
                                 to.state[s] = stored.state[s];
                                 to.state_rest[s] = stored.state_rest[s];
                             }
-                            FN(store_all)(&x, &to, 1, 1, key);
+                            FN(store_buffers)(&x, &to, 1, 1, key);
                             const ptrdiff_t p_bytes = FN(bytes)(formats.p);
                             memcpy(defined.p + p_bytes * begin, stored.p + p_bytes * begin, (size_t)(p_bytes * length));
                             memcpy(defined.p_rest + 2 * begin, stored.p_rest + 2 * begin, 2 * (size_t)length);
@@ -659,10 +659,10 @@ static void FN(test_catch_up)(void)
             FN(define_step)(&of, &call);
             CHECK(fastopt_step(&t, 1, 2) == FASTOPT_OK && same(&made, &defined), &t);
             t.step = of.step = 5;
-            FN(load_all)(&x, &of);
+            FN(load_buffers)(&x, &of);
             fastopt_tensor native = FN(native)(&x, &of);
             CHECK(fastopt_catch_up(&native, 1, 1) == FASTOPT_OK && fastopt_catch_up(&t, 1, 2) == FASTOPT_OK, &t);
-            FN(store_all)(&x, &of, 1, 1, ~fastopt_random_key(of.seed, of.key, 5));
+            FN(store_buffers)(&x, &of, 1, 1, ~fastopt_random_key(of.seed, of.key, 5));
             CHECK(same(&made, &defined), &t);
         }
 }
@@ -695,18 +695,18 @@ static void FN(test_averages)(void)
             t.step = t.round = of.step = of.round = step;
             FN(fill_gradient)(&made, &t, step);
             FN(fill_gradient)(&defined, &of, step);
-            FN(load_all)(&x, &of);
+            FN(load_buffers)(&x, &of);
             fastopt_tensor native = FN(native)(&x, &of);
             CHECK(fastopt_step(&native, 1, 1) == FASTOPT_OK && fastopt_step(&t, 1, 1) == FASTOPT_OK, &t);
             of.averaged = native.averaged;
             of.begun = native.begun;
-            FN(store_all)(&x, &of, 1, 1, fastopt_random_key(of.seed, of.key, (uint64_t)step));
+            FN(store_buffers)(&x, &of, 1, 1, fastopt_random_key(of.seed, of.key, (uint64_t)step));
             CHECK(same(&made, &defined), &t);
             CHECK(!memcmp(ema[0], ema[1], (size_t)n * sizeof(T)) && !memcmp(swa[0], swa[1], (size_t)n * sizeof(T)), &t);
             CHECK(!memcmp(slow[0], slow[1], (size_t)n * sizeof(T)), &t);
         }
         t.round = of.round = 9;
-        FN(load_all)(&x, &of);
+        FN(load_buffers)(&x, &of);
         fastopt_tensor native = FN(native)(&x, &of);
         t.g = native.g = NULL;
         CHECK(fastopt_average(&native, 1, 1) == FASTOPT_OK && fastopt_average(&t, 1, 1) == FASTOPT_OK, &t);
