@@ -11,6 +11,7 @@ from .layout import Layout
 from .nest import Array, Name, describe
 from .options import AVERAGES, decay_at
 from .scheduled import at
+from .storage import values_of
 
 
 def averages_of(layout: Layout) -> tuple[str, ...]:
@@ -27,7 +28,9 @@ def average(layout: Layout, name: str) -> dict[Name, Array]:
     for group, names in zip(layout.groups, layout.members, strict=True):
         hyper = at(group, max(layout.table.step_count - 1, 0))
         for parameter, p in zip(names, group["params"], strict=True):
-            found[parameter] = average_of(p, layout.state[parameter], hyper) if next(steps) else p.copy()
+            state = layout.state[parameter]
+            values = values_of(p, state)
+            found[parameter] = average_of(values, state, hyper) if next(steps) else values.copy()
     return found
 
 
@@ -41,8 +44,11 @@ def _of_options(layout: Layout, name: str) -> dict[Name, Array]:
         if name == "swa" and table.step_count < start:
             raise ValueError(f"{label}: swa must have begun, after step {start}, got {table.step_count} steps")
         decay = decay_at(label, options["ema_decay"] or 0.0, max(table.step_count - 1, 0))
-        states = enumerate(layout.state.items())
-        return {key: table.average(i, name, letters[name], decay) for i, (key, letters) in states}
+        found: dict[Name, Array] = {}
+        for i, ((key, letters), p) in enumerate(zip(layout.state.items(), layout.arrays, strict=True)):
+            values = table.average(i, name, letters[name], decay)
+            found[key] = values if values.dtype == letters[name].dtype else values_of(p, letters)
+        return found
 
 
 @contextmanager

@@ -39,7 +39,13 @@ Unset: TypeAlias = float | Callable[[Mapping[str, Any]], float] | None
 DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
 ROWS = frozenset(name for name, *_ in _core.rules())
 # Hyperparameters that states saved before they existed do not have, and the values that they had then.
-ADDED = {"cautious_decay": False, "corrected_decay": False}
+ADDED: dict[str, Any] = {
+    "cautious_decay": False,
+    "corrected_decay": False,
+    "state_dtype": None,
+    "master": "auto",
+    "rounding": "stochastic",
+}
 VECTOR = "_vector"  # ends the name of the rule that stands for one of rows and columns where a parameter is a vector
 
 

@@ -109,9 +109,9 @@ def layout_of_copy(declaration: Declaration, copy: Mapping[str, Any]) -> Layout:
     return Layout(
         declaration,
         copy["grouped"],
-        [(params, {**ADDED, **hyper}, None) for params, hyper in zip(copy["params"], copy["hyper"], strict=True)],
-        copy["options"],
-        {**ADDED, **copy["defaults"]},
+        [(params, ADDED | hyper, None) for params, hyper in zip(copy["params"], copy["hyper"], strict=True)],
+        {"seed": 0} | copy["options"],
+        ADDED | copy["defaults"],
         copy["rules"],
         copy["state_dict"]["step_count"],
         [one for one in copy["containers"] if holds(one)],
@@ -164,7 +164,8 @@ def prepared_load(
         if name in entries:
             entry = entries[name]
             if isinstance(entry, Mapping):
-                entry, problem = stored_as_here(f"the {where}", entry, layout.state[name], convert)
+                of_p = array if parameters is None else parameters.get(name, array)
+                entry, problem = stored_as_here(f"the {where}", entry, layout.state[name], of_p, convert)
             problem = problem or _misfit(layout, label, where, name, entry, settings)
             if problem is None and parameters is not None:
                 problem = _misfit_of(describe(name), array, parameters.get(name))
@@ -261,10 +262,10 @@ def _changes_of_groups(
             continue
         where = f"{label}: groups[{i}]"
         hyper, own = group.parted({**ADDED, **entry})
-        hyper |= {key: group[key] for key in OF_STORAGE}  # the formats of the state are looked at themselves
         if strict:
             check_entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
-        del hyper["params"]
+        for key in ("params", *OF_STORAGE):  # the formats of the state are looked at themselves
+            del hyper[key]
         if hyperparameters == "current":
             group.check_compatible(where, hyper)
             continue

@@ -193,6 +193,40 @@ def of_state(label: str, array: Array, settings: _core.Settings, letter: str, s:
     return NATIVE if few else FORMATS[f"codes_{kind}"]
 
 
+def format_of_itself(array: Array, letters: Mapping[str, Any]) -> str | None:
+    """Return the format of a parameter with the second part that is among its letters, None for another one."""
+    of_16_bits = OF_PARAMETERS.get(array.dtype.name)
+    if of_16_bits is None:
+        return "native"
+    rest = next((letters[letter] for letter in OF_ITSELF if letter in letters), None)
+    if rest is None:
+        return array.dtype.name
+    fits = isinstance(rest, np.ndarray) and rest.shape == array.shape
+    with_rest = [name for name in of_16_bits.values() if DTYPES[name][1] is not None]
+    return next((name for name in with_rest if fits and rest.dtype == DTYPES[name][1]), None)
+
+
+def values_of(array: Array, letters: Mapping[str, Any]) -> Array:
+    """Return the values that a parameter and its second part stand for: a new array, or itself where it is native."""
+    name = format_of_itself(array, letters)
+    if name is None or name == "native":
+        return array
+    rest = next((np.asarray(letters[letter], order="C") for letter in OF_ITSELF if letter in letters), None)
+    values: Array = _core.decoded(name, np.asarray(array, order="C"), rest)
+    return values
+
+
+def rest_of(name: str, array: Array, values: Array) -> Array:
+    """Return the second part of a parameter of this format that stands for about these float32 values."""
+    dtype = np.dtype(DTYPES[name][1])
+    if dtype == np.float32:
+        return values
+    low = values.view(np.uint32).astype(np.int64) - (array.view(np.uint16).astype(np.int64) << 16)
+    info, shift = np.iinfo(dtype), 16 - 8 * dtype.itemsize
+    rounded: Array = np.clip((low + (1 << shift >> 1)) >> shift, info.min, info.max).astype(dtype)
+    return rounded
+
+
 def key_of(name: Name) -> int:
     """Return the number by which a parameter's elements are rounded, the same wherever it has this name."""
     from hashlib import blake2b  # only those whose elements are rounded pay for it
@@ -251,30 +285,66 @@ def described(letters: Mapping[str, Array | Stored]) -> dict[str, Any]:
 
 
 def stored_as_here(
-    where: str, entry: Mapping[str, Any], letters: Mapping[str, Array | Stored], convert: bool
+    where: str, entry: Mapping[str, Any], letters: Mapping[str, Array | Stored], array: Array, convert: bool
 ) -> tuple[Mapping[str, Any], str | None]:
-    """Return a saved state with its buffers in the formats of those here, rounded once, or why it has others."""
+    """Return a saved state with its buffers in the formats of those here, rounded once, or why it has others.
+
+    The parameter that is loaded with it is `array`, of which `entry` may have a second part.
+    """
     saved, here = entry.get("formats", {}), described(letters)
-    if saved == here.get("formats", {}) and entry.get("order") == here.get("order"):
+    of_p, of_p_here = format_of_itself(array, entry), format_of_itself(array, letters)
+    same_p = of_p in (None, of_p_here)  # a second part that is of no parameter is refused as it is
+    if same_p and saved == here.get("formats", {}) and entry.get("order") == here.get("order"):
         return entry, None
     if not isinstance(saved, Mapping):
         return entry, f"formats in {where} must be a mapping, got {brief(saved)}"
+    order = entry.get("order", list(range(array.ndim)))
+    if not isinstance(order, (list, tuple)) or sorted(map(repr, order)) != sorted(map(repr, range(array.ndim))):
+        return entry, f"order in {where} must be one of the axes of {array.ndim}, got {brief(order)}"
     found = {key: value for key, value in entry.items() if key not in DESCRIPTIONS}
+    once = "; convert=True rounds it once"
     for letter, value in letters.items():
         before, now = saved.get(letter, "native"), value.format if isinstance(value, Stored) else "native"
-        same_order = entry.get("order") == here.get("order") or not now.startswith("codes")
-        if letter not in entry or (before == now and same_order):
+        in_order = entry.get("order") == here.get("order") or not now.startswith("codes")
+        if letter not in entry or (before == now and in_order):
             continue
         if not convert:
-            return entry, f"{letter!r} in {where} must be stored as {now}, got {before}; convert=True rounds it once"
-        if not isinstance(entry[letter], np.ndarray) or entry[letter].shape != value.shape:
-            continue  # what does not fit is refused as it is
-        order = tuple(entry.get("order", range(entry[letter].ndim)))
+            if before == now:
+                what = f"in the order of axes {here.get('order', list(range(array.ndim)))}, got {brief(order)}"
+                return entry, f"the codes of {letter!r} in {where} must be {what}{once}"
+            return entry, f"{letter!r} in {where} must be stored as {now}, got {brief(before)}{once}"
         scales = found.pop(letter + SCALES, None)
-        values = entry[letter] if before == "native" else np.asarray(Stored(before, entry[letter], scales, order))
+        if problem := _damage(f"{letter!r} in {where}", before, entry[letter], scales, value.shape):
+            return entry, problem
+        values = entry[letter]
+        if before != "native":
+            values = np.asarray(Stored(before, values, scales, tuple(order)))
         if isinstance(value, Stored):
             found[letter], scales = value.encoded(values)
             found |= {} if scales is None else {letter + SCALES: scales}
         else:
             found[letter] = values.astype(value.dtype)
+    if not same_p:
+        if not convert:
+            return entry, f"the parameter of {where} must be stored as {of_p_here}, got {of_p}{once}"
+        for letter in OF_ITSELF:
+            found.pop(letter, None)
+            if letter in letters:
+                found[letter] = rest_of(str(of_p_here), array, values_of(array, entry))
     return found | here, None
+
+
+def _damage(what: str, stored: Any, codes: Any, scales: Any, shape: tuple[int, ...]) -> str | None:
+    """Return why a saved buffer cannot have this format and this shape, or None."""
+    data, rest = DTYPES.get(stored, (None, None)) if isinstance(stored, str) else (None, None)
+    of_state_buffers = stored == "native" or (data is not None and not stored.startswith(("split", "master")))
+    if not of_state_buffers:
+        return f"{what} must be stored in a format of state buffers, got {brief(stored)}"
+    if not isinstance(codes, np.ndarray) or codes.shape != shape or (data is not None and codes.dtype != data):
+        return f"{what} must be an array of shape {shape} that fits {stored}, got {brief(codes)}"
+    n_scales = -(-codes.size // FORMATS[stored].group) if rest else 0
+    if (rest or scales is not None) and (
+        not isinstance(scales, np.ndarray) or scales.shape != (n_scales,) or scales.dtype != rest
+    ):
+        return f"{what} must have {n_scales} scales of float32, got {brief(scales)}"
+    return None

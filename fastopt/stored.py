@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from .nest import Array
 
 class Stored:
     """A state buffer of bfloat16, float16 or 8-bit codes: ``numpy.asarray(buffer)`` has its values as float32.
+
+    Reading elements gives float32; setting them rounds to nearest.
 
     What a step writes is seen at once in `codes` and `scales`, and in arrays that are made from then on.
 
@@ -26,9 +29,20 @@ class Stored:
     """
 
     __slots__ = ("codes", "format", "order", "scales")
+    format: str
+    codes: Array
+    scales: Array | None
+    order: tuple[int, ...]
 
     def __init__(self, format: str, codes: Array, scales: Array | None, order: tuple[int, ...]) -> None:
-        self.format, self.codes, self.scales, self.order = format, codes, scales, order
+        for name, value in zip(("format", "codes", "scales", "order"), (format, codes, scales, order), strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"Stored: {name} can be written to where it is an array, but not replaced")
+
+    def __reduce__(self) -> Any:
+        return Stored, (self.format, self.codes, self.scales, self.order)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,18 +75,24 @@ class Stored:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError("the values of a stored buffer are made from its codes: copy must not be False")
-        walked = np.ascontiguousarray(self.codes.transpose(self.order))
+        walked = np.asarray(self.codes.transpose(self.order), order="C")
         values = _core.decoded(self.format, walked, self.scales)
         values = values.transpose(np.argsort(self.order))
         return values if dtype is None else values.astype(dtype)
 
     def encoded(self, values: Array) -> tuple[Array, Array | None]:
         """Return codes and scales of values in this format, rounded to nearest."""
-        walked = np.ascontiguousarray(values.transpose(self.order), np.float32)
-        codes, scales = _core.encoded(
-            self.format, walked, self.codes.dtype, 0 if self.scales is None else self.scales.size
-        )
+        walked = np.asarray(values.transpose(self.order), np.float32, order="C")
+        codes = np.empty(walked.shape, self.codes.dtype)
+        scales = None if self.scales is None else np.empty_like(self.scales)
+        _core.encode(self.format, walked, codes, scales)
         return codes.transpose(np.argsort(self.order)), scales
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(np.asarray(self))
+
+    def __getitem__(self, key: Any) -> Any:
+        return np.asarray(self)[key]
 
     def __setitem__(self, key: Any, value: Any) -> None:
         values = np.array(self)

@@ -234,6 +234,155 @@ def test_skipped_steps_leave_codes():
         assert_same(one.view(np.uint8), other.view(np.uint8))
 
 
+def test_masters_are_converted_where_that_is_asked_for():
+    """What each master keeps of the float32 values goes to the other, beside the same parameter."""
+    kept = {"split16": 2**-24, "split8": 2**-16, "float32": 2**-24, None: 2**-8}
+    for before in kept:
+        p = normal(1, dtype=BFLOAT16)
+        opt = fastopt.AdamW({"w": p}, master=before, lr=0.01)
+        for t in range(3):
+            opt.step({"w": normal(t)})
+        values = fastopt.storage.values_of(p, opt.state["w"])
+        for now in kept:
+            other = fastopt.AdamW({"w": p.copy()}, master=now, lr=0.01)
+            if before != now:
+                with pytest.raises(ValueError, match=r"parameter of .* must be stored as .*, got .*convert=True"):
+                    other.load_state_dict(opt.state_dict())
+            other.load_state_dict(opt.state_dict(), convert=True)
+            assert_same(other.groups[0]["params"][0].view(np.uint16), p.view(np.uint16))
+            here = fastopt.storage.values_of(other.groups[0]["params"][0], other.state["w"])
+            assert (abs(here.astype(np.float32) - values) <= abs(values) * max(kept[before], kept[now])).all(), now
+
+
+@pytest.mark.parametrize("master", ["split16", "split8", "float32", None])
+def test_averages_are_of_the_values_that_are_kept(master):
+    """An average is float32, also of a parameter that no step has changed, and is swapped to the bit."""
+    p, q = normal(1, dtype=BFLOAT16), normal(2, dtype=BFLOAT16)
+    opt = fastopt.AdamW({"p": p, "q": q}, master=master, ema_decay=0.9, swa=(1, 1))
+    for t in range(3):
+        opt.step({"p": normal(t), "q": None})
+    opt.step({"p": None, "q": None})
+    for average in (opt.ema, opt.swa):
+        assert {values.dtype for values in average.values()} == {np.dtype(np.float32)}
+        assert_same_bits(average["q"], q.astype(np.float32))
+    before = [p.copy(), q.copy(), *(np.array(opt.state["p"][letter]) for letter in opt.state["p"])]
+    with opt.swapped("ema"):
+        assert_same(p.view(np.uint16), opt.ema["p"].astype(BFLOAT16).view(np.uint16))
+    after = [p, q, *(np.array(opt.state["p"][letter]) for letter in opt.state["p"])]
+    for one, other in zip(before, after, strict=True):
+        assert_same(one.view(np.uint8), other.view(np.uint8))
+
+
+def test_the_schedule_free_average_knows_the_low_parts():
+    p, native = normal(1, dtype=BFLOAT16), normal(1, dtype=BFLOAT16).astype(np.float32)
+    opt, other = fastopt.ScheduleFreeSGD([p], lr=0.1), fastopt.ScheduleFreeSGD([native], lr=0.1)
+    for t in range(5):
+        for one in (opt, other):
+            one.step([normal(t)])
+    assert_same_bits(opt.x[0], other.x[0])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (1, 1), (64,), (65,), (3, 43)], ids=str)
+@pytest.mark.parametrize("word", WORDS)
+def test_any_shape_is_stepped_shown_and_saved(word, shape, tmp_path):
+    p = np.ones(shape, BFLOAT16)
+    opt = fastopt.AdamW({"w": p}, state_dtype=word)
+    opt.step({"w": np.ones(shape, np.float32)})
+    assert all(np.asarray(buffer).shape == shape for buffer in opt.state["w"].values())
+    fastopt.save(tmp_path / "state", opt, parameters=True)
+    other = fastopt.AdamW({"w": np.zeros(shape, BFLOAT16)}, state_dtype=word)
+    fastopt.load(tmp_path / "state", other, parameters=True)
+    for one in (other, copy.deepcopy(opt)):
+        assert_same(one.groups[0]["params"][0].view(np.uint16), p.view(np.uint16))
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda a: a.T.copy().T, lambda a: np.repeat(a, 2, 1)[:, ::2]])
+def test_codes_of_another_layout_are_converted(layout):
+    opt = fastopt.AdamW({"w": layout(normal(1, (30, 70)))}, state_dtype="8bit")
+    opt.step({"w": normal(2, (30, 70))})
+    m = opt.state["w"]["m"]
+    assert abs(np.asarray(m) - 0.1 * normal(2, (30, 70))).max() < 0.02
+    other = fastopt.AdamW({"w": normal(1, (30, 70))}, state_dtype="8bit")
+    if m.order != (0, 1):
+        with pytest.raises(ValueError, match=r"codes of 'm' in .* order of axes \[0, 1\], got \[1, 0\]"):
+            other.load_state_dict(opt.state_dict())
+    other.load_state_dict(opt.state_dict(), convert=True)
+    assert abs(np.asarray(other.state["w"]["m"]) - np.asarray(m)).max() < 0.02
+
+
+def test_state_dtype_by_letter_is_copied_and_saved(tmp_path):
+    opt = fastopt.AdamW({"w": normal(1)}, state_dtype={"m": "8bit"})
+    opt.step({"w": normal(2)})
+    fastopt.save(tmp_path / "state", opt)
+    loaded = fastopt.AdamW({"w": normal(1)}, state_dtype={"m": "8bit"})
+    fastopt.load(tmp_path / "state", loaded)
+    for one in (copy.deepcopy(opt), pickle.loads(pickle.dumps(opt)), loaded):
+        assert one.groups[0]["state_dtype"] == {"m": "8bit"}
+        assert_same(one.state["w"]["m"].codes, opt.state["w"]["m"].codes)
+
+
+def test_state_without_formats_is_loaded():
+    """As it was written before there were any."""
+    opt = fastopt.AdamW([normal(1)])
+    opt.step([normal(2)])
+    state = opt.__getstate__()
+    state["options"] = {key: value for key, value in state["options"].items() if key != "seed"}
+    for hyper in (*state["hyper"], state["defaults"], *state["state_dict"]["groups"]):
+        for key in ("state_dtype", "master", "rounding"):
+            del hyper[key]
+    other = fastopt.AdamW.__new__(fastopt.AdamW)
+    other.__setstate__(state)
+    assert_same_bits(other.state[0]["m"], opt.state[0]["m"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"m": np.zeros(N, np.float16)},
+        {"m": np.zeros(N // 2, np.int8)},
+        {"m": None},
+        {"m.scales": np.zeros(3, np.float32)},
+        {"m.scales": None},
+        {"m.scales": np.zeros(16, np.float16)},
+        {"formats": {"m": "float16"}},
+        {"formats": {"m": "split16"}},
+        {"formats": {"m": 3}},
+        {"formats": {"m": ["float16"]}},
+        {"formats": 3},
+        {"order": [1]},
+        {"order": 3},
+        {"low": np.zeros(3, np.int16)},
+    ],
+    ids=str,
+)
+def test_damaged_formats_are_refused(damage):
+    state = fastopt.AdamW([normal(1)], state_dtype={"m": "8bit"}).state_dict()
+    state["state"][0] |= damage
+    for word in (None, *WORDS):
+        opt = fastopt.AdamW([normal(1)], state_dtype=word)
+        with pytest.raises((TypeError, ValueError), match=r"AdamW\.load_state_dict: .*parameter 0"):
+            opt.load_state_dict(state, convert=True)
+
+
+def test_elements_of_a_buffer():
+    opt = fastopt.AdamW({"w": normal(1, (10, 100))}, state_dtype="8bit")
+    opt.step({"w": normal(2, (10, 100))})
+    m = opt.state["w"]["m"]
+    values = np.asarray(m)
+    assert len(m) == 10
+    assert_same_bits(m[3, 5:7], values[3, 5:7])
+    assert_same_bits(np.array(list(m)), values)
+    for other in (copy.copy(m), copy.deepcopy(m), pickle.loads(pickle.dumps(m)), m.copy()):
+        assert_same_bits(np.asarray(other), values)
+    m[0, 0] = 0.25
+    assert abs(m[0, 0] - 0.25) < 0.01
+    assert_same_bits(np.asarray(m)[1:], values[1:])
+    with pytest.raises(AttributeError, match="codes can be written to where it is an array, but not replaced"):
+        m.codes = None
+    with pytest.raises(ValueError, match="copy must not be False"):
+        m.__array__(copy=False)
+
+
 def test_bad_formats():
     p = normal(1)
     with pytest.raises(ValueError, match=r"AdamW: state_dtype must be one of .*, got 'int8'"):

@@ -53,14 +53,12 @@ def decoded(str name, cnp.ndarray codes, scales):
     return out
 
 
-def encoded(str name, cnp.ndarray values, codes_dtype, Py_ssize_t n_scales):
-    """Contiguous float32 values as codes of a dtype, and their scales, where there are any."""
-    cdef cnp.ndarray codes = np.empty((<object>values).shape, codes_dtype)
-    cdef cnp.ndarray scales = np.empty(n_scales, np.float32)
+def encode(str name, cnp.ndarray values, cnp.ndarray codes, rest):
+    """Store contiguous float32 values in contiguous codes and their scales or second part, where there are any."""
     if fastopt_encode(format_named(name), <const float *>cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values),
-                      cnp.PyArray_DATA(codes), cnp.PyArray_DATA(scales)) != FASTOPT_OK:
-        raise RuntimeError(f"encoded: FASTOPT_ISA must name an instruction set that is available here")
-    return codes, scales if n_scales else None
+                      cnp.PyArray_DATA(codes), NULL if rest is None else cnp.PyArray_DATA(<cnp.ndarray>rest)) \
+            != FASTOPT_OK:
+        raise RuntimeError(f"encode: FASTOPT_ISA must name an instruction set that is available here")
 
 
 cdef tuple names_of(const char *const *names):
