@@ -9,7 +9,8 @@ makes one step in place.  Nothing is allocated, and the GIL is released for arra
 The positional arguments are the parameter, its gradient, the rule's state buffers by the paper's letters, and, for
 rules that carry numbers from step to step, a float64 array of one element for each (``mu_product`` of ``nadam``; the
 rule sets it on step 1).  State starts as zeros.  All buffers are C-contiguous float32 or float64 arrays of one shape
-and dtype that share no memory; the gradient may be float16, bfloat16, float32 or float64.
+and dtype that share no memory; the gradient may be float16, bfloat16, float32 or float64.  Parameters and state of
+fewer bytes are for optimizers, which keep what belongs to them.
 
 The keywords are ``step`` (counted from 1), every hyperparameter of the rule, and optionally ``weight_decay`` (L2),
 ``decoupled_decay`` (as in AdamW), ``independent_decay``, ``maximize`` and ``num_threads``.  Bias corrections use beta^t

@@ -35,6 +35,7 @@ def test_what_the_guide_says(page):
     assert (page["both"].step_count, page["both"].skipped_steps) == (1, 0)
     assert (page["shared"].value, page["actor"].groups[0]["params"][0][0]) == (4, 1 - 1e-3)
     assert page["opt"].groups[0]["weight_decay"] == 0
+    assert page["small"].nbytes / page["weights"].size == 5.125
     assert [group["name"] for group in page["layered"].groups] == [f"layer {i}" for i in range(4)]
     assert len(page["ax"].lines) == 2
     assert page["saved"]["groups"][0]["lr"]["state"] == [page["plateau"].state_dict()]

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -381,6 +383,19 @@ def test_elements_of_a_buffer():
         m.codes = None
     with pytest.raises(ValueError, match="copy must not be False"):
         m.__array__(copy=False)
+
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+@pytest.mark.skipif(not README.exists(), reason="needs the source tree")
+def test_the_readme_stores_fewer_bytes():
+    text = README.read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE) if "split8" in b)
+    names = {"fastopt": fastopt, "np": np, "ml_dtypes": ml_dtypes, "w": normal(1, 6400), "gradient": normal(2, 6400)}
+    exec(block, names)
+    assert (names["opt"].nbytes + 2 * 6400) / 6400 <= 7.2
+    assert abs(names["m"] - 0.1 * normal(2, 6400)).max() < 0.01
 
 
 def test_bad_formats():

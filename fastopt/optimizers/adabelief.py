@@ -47,7 +47,7 @@ class AdaBelief(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``s``, each of the parameter's shape and dtype.
+    State: ``m`` and ``s``, each of the parameter's shape and `state_dtype`.
 
     As in the paper and in optax, which has a number of its own, eps_root, for the one within the root, and no decay.
     Decay is decoupled as in the authors' code, which by default also rectifies the first steps, as `RAdam` does.

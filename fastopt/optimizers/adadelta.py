@@ -41,7 +41,7 @@ class Adadelta(Optimizer):
 
     Notes
     -----
-    State: ``E`` and ``D``, each of the parameter's shape and dtype.
+    State: ``E`` and ``D``, each of the parameter's shape and `state_dtype`.
 
     As in torch.optim.  Keras defaults to lr=0.001 and rho=0.95.
 

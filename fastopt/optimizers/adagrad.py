@@ -42,7 +42,7 @@ class Adagrad(Optimizer):
 
     Notes
     -----
-    State: ``G``, of the parameter's shape and dtype.
+    State: ``G``, of the parameter's shape and `state_dtype`.
 
     As in torch.optim.  Keras puts eps inside the root; optax starts G at 0.1 and puts eps inside the root.
 

@@ -47,7 +47,7 @@ class Adam(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``v``, with amsgrad ``vmax``, each of the parameter's shape and dtype.
+    State: ``m`` and ``v``, with amsgrad ``vmax``, each of the parameter's shape and `state_dtype`.
 
     Algorithm 1 of the paper, as in torch.optim and optax.  Keras uses the form with "epsilon hat", where eps is added
     to sqrt(v) before the correction.

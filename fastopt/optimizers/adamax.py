@@ -40,7 +40,7 @@ class Adamax(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``u``, each of the parameter's shape and dtype.
+    State: ``m`` and ``u``, each of the parameter's shape and `state_dtype`.
 
     As in torch.optim, where eps=0 gives NaN for gradients that were always 0.  Keras and optax add eps to u in the
     division instead.

@@ -40,7 +40,7 @@ class AdamW(Adam):
 
     Notes
     -----
-    State: ``m`` and ``v``, with amsgrad ``vmax``, each of the parameter's shape and dtype.
+    State: ``m`` and ``v``, with amsgrad ``vmax``, each of the parameter's shape and `state_dtype`.
 
     As in torch.optim.  In the paper and in optax, decay is scaled by the schedule alone or by the learning rate
     (optax: lr * weight_decay, default 1e-4).

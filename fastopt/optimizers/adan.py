@@ -49,7 +49,7 @@ class Adan(Optimizer):
 
     Notes
     -----
-    State: ``m``, ``v``, ``n`` and ``prev``, each of the parameter's shape and dtype.
+    State: ``m``, ``v``, ``n`` and ``prev``, each of the parameter's shape and `state_dtype`.
 
     As in the authors' code, but for its decay, p / (1 + lr * weight_decay) after the step.  The paper's betas are 1
     minus these.  optax has 1 - beta2 where paper and code have beta2 in front of d and v_hat, and an eps in the root.

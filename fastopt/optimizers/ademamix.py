@@ -53,7 +53,7 @@ class AdEMAMix(Optimizer):
 
     Notes
     -----
-    State: ``m1``, ``m2`` and ``v``, each of the parameter's shape and dtype.
+    State: ``m1``, ``m2`` and ``v``, each of the parameter's shape and `state_dtype`.
 
     As in the paper.  optax takes schedules for alpha and beta3 in place of `warmup`, whose steps it counts from 0.
 

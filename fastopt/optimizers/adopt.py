@@ -44,7 +44,7 @@ class ADOPT(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``v``, each of the parameter's shape and dtype.
+    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.
 
     As in the authors' code, in its second version, and in optax.  pytorch_optimizer counts steps from 1 in the clip,
     (t)^(1/4), which allows larger steps.  With decoupled decay the first step shrinks the parameter here, and leaves it

@@ -45,7 +45,7 @@ class ASGD(Optimizer):
 
     Notes
     -----
-    State: ``ax``, of the parameter's shape and dtype, and ``eta``, a float64.
+    State: ``ax``, of the parameter's shape and `state_dtype`, and ``eta``, a float64.
 
     As in torch.optim, where too a new learning rate enters eta after the step that follows it.  torch takes any alpha
     and t0.  ``with opt.swapped("ax"):`` puts ax in the place of the parameters.

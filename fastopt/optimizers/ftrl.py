@@ -55,7 +55,7 @@ class FTRL(Optimizer):
 
     Notes
     -----
-    State: ``z`` and ``n``, of the parameter's shape and dtype.
+    State: ``z`` and ``n``, of the parameter's shape and `state_dtype`.
 
     Names differ from Keras and TensorFlow, whose defaults these are: lambda1 is l1_regularization_strength, lambda2 is
     twice l2_regularization_strength, lr_power is learning_rate_power; l2_shrinkage_regularization_strength is half of

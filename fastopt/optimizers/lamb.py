@@ -45,8 +45,8 @@ class LAMB(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``v``, each of the parameter's shape and dtype.  Norms are taken over each array as a whole: to cut
-    an array into several changes the rule.
+    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.  Norms are taken over each array as a
+    whole: to cut an array into several changes the rule.
 
     As in optax.
 

@@ -46,7 +46,7 @@ class LaProp(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``n``, each of the parameter's shape and dtype.
+    State: ``m`` and ``n``, each of the parameter's shape and `state_dtype`.
 
     As in the paper.  The authors' code and pytorch_optimizer keep lr within m, so that a new learning rate comes into
     force as m forgets, and their decay follows the step; here it comes before.  pytorch_optimizer adds 1e-15 under the

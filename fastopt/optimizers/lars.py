@@ -44,8 +44,8 @@ class LARS(Optimizer):
 
     Notes
     -----
-    State: ``b``, of the parameter's shape and dtype.  Norms are taken over each array as a whole: cutting an array into
-    several changes the rule.
+    State: ``b``, of the parameter's shape and `state_dtype`.  Norms are taken over each array as a whole: cutting an
+    array into several changes the rule.
 
     As in optax: the norm is that of the gradient with decay, where the paper adds the norm of the decay; the learning
     rate is inside the buffer.

@@ -43,7 +43,7 @@ class Lion(Optimizer):
 
     Notes
     -----
-    State: ``m``, of the parameter's shape and dtype.
+    State: ``m``, of the parameter's shape and `state_dtype`.
 
     As in optax, whose decay is decoupled too.  Where the mean is 0 the element stays, and NaN stays NaN.
 

@@ -47,7 +47,7 @@ class MADGRAD(Optimizer):
 
     Notes
     -----
-    State: ``s``, ``nu`` and ``x0``, of the parameter's shape and dtype.
+    State: ``s``, ``nu`` and ``x0``, of the parameter's shape and `state_dtype`.
 
     As in the authors' package madgrad, which adds eps to lr as well and, with a momentum of 0, computes x0 anew in
     each step from p, s and nu.  The paper's c is 1 - momentum.  Decoupled decay shrinks the p on the right of the last

@@ -117,7 +117,7 @@ class Muon(NewtonSchulz):
 
     Notes
     -----
-    State: ``b``, of the parameter's shape and dtype.  Another array of that size is kept for u.
+    State: ``b``, of the parameter's shape and `state_dtype`.  Another array of that size is kept for u.
 
     As in torch.optim, but X is computed in the parameter's dtype, where torch rounds to bfloat16; so results agree with
     torch's to two digits or so of each step, and are more precise.  The products of matrices are NumPy's, which

@@ -51,7 +51,8 @@ class NAdam(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``v``, each of the parameter's shape and dtype, and ``mu_product`` = mu_1 * ... * mu_t, a float64.
+    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`, and ``mu_product`` = mu_1 * ... * mu_t, a
+    float64.
 
     As in torch.optim, which keeps mu_product in its default dtype, so that its float64 runs differ from ours by about
     1e-10.  optax's nadam is the constant momentum.

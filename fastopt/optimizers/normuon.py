@@ -61,8 +61,8 @@ class NorMuon(NewtonSchulz):
 
     Notes
     -----
-    State: ``b``, of the parameter's shape and dtype, and ``v``, a number of its dtype for each row.  Another array of
-    the parameter's size is kept for u.
+    State: ``b``, of the parameter's shape and `state_dtype`, and ``v``, a number of its dtype for each row.  Another
+    array of the parameter's size is kept for u.
 
     As in the paper.  The authors' code looks ahead (nesterov) and gives Y the norm of X instead of
     0.2 sqrt(rows * columns), with Muon's factor of the shape.  X is computed in the parameter's dtype, where others

@@ -45,8 +45,8 @@ class NovoGrad(Optimizer):
 
     Notes
     -----
-    State: ``m``, of the parameter's shape and dtype, and ``v`` and ``v_exponent``, a float64 each, which stand for
-    v * 2^v_exponent; the exponent is 0 unless squares are beyond float64.  The norm is taken over each array as a
+    State: ``m``, of the parameter's shape and `state_dtype`, and ``v`` and ``v_exponent``, a float64 each, which stand
+    for v * 2^v_exponent; the exponent is 0 unless squares are beyond float64.  The norm is taken over each array as a
     whole: cutting an array into several changes the rule.
 
     As in optax.

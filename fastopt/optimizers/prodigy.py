@@ -57,7 +57,7 @@ class Prodigy(Optimizer):
 
     Notes
     -----
-    State: ``m``, ``v``, ``s`` and ``p0`` (the parameter before the first step), each of its shape and dtype,
+    State: ``m``, ``v``, ``s`` and ``p0`` (the parameter before the first step), each of its shape and `state_dtype`,
     and ``d`` and ``r``, a float64 each, the same for all parameters of a group.
 
     As in optax.  A NaN in a gradient makes d, and with it all parameters of the group, NaN.  All parameters of a group

@@ -53,7 +53,7 @@ class RAdam(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``v``, each of the parameter's shape and dtype.
+    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.
 
     As in torch.optim: eps is added before the root is corrected, and the variance counts where rho > 5, as in the
     authors' code; the paper says 4.  optax's radam corrects before it adds eps, and counts from rho >= 5.

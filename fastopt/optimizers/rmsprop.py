@@ -52,7 +52,8 @@ class RMSprop(Optimizer):
 
     Notes
     -----
-    State: ``v``, or ``s`` and ``a`` with centered, with momentum ``b``, each of the parameter's shape and dtype.
+    State: ``v``, or ``s`` and ``a`` with centered, with momentum ``b``, each of the parameter's shape and
+    `state_dtype`.
 
     As in torch.optim, which keeps v and a, though: where gradients vary little, rounding leaves nothing right of the
     difference v - a^2, and torch's steps become large or NaN.  v is s + a^2.  Keras and optax put eps inside the root.

@@ -45,7 +45,7 @@ class Rprop(Optimizer):
 
     Notes
     -----
-    State: ``prev``, the gradient of the last step, and ``step_size``, each of the parameter's shape and dtype.
+    State: ``prev``, the gradient of the last step, and ``step_size``, each of the parameter's shape and `state_dtype`.
 
     As in torch.optim, where too a gradient of NaN counts as 0.  torch and optax multiply gradients to compare their
     signs, and so see none where the product is too small for its type; optax holds a step size within step_sizes only

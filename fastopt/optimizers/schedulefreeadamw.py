@@ -59,8 +59,8 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     Notes
     -----
-    State: ``z`` and ``v``, each of the parameter's shape and dtype, and ``weight_sum`` and ``lr_max``, a float64 each.
-    ``x`` is not kept: it is computed from p and z when it is asked for, by `swapped` or as ``opt.x``.
+    State: ``z`` and ``v``, each of the parameter's shape and `state_dtype`, and ``weight_sum`` and ``lr_max``, a
+    float64 each.  ``x`` is not kept: it is computed from p and z when it is asked for, by `swapped` or as ``opt.x``.
 
     As in the authors' package schedulefree, whose ``optimizer.eval()`` is `swapped` here; its first versions corrected
     the learning rate instead of v.  optax's schedule_free_adamw has no r, and with warm-up its first step has a

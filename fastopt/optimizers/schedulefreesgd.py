@@ -50,8 +50,8 @@ class ScheduleFreeSGD(ScheduleFree):
 
     Notes
     -----
-    State: ``z``, of the parameter's shape and dtype, and ``weight_sum`` and ``lr_max``, a float64 each.  ``x`` is not
-    kept: it is computed from p and z when it is asked for, by `swapped` or as ``opt.x``.
+    State: ``z``, of the parameter's shape and `state_dtype`, and ``weight_sum`` and ``lr_max``, a float64 each.  ``x``
+    is not kept: it is computed from p and z when it is asked for, by `swapped` or as ``opt.x``.
 
     As in the authors' package schedulefree, whose ``optimizer.eval()`` is `swapped` here.  optax's schedule_free_sgd
     has no r, and with warm-up its first step has a learning rate of 0.  A model with batch normalisation must see some

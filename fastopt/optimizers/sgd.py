@@ -45,7 +45,7 @@ class SGD(Optimizer):
 
     Notes
     -----
-    State: ``b``, of the parameter's shape and dtype, only with momentum.
+    State: ``b``, of the parameter's shape and `state_dtype`, only with momentum.
 
     The learning rate stays outside the buffer, as in torch.optim.  Keras and scikit-learn put it inside
     (b = momentum * b - lr * g), which differs once the learning rate changes.

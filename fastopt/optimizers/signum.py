@@ -40,7 +40,7 @@ class Signum(Optimizer):
 
     Notes
     -----
-    State: ``m``, of the parameter's shape and dtype.
+    State: ``m``, of the parameter's shape and `state_dtype`.
 
     As in optax.  Where the mean is 0 the element stays, and NaN stays NaN.
 

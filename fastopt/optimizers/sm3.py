@@ -48,9 +48,9 @@ class SM3(Optimizer):
 
     Notes
     -----
-    State: ``m``, of the parameter's shape and dtype, and ``mu``, of its dtype: one axis of the parameter after the
-    other, so that a matrix of a rows and b columns has a + b numbers; for arrays with fewer than two axes of their own
-    shape.  Maxima are taken over each array as a whole: cutting an array into several changes the rule.
+    State: ``m``, of the parameter's shape and `state_dtype`, and ``mu``, of its dtype: one axis of the parameter after
+    the other, so that a matrix of a rows and b columns has a + b numbers; for arrays with fewer than two axes of their
+    own shape.  Maxima are taken over each array as a whole: cutting an array into several changes the rule.
 
     As optax.sm3, whose scale_by_sm3 has b2 and eps as well, and which refuses arrays without axes.  The paper has no
     eps.

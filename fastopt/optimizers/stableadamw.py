@@ -46,8 +46,8 @@ class StableAdamW(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``v``, each of the parameter's shape and dtype.  The mean is taken over each array as a whole: to
-    cut an array into several changes the rule.
+    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.  The mean is taken over each array as a
+    whole: to cut an array into several changes the rule.
 
     As in the paper, which corrects the bias in its betas, and in pytorch_optimizer.
 

@@ -47,7 +47,7 @@ class Yogi(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``v``, each of the parameter's shape and dtype.
+    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.
 
     Bias is corrected as in optax; the paper does not correct it.  optax starts m from `initial_accumulator_value` too,
     here it starts from 0.

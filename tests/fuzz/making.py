@@ -29,7 +29,7 @@ def bad_parameters(rng: random.Random, subject: Model) -> Any:
     arrays[i] = rng.choice(
         (
             lambda: frozen,
-            lambda: a.astype(rng.choice(("i4", "i8", "f2", "c8", "?", "O", "U4", "V4", np.longdouble, "M8[s]"))),
+            lambda: a.astype(rng.choice(("i4", "i8", ">f2", "c8", "?", "O", "U4", "V4", np.longdouble, "M8[s]"))),
             lambda: a.astype(a.dtype.newbyteorder()),
             lambda: np.ma.masked_array(a),
             lambda: np.broadcast_to(a, (2, *a.shape)) if a.ndim < 60 else frozen,
