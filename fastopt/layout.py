@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
 
 from . import _core
-from .arena import lay_out
+from .arena import buffer, lay_out
 from .declarations import Declaration, is_schedule, scaled
 from .group import Fixed, Group
 from .nest import Array, Name, Watched, describe, members, watched
@@ -157,20 +158,37 @@ class Layout(Parameters):
         """Return the state buffers of each parameter that is added, how they are stored, and both by letter."""
         of_group = [group for group in groups for _ in group["params"]]
         each = list(zip(added.names, added.arrays, given, of_group, settings, strict=True))
-        found = [
-            slots(f"{label}: {describe(name)}", array, s, self.averages, group) for name, array, _, group, s in each
-        ]
-        arena, places = lay_out(added.arrays, [[slot.nbytes for slot in of_one] for _, of_one in found])
+        found: list[Any] = []  # of each parameter: the shapes of its buffers where all are native, else its slots
+        sizes: list[list[int]] = []
+        for name, array, _, group, s in each:
+            if is_native(array, group):
+                shapes = s.shapes(array) + [array.shape] * len(self.averages)
+                found.append(shapes)
+                sizes.append([prod(shape) * array.itemsize for shape in shapes])
+            else:
+                found.append(slots(f"{label}: {describe(name)}", array, s, self.averages, group))
+                sizes.append([slot.nbytes for slot in found[-1][1]])
+        arena, places = lay_out(added.arrays, sizes)
         added.arenas = [arena]
         buffers: list[list[Array]] = []
         formats: list[Formats | None] = []
         shown: list[dict[str, Any]] = []
-        for (name, _, whole, group, s), (of_p, of_one), of_its_own in zip(each, found, places, strict=True):
-            key = 0 if is_native(whole, group) else key_of(name)
-            rounding = group["rounding"] == "stochastic", self.options["seed"], key
-            row = placed(of_p, of_one, len(s.state_names), arena, of_its_own, s.order(whole), rounding)
-            for column, value in zip((buffers, formats, shown), row, strict=True):
-                column.append(value)  # type: ignore[attr-defined]
+        for (name, array, whole, group, s), of_one, begins in zip(each, found, places, strict=True):
+            order, how = s.order(whole), None
+            if type(of_one) is list:
+                pairs = zip(begins, of_one, strict=True)
+                own = [
+                    buffer(arena, place, array.dtype, shape, order if shape == array.shape else None)
+                    for place, shape in pairs
+                ]
+                letters = dict(zip((*s.state_names, *self.averages), own, strict=True))
+            else:
+                of_p, stored = of_one
+                rounding = group["rounding"] == "stochastic", self.options["seed"], key_of(name)
+                own, how, letters = placed(of_p, stored, len(s.state_names), arena, begins, order, rounding)
+            buffers.append(own)
+            formats.append(how)
+            shown.append(letters)
         return buffers, formats, shown
 
     def complete(

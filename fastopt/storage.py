@@ -110,10 +110,6 @@ def slots(
     """
     dtype, letters = computed_in(array), settings.state_names
     shapes = [*settings.shapes(array), *[array.shape] * len(averages)]
-    if is_native(array, hyper):
-        names = (*letters, *averages)
-        pairs = zip(names, shapes, strict=True)
-        return NATIVE, [Slot(name, shape, dtype, NATIVE, None, shape == array.shape) for name, shape in pairs]
     of_p = of_parameter(label, array, hyper["master"])
     if isinstance(hyper["state_dtype"], Mapping):
         for letter in hyper["state_dtype"]:
