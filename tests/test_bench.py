@@ -60,3 +60,44 @@ def test_an_update_of_instruction_counts_leaves_what_has_not_moved():
         "here": {"per call": {"a": 100.0, "b": 104.0, "new": 5.0}},
     }
     assert instructions.updated(now, {}) == now
+
+
+@pytest.fixture(scope="module")
+def accuracy():
+    for module in ("ml_dtypes", "sklearn", "matplotlib"):
+        pytest.importorskip(module)
+    return pytest.importorskip("bench.formats", reason="needs the source tree")
+
+
+def test_trainings_in_every_format_start_alike(accuracy):
+    losses = accuracy.trainings(["cancer"], 2, 30)
+    assert len(losses) == len(accuracy.RATES) * len(accuracy.FORMATS)
+    for cell, of_seeds in losses.items():
+        exact = losses[(*cell[:2], accuracy.EXACT)]
+        assert of_seeds == pytest.approx(exact, rel=0.1), cell
+    for stored in accuracy.FORMATS:
+        differ = any(losses[cell] != losses[(*cell[:2], accuracy.EXACT)] for cell in losses if cell[2] == stored)
+        assert differ == (stored != accuracy.EXACT), stored
+
+
+def test_small_steps_are_lost_without_a_master(accuracy):
+    ends = {name: curve[-1] for name, curve in accuracy.small_steps(12_000).items()}
+    assert ends["pure bf16, nearest"] == ends["split8, nearest"] == 0
+    assert min(end for name, end in ends.items() if not name.endswith("nearest")) > 0.5
+
+
+def test_second_moments_that_fall(accuracy):
+    ends = {name: curves["v"][-1] for name, curves in accuracy.ten_decades("in time", 2000).items()}
+    assert ends[accuracy.EXACT] == 1
+    assert ends["bf16, stochastic"] == pytest.approx(1, rel=0.1)
+    assert ends["8-bit, stochastic"] == pytest.approx(1, rel=0.1)
+    assert ends["bf16, nearest"] > 3
+
+
+def test_the_report_on_formats(accuracy, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(accuracy, "TASKS", ("cancer",))
+    files = [tmp_path / "formats.json", tmp_path / "formats.png"]
+    accuracy.main(["--seeds", "2", "--steps", "50", "--json", str(files[0]), "--picture", str(files[1])])
+    out = capsys.readouterr().out
+    assert all(f"| {name} |" in out for name in (*accuracy.FORMATS, *accuracy.OF_STATE, *accuracy.OF_PARAMETERS))
+    assert all(file.stat().st_size > 1000 for file in files)
