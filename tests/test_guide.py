@@ -1,4 +1,4 @@
-"""The blocks of docs/training-step.md, run one after another."""
+"""The blocks of docs/training-step.md and docs/formats.md, run one after another."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-GUIDE = Path(__file__).parents[1] / "docs" / "training-step.md"
+DOCS = Path(__file__).parents[1] / "docs"
+GUIDE, FORMATS = DOCS / "training-step.md", DOCS / "formats.md"
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +21,7 @@ def page():
     from matplotlib import pyplot
 
     names = {}
-    for block in re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+    for block in blocks(GUIDE):
         exec(compile(block, str(GUIDE), "exec"), names)
     yield names
     pyplot.close("all")
@@ -46,3 +51,15 @@ def test_what_the_guide_says(page):
     assert (page["ema"] < page["mean"]).all()  # it follows closely
     assert page["layers"].step_count == 1
     assert (page["lazy"].state[0]["seen"] == 20).all()
+
+
+def test_the_page_of_formats(monkeypatch, tmp_path):
+    for module in ("ml_dtypes", "safetensors"):
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks(FORMATS):
+        exec(compile(block, str(FORMATS), "exec"), names)
+    assert (names["opt16"].nbytes + names["w16"].nbytes) / names["w16"].size == 7.125
+    for letter, values in names["opt"].state["w"].items():
+        np.testing.assert_allclose(values, names["other"].state["w"][letter], rtol=2**-8)
