@@ -262,6 +262,8 @@ def _changes_of_groups(
             continue
         where = f"{label}: groups[{i}]"
         hyper, own = group.parted({**ADDED, **entry})
+        for key in OF_STORAGE:
+            layout.declaration.hyper[key].check(f"{where}: {key}", hyper[key])
         if strict:
             check_entries(label, f"groups[{i}]", hyper, [*group.names, "params"])
         for key in ("params", *OF_STORAGE):  # the formats of the state are looked at themselves

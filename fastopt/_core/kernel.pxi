@@ -36,6 +36,7 @@ cdef class Kernel:
     cdef bytes c_name, c_doc
     cdef tuple buffers, keywords  # the keywords: hyperparameters, then EXTRA_NAMES
     cdef int n_state, n_carry, n_hyper
+    cdef bint takes_matrices  # whether some state has not the shape of the parameter
 
     def __init__(self, str name):
         self.rule = rule_named(name)
@@ -44,6 +45,7 @@ cdef class Kernel:
         self.buffers = ("p", "g", *state, *carry)
         self.keywords = tuple(map(intern, (*hyper, *EXTRA_NAMES)))
         self.n_state, self.n_carry, self.n_hyper = len(state), len(carry), len(hyper)
+        self.takes_matrices = any([self.rule.extent[s] != FASTOPT_WHOLE for s in range(self.n_state)])
 
     def function(self, str doc):
         """The callable, with a signature and this docstring."""
@@ -142,7 +144,7 @@ cdef class Kernel:
             if i == 0:
                 if not is_float(p):
                     return refuse_dtype(self.label(i), value, FLOATS)
-                if self.rule.gathers in (FASTOPT_MATRICES, FASTOPT_BY_ROW) and p.ndim < 2:
+                if self.takes_matrices and p.ndim < 2:
                     return refuse_shape(self.label(i), a, "at least two axes")
             elif i == 1:
                 if format_of(a, p.dtype) < 0:

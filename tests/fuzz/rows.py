@@ -31,9 +31,9 @@ def step_rows(oracle: Oracle, rows: Array, values: Array, met: Array | None) -> 
     state = {key: value[unique] if isinstance(value, Array) else value for key, value in oracle.state.items()}
     for i, row in enumerate(unique if met is not None and p.size else []):
         if skipped := oracle.t - 1 - int(met[row]):
-            catch_up(oracle.case, p[i : i + 1], {key: value[i : i + 1] for key, value in state.items()}, skipped)
+            catch_up(oracle, p[i : i + 1], {key: value[i : i + 1] for key, value in state.items()}, skipped)
         met[row] = oracle.t
-    reference.step(oracle.case.rule, p, g, state, oracle.t, hyper, **oracle.case.options())
+    reference.step(oracle.rule, p, g, state, oracle.t, hyper, **oracle.case.options())
     oracle.p[unique] = p
     for key, value in state.items():
         if isinstance(value, Array):
@@ -42,8 +42,8 @@ def step_rows(oracle: Oracle, rows: Array, values: Array, met: Array | None) -> 
             oracle.state[key] = value
 
 
-def catch_up(case: Case, p: Array, state: dict[str, Array], skipped: int) -> None:
-    reference.catch_up(case.rule, p, state, skipped, case.hyper())
+def catch_up(oracle: Oracle, p: Array, state: dict[str, Array], skipped: int) -> None:
+    reference.catch_up(oracle.rule, p, state, skipped, oracle.hyper())
 
 
 def bad_rows(rng: random.Random, p: Array, rows: Array, values: Array) -> Any:
@@ -90,7 +90,7 @@ def table(rng: random.Random, tell: Callable[..., None]) -> Calls:
         for row in range(len(p)) if catches else ():
             if skipped := oracle.t - int(met[row]):
                 state = {key: value[row : row + 1] for key, value in oracle.state.items()}
-                catch_up(oracle.case, oracle.p[row : row + 1], state, skipped)
+                catch_up(oracle, oracle.p[row : row + 1], state, skipped)
         if catches and p.size:
             met[:] = oracle.t
 

@@ -277,6 +277,11 @@ def can_be_cautious(cls: str, meant: Mapping[str, Any]) -> bool:
     return meant["weight_decay_form"] in forms and not CLASSES[cls].averages
 
 
+def can_be_corrected(cls: str, meant: Mapping[str, Any]) -> bool:
+    """Whether decay may follow the learning rate: not where it is no decay of its own, or the average follows from it."""
+    return meant["weight_decay_form"] in ("decoupled", "own") and not CLASSES[cls].average_from
+
+
 def understood(cls: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The meaning of all hyperparameters; ValueError when they must be refused."""
     meant = {name: meaning(kind_of(cls, name), value) for name, value in settings.items()}
@@ -284,7 +289,9 @@ def understood(cls: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError
     if meant["weight_decay_form"] == "own" and DECAY_FORMS.get(cls) != "own":
         raise ValueError
-    if meant["corrected_decay"] or (meant["cautious_decay"] and not can_be_cautious(cls, meant)):
+    if meant["cautious_decay"] and not can_be_cautious(cls, meant):
+        raise ValueError
+    if meant["corrected_decay"] and not can_be_corrected(cls, meant):
         raise ValueError
     if meant["lr"] * meant.get("lr_scale", 1.0) == inf:
         raise ValueError
