@@ -97,8 +97,10 @@ static double FN(own_cautious_decay)(const fastopt_tensor *tensor)
 {
     if (!tensor->options || !tensor->options->cautious_decay || !tensor->rule->decays_apart)
         return 0;
-    return FN(ops_of)(tensor)->decay_rate(tensor->hyper, tensor->engine.k) *
-           tensor->hyper[fastopt_own_decay(tensor->rule)] * fastopt_correction(tensor);
+    const double decay = tensor->hyper[fastopt_own_decay(tensor->rule)];
+    if (decay == 0) /* also where the rate is infinite */
+        return 0;
+    return FN(ops_of)(tensor)->decay_rate(tensor->hyper, tensor->engine.k) * decay * fastopt_correction(tensor);
 }
 
 static void FN(combine)(fastopt_tensor *tensor, const fastopt_sum *sums)

@@ -13,6 +13,7 @@ from fuzz.model import Model, Parameter
 from fuzz.values import Array
 from support import reference, sums
 from support.arithmetic import converted
+from support.registry import RULES
 
 
 class Expected(Model):
@@ -21,7 +22,7 @@ class Expected(Model):
     def walked(self, p: Parameter, g: Array) -> Array:
         """A gradient in the order in which its parameter was walked when its state was laid out."""
         order = list(range(g.ndim))
-        if not p.first.flags.c_contiguous and p.oracle.rule not in reference.ALONE | reference.TOGETHER:
+        if not p.first.flags.c_contiguous and not RULES[p.oracle.rule].gathers:
             order.sort(key=lambda axis: -abs(p.first.strides[axis]))
         return np.ascontiguousarray(converted(g, p.dtype).transpose(order))
 

@@ -278,7 +278,7 @@ def can_be_cautious(cls: str, meant: Mapping[str, Any]) -> bool:
 
 
 def can_be_corrected(cls: str, meant: Mapping[str, Any]) -> bool:
-    """Whether decay may follow the learning rate: not where it is no decay of its own, or the average follows from it."""
+    """Whether decay may follow the learning rate: not in the gradient, nor where an average follows from lr."""
     return meant["weight_decay_form"] in ("decoupled", "own") and not CLASSES[cls].average_from
 
 

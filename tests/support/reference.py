@@ -167,6 +167,8 @@ def then_decayed(begun: Any, p: np.ndarray, before: np.ndarray, share: float) ->
 
 def decay_cautiously(p: np.ndarray, before: np.ndarray, share: float) -> None:
     """Take a share of p as it was before the step where the step has moved it towards 0, or has not moved it."""
+    if flush(p.dtype.type(share)) == 0:
+        return
     u = before - p
     along = np.where(before < 0, -u, u) >= 0
     p -= np.where(along, flush(p.dtype.type(share)) * before, p.dtype.type(0))
