@@ -13,9 +13,9 @@ and dtype that share no memory; the gradient may be float16, bfloat16, float32 o
 fewer bytes are for optimizers, which keep what belongs to them.
 
 The keywords are ``step`` (counted from 1), every hyperparameter of the rule, and optionally ``weight_decay`` (L2),
-``decoupled_decay`` (as in AdamW), ``independent_decay``, ``cautious_decay``, ``peak_lr`` (the peak of the learning rate,
-by which decay is corrected; 0: it is not), ``maximize`` and ``num_threads``.  Bias corrections use beta^t
-of the beta that is given: these functions know no earlier ones, as optimizers do.  A wrong argument raises TypeError or
+``decoupled_decay`` (as in AdamW), ``independent_decay``, ``cautious_decay``, ``peak_lr`` (the peak of the learning
+rate, by which decay is corrected; 0: it is not), ``maximize`` and ``num_threads``.  Bias corrections use beta^t of the
+beta that is given: these functions know no earlier ones, as optimizers do.  A wrong argument raises TypeError or
 ValueError and changes nothing.  ``help(fastopt.kernels.adam)`` names a rule's buffers and hyperparameters.
 """
 
