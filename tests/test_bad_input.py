@@ -190,7 +190,6 @@ PARAMETERS = {
     "integers": (lambda: {"w": np.ones(3, np.int64)}, "'w' must have dtype float16, bfloat16, float32 or float64"),
     "complex": (lambda: np.ones(3, complex), "complex128"),
     "objects": (lambda: np.ones(3, object), "object"),
-    "float16": (lambda: np.ones(3, np.float16), "float16"),
     "long double": (lambda: np.ones(3, np.longdouble), np.dtype(np.longdouble).name)
     if np.dtype(np.longdouble) != np.dtype(float)
     else (lambda: np.ones(3, "c8"), "complex64"),

@@ -16,6 +16,7 @@ from support.asserts import assert_like, assert_same_bits, ids
 from support.cases import BY_ELEMENT, CASES, OPTIONS, PLAIN, RULES, Case, Oracle, named
 from support.hyper import declared, may_be_none, parts, range_of
 from support.registry import CLASSES
+from support.rule import STORAGE
 
 cases = st.sampled_from(PLAIN + OPTIONS)
 dtypes = st.sampled_from(DTYPES)
@@ -115,13 +116,16 @@ def values(cls, name, default):
     return st.tuples(*each) if len(each) > 1 else each[0]
 
 
+OF_DECAY = ("weight_decay_form", "cautious_decay", "corrected_decay")  # which not every rule takes
+
+
 @st.composite
 def overrides(draw, case, later=False):
     """Some hyperparameters of a group, of those that leave the rule as it is; set `later`, not when it is made."""
     cls, settings, given = CLASSES[case.cls], case.settings(), {}
     kept = ("start", "steps", "layout") if later else ("layout",)
     names = [name for name, hyper in declared(case.cls).items() if name in settings and hyper.fixed not in kept]
-    for name in sorted(draw(st.sets(st.sampled_from([name for name in names if name != "weight_decay_form"])))):
+    for name in sorted(draw(st.sets(st.sampled_from([name for name in names if name not in OF_DECAY])))):
         value = draw(values(case.cls, name, cls.defaults[name]))
         changed = {**settings, **given, name: value}
         if not cls.conflict(changed) and cls.rule_of(changed) == case.rule:
@@ -295,7 +299,11 @@ def test_a_state_dict_is_plain_data_of_its_own(case):
     assert repr(saved) == repr(frozen)
     assert (saved["format"], saved["rule"], saved["step_count"]) == (1, case.cls, 1)
     assert [group["params"] for group in saved["groups"]] == [["w", "b"]]
-    assert {k: v for k, v in saved["groups"][0].items() if k != "params"} == {"lr_scale": 1.0, **case.settings()}
+    assert {k: v for k, v in saved["groups"][0].items() if k != "params"} == {
+        "lr_scale": 1.0,
+        **case.settings(),
+        **STORAGE,
+    }
     assert {name: row["step"] for name, row in saved["state"].items()} == {"w": 1, "b": of_b}
     assert all(set(row) == {"step", *opt.state[name]} for name, row in saved["state"].items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -20,10 +21,11 @@ BY_HAND = (*catalogue.LECTURE, "adamw")
 def described(rule: catalogue.Rule) -> Rule:
     """Return a rule of the catalogue as contenders need it, with the defaults of its class."""
     declared = rule.optimizer._declaration.hyper
+    taken = inspect.signature(rule.plain).parameters  # by those who know nothing of our options
     hyper = {
         name: declared[name].default
         for name in rule.optimizer._declaration.arguments
-        if name in declared and name not in ("weight_decay_form", "maximize")
+        if name in declared and name in taken and name != "maximize"
     }
     p = np.empty((2, 3))
     whole = [shape for shape in _core.Settings(rule.row).shapes(p) if shape == p.shape]

@@ -11,7 +11,7 @@ from fastopt.optimizers.muon import muon as muon_in_numpy
 from support.arithmetic import keep, rest
 from support.arrays import DTYPES, gradients
 from support.asserts import assert_same_bits, ids, refused
-from support.rule import ByHand, Class, Rule
+from support.rule import STORAGE, ByHand, Class, Rule
 
 
 def muon(p, g, b, u, *, t, lr, momentum, nesterov):
@@ -320,6 +320,7 @@ def test_refused(options, p, message):
             opt.groups[0][name] = value
     assert {key: value for key, value in opt.groups[0].items() if key != "params"} == {
         **CLASSES[0].defaults,
+        **STORAGE,
         "lr_scale": 1.0,
         "weight_decay_form": "decoupled",
     }
