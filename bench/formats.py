@@ -163,10 +163,10 @@ def root_mean_square(array: Array) -> float:
 
 
 def ten_decades(kind: str, steps: int) -> dict[str, dict[str, list[float]]]:
-    """Minimise sum(scale * (w - target)^2 / 2) from noisy gradients; return what is told at some steps.
+    """Minimise sum(scale * (w - target)^2 / 2) from noisy gradients; return curves.
 
-    "error" is the root mean square of w - target, "v" the median ratio of v to that of float32, and "v, 99 %" the
-    factor by which all but a hundredth of the elements of v are at most wrong.
+    "error" is the root mean square of w - target. "v" is the median of v / (v in float32). "v, 99 %" is a factor:
+    99 % of the elements of v are wrong by less.
     """
     rng = np.random.default_rng(0)
     scales = np.geomspace(1, 1e-5, N).astype(np.float32)
@@ -174,14 +174,14 @@ def ten_decades(kind: str, steps: int) -> dict[str, dict[str, list[float]]]:
         rng.shuffle(scales)
     target = rng.standard_normal(N, np.float32)
     contenders = optimizers(OF_STATE, np.zeros(N), fastopt.schedules.linear(0.01, 0.0, steps), eps=1e-12)
-    told = marks(steps)
+    marked = marks(steps)
     found: dict[str, dict[str, list[float]]] = {name: {"error": [], "v": [], "v, 99 %": []} for name in contenders}
     for t in range(1, steps + 1):
         noise = rng.standard_normal(N, np.float32)
         scale = np.float32(10 ** (-5 * t / steps)) if kind == "in time" else scales
         for p, opt in contenders.values():
             opt.step(scale * (p - target + noise))
-        if t in told:
+        if t in marked:
             exact = np.asarray(contenders[EXACT][1].state[0]["v"])
             for name, (p, opt) in contenders.items():
                 ratio = np.asarray(opt.state[0]["v"]) / exact
@@ -192,7 +192,7 @@ def ten_decades(kind: str, steps: int) -> dict[str, dict[str, list[float]]]:
 
 
 def marks(steps: int) -> list[int]:
-    """Return the steps at which curves are told."""
+    """Return the steps at which curves have a point."""
     return sorted({math.ceil(steps * i / POINTS) for i in range(1, POINTS + 1)})
 
 
@@ -228,13 +228,13 @@ def small_steps(steps: int) -> dict[str, list[float]]:
     way = np.float32(AWAY * RATE * steps)
     target = start + way
     contenders = optimizers(OF_PARAMETERS, start, RATE)
-    told = marks(steps)
+    marked = marks(steps)
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for t in range(1, steps + 1):
         noise = 0.1 * way * rng.standard_normal(N, np.float32)
         for p, opt in contenders.values():
             opt.step((p.astype(np.float32) - target + noise).astype(p.dtype))
-        if t in told:
+        if t in marked:
             for name, (p, _) in contenders.items():
                 found[name].append(float(np.mean(p.astype(np.float64) - start) / way))
     return found

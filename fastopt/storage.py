@@ -92,7 +92,7 @@ class Formats(NamedTuple):
 
 
 def computed_in(array: Array) -> np.dtype[Any]:
-    """Return the dtype in which the rule computes for a parameter: that of its averages and of native state."""
+    """Return the dtype in which the rule computes for a parameter; its averages and its native state have it too."""
     return np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
 
 
@@ -119,7 +119,7 @@ def slots(
     found: list[Slot] = []
     for s, (letter, shape) in enumerate(zip(letters, shapes, strict=False)):
         stored = of_state(label, array, settings, letter, s, hyper["state_dtype"])
-        data, rest = DTYPES.get(stored.name, (dtype, None))
+        data, rest = (dtype, None) if stored is NATIVE else DTYPES[stored.name]
         found.append(
             Slot(letter, shape, np.dtype(data), stored, np.dtype(rest) if rest else None, settings.is_whole(s))
         )
@@ -271,7 +271,7 @@ DESCRIPTIONS = ("formats", "order")  # entries of a saved state that say how its
 def described(letters: Mapping[str, Array | Stored]) -> dict[str, Any]:
     """Return the formats of the buffers of a parameter's state that are not native, by letter, for its saved state.
 
-    Scales come in the order of the parameter's walk, which is told where it is another than that of the axes.
+    Scales come in the order in which the parameter is walked.  "order" gives that order unless it is C order.
     """
     stored = {letter: value for letter, value in letters.items() if isinstance(value, Stored)}
     orders = {value.order for value in stored.values() if value.scales is not None}

@@ -157,6 +157,15 @@ def test_threads_leave_the_bits(word, threads):
         assert_same(one.view(np.uint8), several.view(np.uint8))
 
 
+def test_every_format_has_its_dtypes():
+    """Those of the C core, of the same sizes, but for the formats of gradients alone."""
+    own = {form.name: form for form in fastopt._core.formats() if form.name not in ("native", "float64")}
+    assert own.keys() == fastopt.storage.DTYPES.keys()
+    for name, (data, rest) in fastopt.storage.DTYPES.items():
+        assert np.dtype(data).itemsize == own[name].bytes, name
+        assert (np.dtype(rest).itemsize if rest else 0) == own[name].rest_bytes, name
+
+
 def test_bytes_of_a_parameter():
     """AdamW of bfloat16 in 7.2 bytes, with the gradient; small arrays take no more than with float32."""
     n = 1 << 20

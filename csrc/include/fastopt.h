@@ -177,8 +177,8 @@ typedef struct {
     void *p;                        /* the parameter, updated in place */
     const void *g;                  /* its gradient; NULL leaves the tensor alone */
     void *state[FASTOPT_MAX_STATE]; /* the rule's buffers, updated in place */
-    fastopt_formats formats;        /* of these; zeros: all native.  With FASTOPT_FLOAT64 p is native.  State of other
-                                       shapes than p's is; that of rules of MATRICES has no codes */
+    fastopt_formats formats;        /* of these; zeros: all native.  p is native with FASTOPT_FLOAT64.  A state buffer
+                                       is native unless it has p's shape; rules of MATRICES have no codes */
     void *p_rest, *state_rest[FASTOPT_MAX_STATE]; /* the second parts, contiguous as state is */
     ptrdiff_t offset; /* of its first element in the whole parameter: with codes, a multiple of 64; so that a part of a
                          parameter is stored as the whole would be */

@@ -14,8 +14,8 @@ static inline T FN(of_bits)(BITS bits)
     return x;
 }
 
-/* The cube root of x >= 0, to 1.5 ulp.  r approaches 1 / cbrt(x) from an exponent that is minus a third of that of x,
- * off by at most 8 %.  With e = 1 - x r^3 the exact numbers are
+/* The cube root of x >= 0, to 1.5 ulp.  r is within 8 % of 1 / cbrt(x): its exponent is minus a third of the exponent
+ * of x.  With e = 1 - x r^3 the exact numbers are
  *
  *     1 / cbrt(x) = r (1 - e)^(-1/3) = r (1 + e/3 + 2/9 e^2 + ...)
  *     cbrt(x) = y (1 - e)^(-2/3) = y (1 + 2/3 e + 5/9 e^2 + ...),       y = x r^2

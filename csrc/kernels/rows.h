@@ -1,6 +1,6 @@
 /* Rows of a parameter: they make up for missed steps, are fetched ahead, and are updated one by one. */
 
-/* The s-th state buffer of an element and those after it; of a rule of matrices that of the tensor. */
+/* The s-th state buffer, from the entry of the element at `offset` on; from its begin for a rule of matrices. */
 static T *FN(state_at)(const fastopt_tensor *tensor, int s, ptrdiff_t offset)
 {
     T *state = tensor->state[s];
