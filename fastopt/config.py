@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from reprlib import repr as brief
 from typing import Any, Literal
 
 from . import _core
@@ -25,7 +26,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
         The configuration with ``mode="dicts"``, else None.
     """
     if mode not in ("stdout", "dicts"):
-        raise ValueError(f"show_config: mode must be 'stdout' or 'dicts', got {mode!r}")
+        raise ValueError(f"show_config: mode must be 'stdout' or 'dicts', got {brief(mode)}")
     version, compiler, openmp = _core.build_info()
     makers = f"OpenMP's ({openmp})" if openmp else "the system's"
     config = {

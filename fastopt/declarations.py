@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from reprlib import repr as brief
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -80,13 +81,18 @@ def word_of(label: str, value: Any) -> Any:
         for letter in value:
             if not isinstance(letter, str):
                 raise TypeError(f"{label} must be by letters of the state, got {brief(letter)}")
-        return {letter: word_of(f"{label}[{letter!r}]", word) for letter, word in value.items()}
+        return {letter: one_word_of(f"{label}[{letter!r}]", word) for letter, word in value.items()}
+    return one_word_of(label, value)
+
+
+def one_word_of(label: str, value: Any) -> str | None:
+    """Return the word for how buffers are stored, or None; or raise ValueError."""
     if value is None or (isinstance(value, str) and value in STATE_DTYPES):
         return value
-    try:
-        word = np.dtype(value).name
-    except TypeError:
-        word = ""
+    word = ""
+    if isinstance(value, (type, np.dtype)):  # of other objects NumPy takes the repr, which can fail
+        with suppress(TypeError):
+            word = np.dtype(value).name
     if word not in STATE_DTYPES:
         raise ValueError(f"{label} must be one of {', '.join(STATE_DTYPES)} or None, got {brief(value)}")
     return word

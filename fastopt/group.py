@@ -135,7 +135,8 @@ class Group(Fixed):
             before, here = first_of(saved[key]), first_of(self[key])
             if before != here:
                 raise ValueError(
-                    f"{where}: {key} must be as it was saved, {before!r}, since the state was made by it, got {here!r}"
+                    f"{where}: {key} must be as it was saved, {brief(before)}, since the state was made by it,"
+                    f" got {here!r}"
                 )
 
     def change(self, after: dict[str, Any]) -> tuple[Any, ...]:

@@ -295,7 +295,8 @@ def stored_as_here(
     if not isinstance(saved, Mapping):
         return entry, f"formats in {where} must be a mapping, got {brief(saved)}"
     order = entry.get("order", list(range(array.ndim)))
-    if not isinstance(order, (list, tuple)) or sorted(map(repr, order)) != sorted(map(repr, range(array.ndim))):
+    are_axes = isinstance(order, (list, tuple)) and all(type(axis) is int for axis in order)
+    if not are_axes or sorted(order) != [*range(array.ndim)]:
         return entry, f"order in {where} must be one of the axes of {array.ndim}, got {brief(order)}"
     found = {key: value for key, value in entry.items() if key not in DESCRIPTIONS}
     once = "; convert=True rounds it once"

@@ -1,6 +1,7 @@
 """Arrays and sequences that lie, change or call back: misuse of an optimizer beyond wrong arguments."""
 
 import copy
+import inspect
 import os
 import pickle
 import signal
@@ -478,3 +479,52 @@ def test_a_class_derived_from_a_rule(pack):
     mine = pack(mine)
     assert type(mine) is MyAdagrad
     assert_same_bits(mine.state[0]["G"], theirs.state[0]["G"])
+
+
+# ---- Values whose repr fails ----
+
+
+def deep(kind, depth=5000):
+    """A container within a container and so on: its repr has no end that Python can reach."""
+    value = kind()
+    for _ in range(depth):
+        value = {"m": value} if kind is dict else kind([value])
+    return value
+
+
+class NoRepr:
+    def __repr__(self):
+        raise RuntimeError("not shown")
+
+
+UNSHOWN = {"deep list": deep(list), "deep tuple": deep(tuple), "deep mapping": deep(dict), "no repr": NoRepr()}
+ARGUMENTS = [name for name in inspect.signature(fastopt.AdamW).parameters if name != "params"]
+
+
+@pytest.mark.parametrize("value", UNSHOWN.values(), ids=UNSHOWN)
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_values_whose_repr_fails_are_refused(name, value):
+    """As any other wrong value is, wherever it comes from; a NumPy dtype of it, or its repr, is not asked for."""
+    with refused(name):
+        fastopt.AdamW(np.ones(3), **{name: value})
+    opt = stepped()
+    state = opt.state_dict()
+    if name in opt.groups[0]:
+        with refused(name):
+            opt.groups[0][name] = value
+        state["groups"][0][name] = value
+        for hyperparameters in ("saved", "current") if fastopt.Adam._declaration.hyper[name].fixed else ("saved",):
+            with refused(name):
+                opt.load_state_dict(state, hyperparameters=hyperparameters)
+
+
+@pytest.mark.parametrize("value", UNSHOWN.values(), ids=UNSHOWN)
+def test_orders_and_formats_whose_repr_fails_are_refused(value):
+    opt = fastopt.Adam([np.ones((3, 4))], state_dtype="8bit")
+    for entry in ({"order": [0, value]}, {"order": value}, {"formats": {"m": value}}, {"formats": value}):
+        state = opt.state_dict()
+        state["state"][0] |= entry
+        with refused("Adam.load_state_dict"):
+            opt.load_state_dict(state, convert=True)
+    with refused("show_config: mode must be"):
+        fastopt.show_config(value)
