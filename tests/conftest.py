@@ -17,12 +17,24 @@ settings.register_profile("fastopt", derandomize=True, deadline=None, max_exampl
 settings.load_profile("fastopt")
 
 
-@pytest.fixture(params=fastopt._core.available_isas())
-def isa(request):
-    """Every instruction set that this CPU has, in turn."""
+# The instruction sets that tests go through: fewer than this CPU has where all would take too long.
+ISAS = os.environ.get("FASTOPT_TEST_ISAS", "").split() or fastopt._core.available_isas()
+
+
+class InstructionSets:
+    """A loop over them puts one after the other to use, until the next is asked for."""
+
+    def __iter__(self):
+        for name in ISAS:
+            fastopt._core.use_isa(name)
+            yield name
+
+
+@pytest.fixture
+def isas():
+    """Every instruction set. Tests loop over them, outermost, so that an oracle is computed once for all of them."""
     before = fastopt._core.isa()
-    fastopt._core.use_isa(request.param)
-    yield request.param
+    yield InstructionSets()
     fastopt._core.use_isa(before)
 
 
@@ -31,3 +43,13 @@ def files(tmp_path):
     """A folder to save state in, where the library that writes it is to be had."""
     pytest.importorskip("safetensors", reason="saving needs safetensors: pip install 'fastopt[checkpoint]'")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def builds(tmp_path_factory):
+    """A folder for what compilers make. The workers of a run share it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "builds").mkdir(exist_ok=True)
+    return folder / "builds"

@@ -9,7 +9,7 @@ The data are made of integers and powers of two, so that no rounding and no libr
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -92,24 +92,26 @@ def with_stages(case: Case, stages: str) -> Case:
     return Case(f"{case.name}-{stages}", case.cls, case.rule, {**case.kwargs, **STAGES[stages]})
 
 
-def vectors() -> Iterator[tuple[Case, type]]:
+@cache
+def vectors() -> tuple[tuple[Case, type], ...]:
     """Every rule with and without stages, in every dtype, for arrays of one axis."""
-    for case in RULES:
-        for stages in STAGES:
-            for dtype in DTYPES:
-                yield with_stages(case, stages), dtype
+    return tuple((with_stages(case, stages), dtype) for case in RULES for stages in STAGES for dtype in DTYPES)
 
 
 def of_matrices(case: Case) -> bool:
     return case.name.startswith("matrices-")
 
 
-def everything() -> Iterator[tuple[Case, type]]:
+@cache
+def everything() -> tuple[tuple[Case, type], ...]:
     """The same, and the rules that have another form for matrices in that form too."""
+    found = []
     for case, dtype in vectors():
-        yield case, dtype
+        found.append((case, dtype))
         if case.rule.endswith("_vector"):
-            yield Case(f"matrices-{case.name}", case.cls, case.rule.removesuffix("_vector"), case.kwargs), dtype
+            matrices = Case(f"matrices-{case.name}", case.cls, case.rule.removesuffix("_vector"), case.kwargs)
+            found.append((matrices, dtype))
+    return tuple(found)
 
 
 def job(case: Case, dtype: type, n: int, threads: int) -> str:

@@ -7,6 +7,7 @@ import fastopt
 from support.arrays import DTYPES
 from support.asserts import assert_like, assert_same_bits, ids
 from support.cases import RULES, Oracle
+from support.covering import all_pairs
 from support.registry import RULES as ROWS
 
 CASES = [case for case in RULES if ROWS[case.rule.removesuffix("_vector")].gathers == "rows"]
@@ -21,44 +22,49 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("stages", STAGES.values(), ids=STAGES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
-@pytest.mark.parametrize("case", CASES, ids=ids)
-def test_rows(case, dtype, shape, stages, threads, isa):
+@pytest.mark.parametrize(
+    ("case", "dtype", "shape", "stages"), all_pairs(CASES, DTYPES, SHAPES, [*STAGES.values()]), ids=ids
+)
+def test_rows(case, dtype, shape, stages, isas):
     """The rows that are named take the step of the whole table; the others stay."""
     rng = np.random.default_rng(2)
     table = rng.standard_normal(shape).astype(dtype)
-    oracle, opt = Oracle(case, table), case.make(table, num_threads=threads, **stages)
     changes = {key: value for key, value in stages.items() if key != "grad_scale"}
+    oracle, steps = Oracle(case, table), []
     for t in range(3):
         rows = rng.integers(0, shape[0] - 1, 2 * shape[0] // 3)
         values = rng.standard_normal((len(rows), *shape[1:])).astype(dtype)
         dense = np.zeros_like(table)
         np.add.at(dense, rows, values)
-        opt.step(dense if t == 1 else fastopt.RowGrad(rows, values))
+        steps.append(dense if t == 1 else fastopt.RowGrad(rows, values))
         kept = [(buffer, buffer.copy()) for buffer in (oracle.p, *oracle.buffers.values())]
         oracle.step(dense, **changes, scale=1 / stages.get("grad_scale", 1.0))
         if t != 1:
             others = np.setdiff1d(np.arange(shape[0]), rows)
             for buffer, before in kept:
                 buffer[others] = before[others]
-    assert_like(opt, 0, table, oracle)
+    for _ in isas:
+        for threads in (1, 3):
+            p = table.copy()
+            opt = case.make(p, num_threads=threads, **stages)
+            for g in steps:
+                opt.step(g)
+            assert_like(opt, 0, p, oracle)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", CASES, ids=ids)
-def test_averages(case, dtype, isa):
+def test_averages(case, dtype, isas):
     """With averages and rows that missed rounds, the rows are those without averages."""
-    rng = np.random.default_rng(3)
-    table = rng.standard_normal((50, 1500)).astype(dtype)
-    other = table.copy()
-    opt, plain = case.make(table, ema_decay=0.9), case.make(other)
-    for _ in range(4):
-        g = fastopt.RowGrad(rng.integers(0, 50, 20), rng.standard_normal((20, 1500)).astype(dtype))
-        opt.step(g)
-        plain.step(g)
-    assert_same_bits(table, other)
-    for letter, buffer in plain.state[0].items():
-        assert_same_bits(opt.state[0][letter], buffer, letter)
+    for _ in isas:
+        rng = np.random.default_rng(3)
+        table = rng.standard_normal((50, 1500)).astype(dtype)
+        other = table.copy()
+        opt, plain = case.make(table, ema_decay=0.9), case.make(other)
+        for _ in range(4):
+            g = fastopt.RowGrad(rng.integers(0, 50, 20), rng.standard_normal((20, 1500)).astype(dtype))
+            opt.step(g)
+            plain.step(g)
+        assert_same_bits(table, other)
+        for letter, buffer in plain.state[0].items():
+            assert_same_bits(opt.state[0][letter], buffer, letter)

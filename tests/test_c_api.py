@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-CSRC = Path(__file__).parents[1] / "csrc"
-INCLUDE = CSRC / "include"
-PROGRAM, STORAGE = Path(__file__).with_name("c_api.c"), Path(__file__).with_name("storage.c")
-# ISO C allows no fused multiply-add, but clang fuses by default.
-FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{INCLUDE}"]
+from support.builds import CSRC, INCLUDE, OPTIMISED, WARNINGS, built, core
 
+PROGRAM, STORAGE = Path(__file__).with_name("c_api.c"), Path(__file__).with_name("storage.c")
 pytestmark = pytest.mark.skipif(not CSRC.is_dir(), reason="needs the source tree")
 
 
@@ -29,24 +26,16 @@ def compiler(request):
 
 
 @pytest.fixture(scope="module")
-def objects(compiler, tmp_path_factory):
-    """The core, compiled: one object per source."""
-    folder = tmp_path_factory.mktemp("objects")
-    for source in sorted(CSRC.rglob("*.c")):
-        run(compiler, *FLAGS, "-c", source, "-o", folder / f"{source.stem}.o")
-    return sorted(folder.glob("*.o"))
+def objects(compiler, builds):
+    return core(builds, compiler, OPTIMISED)
 
 
-def test_program(compiler, objects, tmp_path):
-    program = tmp_path / "c_api"
-    run(compiler, *FLAGS, *objects, PROGRAM, "-o", program, "-lm", "-pthread")
-    run(program)
+def test_program(compiler, objects, builds):
+    run(built(builds, compiler, *OPTIMISED, *WARNINGS, f"-I{INCLUDE}", *objects, PROGRAM, "-lm", "-pthread"))
 
 
-def test_every_format_of_every_buffer(compiler, objects, tmp_path):
-    program = tmp_path / "storage"
-    run(compiler, *FLAGS, *objects, STORAGE, "-o", program, "-lm", "-pthread")
-    run(program)
+def test_every_format_of_every_buffer(compiler, objects, builds):
+    run(built(builds, compiler, *OPTIMISED, *WARNINGS, f"-I{INCLUDE}", *objects, STORAGE, "-lm", "-pthread"))
 
 
 def test_every_global_symbol_has_the_prefix(objects):

@@ -50,30 +50,35 @@ def test_as_if_every_step_had_been_made(case, dtype):
     assert (opt.state[0]["seen"] == 60).all()
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", CAN, ids=ids)
-def test_bits(case, dtype, threads, isa):
+def test_bits(case, dtype, isas):
     """Long rows, cut by blocks and by threads: each is caught up once, to the bits of the oracle."""
     shape = (23, 2500)
     rng = np.random.default_rng(2)
     table = rng.standard_normal(shape).astype(dtype)
-    oracles = [Oracle(case, table[i : i + 1]) for i in range(len(table))]
+    oracles, steps = [Oracle(case, table[i : i + 1]) for i in range(len(table))], []
     met = np.zeros(len(table), int)
-    opt = case.make(table, num_threads=threads, catch_up=True)
     for t in range(1, 5):
         rows = rng.permutation(len(table))[:17]
         values = rng.standard_normal((17, 2500)).astype(dtype)
-        opt.step(fastopt.RowGrad(rows, values))
+        steps.append(fastopt.RowGrad(rows, values))
         for row, g in zip(rows, values, strict=True):
             if skipped := t - 1 - met[row]:
                 reference.catch_up(case.rule, oracles[row].p, oracles[row].state, int(skipped), case.hyper())
             oracles[row].t, met[row] = t - 1, t
             oracles[row].step(g[np.newaxis])
-    assert_same_bits(table, np.concatenate([oracle.p for oracle in oracles]))
-    for letter in reference.state_names(case.rule):
-        assert_same_bits(opt.state[0][letter], np.concatenate([oracle.state[letter] for oracle in oracles]), letter)
-    assert (opt.state[0]["seen"] == met).all()
+    for isa in isas:
+        for threads in (1, 3):
+            p, what = table.copy(), f"{isa}, {threads} threads, "
+            opt = case.make(p, num_threads=threads, catch_up=True)
+            for g in steps:
+                opt.step(g)
+            assert_same_bits(p, np.concatenate([oracle.p for oracle in oracles]), f"{what}p: ")
+            for letter in reference.state_names(case.rule):
+                wanted = np.concatenate([oracle.state[letter] for oracle in oracles])
+                assert_same_bits(opt.state[0][letter], wanted, f"{what}{letter}: ")
+            assert (opt.state[0]["seen"] == met).all()
 
 
 def test_saved_and_copied_in_the_middle():
@@ -187,17 +192,18 @@ def test_an_empty_table():
     opt.catch_up()
 
 
-def test_whole_gradients_of_rows_that_have_missed_nothing(isa):
+def test_whole_gradients_of_rows_that_have_missed_nothing(isas):
     """Where no row is behind, the step is that without catch_up, to the bit; short rows are no slower for it."""
-    p, q = np.ones(1000, np.float32), np.ones(1000, np.float32)
-    opt, plain = fastopt.SGD(p, momentum=0.9, catch_up=True), fastopt.SGD(q, momentum=0.9)
-    rng = np.random.default_rng(5)
-    for _ in range(4):
-        g = rng.standard_normal(1000).astype(np.float32)
-        opt.step(g)
-        plain.step(g)
-    assert_same_bits(p, q)
-    assert (opt.state[0]["seen"] == 4).all()
+    for _ in isas:
+        p, q = np.ones(1000, np.float32), np.ones(1000, np.float32)
+        opt, plain = fastopt.SGD(p, momentum=0.9, catch_up=True), fastopt.SGD(q, momentum=0.9)
+        rng = np.random.default_rng(5)
+        for _ in range(4):
+            g = rng.standard_normal(1000).astype(np.float32)
+            opt.step(g)
+            plain.step(g)
+        assert_same_bits(p, q)
+        assert (opt.state[0]["seen"] == 4).all()
 
 
 def test_no_rows_are_a_step_too():

@@ -19,7 +19,7 @@ from fastopt import checkpoint
 from fastopt.checkpoint import load, save
 from support.arrays import DTYPES, gradients
 from support.asserts import assert_like, ids
-from support.cases import CASES, RULES, Oracle
+from support.cases import RULES, RULES_AND_STAGES, Oracle
 
 safetensors = pytest.importorskip("safetensors", reason="saving needs safetensors: pip install 'fastopt[checkpoint]'")
 
@@ -64,7 +64,7 @@ def small():
 # ---- To the bit ----
 
 
-@pytest.mark.parametrize("case", CASES, ids=ids)
+@pytest.mark.parametrize("case", RULES_AND_STAGES, ids=ids)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 def test_a_run_continues_with_the_same_bits(case, dtype, path):
     start = {"w": np.linspace(-2, 2, 35, dtype=dtype).reshape(5, 7), "b": np.array(0.5, dtype)}

@@ -18,6 +18,7 @@ from support import sums
 from support.arrays import DTYPES, gradients
 from support.asserts import assert_like, assert_same_bits, ids
 from support.cases import RULES, Oracle, step_together
+from support.covering import all_pairs
 
 HIDDEN = {"hidden.0": (20, 30), "hidden.1": (30, 12)}
 REST = {"embed": (50, 8), "bias": (30,), "gain": ()}
@@ -60,28 +61,30 @@ def assert_same(optimizers, others):
 # ---- The bits of the optimizers stepped apart ----
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
-@pytest.mark.parametrize("way", ["mapping", "sequence", "bound", "one entry None"])
-def test_muon_beside_adamw(way, dtype, threads, isa):
-    together, _ = recipe(dtype)
-    apart, _ = recipe(dtype, num_threads=threads)
-    opt = fastopt.Combined(together, num_threads=threads)
-    for t in range(4):
-        grads = grads_of(t, dtype)
-        if way == "one entry None":
-            grads["bias"] = grads["hidden.1"] = None
-        if way == "mapping":
-            opt.step(dict(reversed(grads.items())))
-        elif way == "bound":
-            opt.bind(grads)
-            opt.step()
-        else:
-            opt.step(split(grads))
-        for one, gs in zip(apart, split(grads), strict=True):
-            one.step(gs)
-    assert opt.step_count == 4
-    assert_same(together, apart)
+WAYS = ["mapping", "sequence", "bound", "one entry None"]
+
+
+@pytest.mark.parametrize(("way", "dtype", "threads"), all_pairs(WAYS, DTYPES, [1, 3]), ids=ids)
+def test_muon_beside_adamw(way, dtype, threads, isas):
+    for _ in isas:
+        together, _ = recipe(dtype)
+        apart, _ = recipe(dtype, num_threads=threads)
+        opt = fastopt.Combined(together, num_threads=threads)
+        for t in range(4):
+            grads = grads_of(t, dtype)
+            if way == "one entry None":
+                grads["bias"] = grads["hidden.1"] = None
+            if way == "mapping":
+                opt.step(dict(reversed(grads.items())))
+            elif way == "bound":
+                opt.bind(grads)
+                opt.step()
+            else:
+                opt.step(split(grads))
+            for one, gs in zip(apart, split(grads), strict=True):
+                one.step(gs)
+        assert opt.step_count == 4
+        assert_same(together, apart)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -214,8 +214,7 @@ NAMES_IN_FILES = {
     "tests/test_numbers.py": 3,
     "tests/test_peers.py": 4,
     "tests/test_resuming.py": 3,
-    "tests/test_schedules.py": 4,
-    "tests/test_stages.py": 10,
+    "tests/test_scheduled_steps.py": 4,
     "tests/test_swapped.py": 3,
     "tests/test_weight_decay.py": 8,
 }

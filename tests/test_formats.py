@@ -1,10 +1,8 @@
 """Storage formats: what is stored and loaded, to the bit, by every compiler and instruction set, and how well."""
 
 import ctypes
-import platform
 import re
 import shutil
-import subprocess
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -14,16 +12,11 @@ import pytest
 
 import fastopt
 from support import disassembly, formats
-from support.asserts import ids
+from support.builds import CSRC, INCLUDE, OPTIMISED, WARNINGS, X86, built
 from support.formats import CODES, FORMATS, GROUP, Format
 
 SOURCE = Path(__file__).with_name("formats.c")
-INCLUDE = Path(__file__).parents[1] / "csrc/include"
-DEFINITIONS = INCLUDE.parent / "storage/formats.def"
-# Those of setup.py.
-FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-WARNINGS = ["-Wall", "-Wextra", "-Werror"]
-X86 = platform.machine() in ("x86_64", "AMD64")
+DEFINITIONS = CSRC / "storage/formats.def"
 ISAS = {
     "baseline": [],
     "avx2": ["-mavx2"],
@@ -32,30 +25,25 @@ ISAS = {
 FLOAT32 = np.finfo(np.float32)
 TINY = FLOAT32.tiny
 FORMAT = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
-ROUNDING = pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+ROUNDINGS = ["nearest", "stochastic"]
+ROUNDING = pytest.mark.parametrize("rounding", ROUNDINGS)
 SIGNED, NONNEGATIVE = CODES[True], CODES[False]
 CODED = pytest.mark.parametrize("form", CODES.values(), ids=[form.name for form in CODES.values()])
 
 pytestmark = pytest.mark.skipif(not INCLUDE.is_dir(), reason="needs the source tree")
 
 
-@cache
-def built(compiler: str, isa: str, *flags: str) -> Path:
+def library(builds: Path, compiler: str, isa: str, *flags: str) -> Path:
     """The library of tests/formats.c."""
-    folder = built.folder  # type: ignore[attr-defined]
-    target = folder / f"{compiler}-{isa}{''.join(flags)}.so"
-    flags = (*ISAS[isa], *(["-mprefer-vector-width=256"] if X86 else []), *flags)
-    command = [compiler, *FLAGS, *WARNINGS, *flags, f"-I{INCLUDE}", "-shared", "-fPIC", str(SOURCE), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return target
+    flags = (*OPTIMISED, *WARNINGS, *ISAS[isa], *flags, f"-I{INCLUDE}", "-shared", "-fPIC")
+    return built(builds, compiler, *flags, SOURCE, suffix=".so")
 
 
 class Native:
     """The C formats of one compiler and instruction set."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, isa: str) -> None:
+        self.file, self.isa = file, isa
         self.library = ctypes.CDLL(str(file))
         self.flushes = ctypes.c_int.in_dll(self.library, "flushes")
         self.library.test_key.restype = ctypes.c_uint64
@@ -90,27 +78,22 @@ def address(x):
     return None if x is None else ctypes.c_void_p(x.ctypes.data)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    built.folder = tmp_path_factory.mktemp("formats")  # type: ignore[attr-defined]
-
-
 @pytest.fixture(scope="module", params=product(["gcc", "clang"], ISAS), ids="-".join)
-def native(request, folder):
+def native(request, builds):
     """Every compiler and instruction set that is here."""
     compiler, isa = request.param
     if shutil.which(compiler) is None or isa not in fastopt._core.available_isas():
         pytest.skip(f"no {compiler}, or no {isa}")
-    return Native(built(compiler, isa))
+    return Native(library(builds, compiler, isa), isa)
 
 
 @pytest.fixture(scope="module")
-def one(folder):
+def one(builds):
     """One of them, for what all have in common."""
     compiler = next(filter(shutil.which, ("gcc", "clang")), None)
     if compiler is None:
         pytest.skip("no compiler")
-    return Native(built(compiler, fastopt._core.isa()))
+    return Native(library(builds, compiler, isa := fastopt._core.isa()), isa)
 
 
 # ---- Elements ----
@@ -206,11 +189,11 @@ def flushes(request, native):
 
 
 @FORMAT
-@ROUNDING
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=ids)
-def test_stored_like_the_oracle(native, flushes, form, rounding, dtype):
-    x = elements(dtype)
-    same(native.store(form, x, bits_for(rounding, len(x)), 16), oracle(form.name, rounding, dtype))
+def test_stored_like_the_oracle(native, flushes, form):
+    for dtype, rounding in product((np.float32, np.float64), ROUNDINGS):
+        x = elements(dtype)
+        found = native.store(form, x, bits_for(rounding, len(x)), 16)
+        same(found, oracle(form.name, rounding, dtype), f"{dtype.__name__}, {rounding}")
 
 
 @FORMAT
@@ -443,15 +426,16 @@ def test_levels(one, form):
 # ---- Rounding at random ----
 
 
-def every_rounding(one, form, x, place):
-    """What is loaded of one element, for each of the 65,536 random numbers."""
-    numbers = np.arange(65536)
-    n = len(x)
-    many = np.tile(x, len(numbers))
-    random = np.full(len(many), 32768)
-    random[place::n] = numbers
-    data, rest = one.store(form, many, random)
-    return one.load(form, data, rest)[place::n].astype(np.float64)
+def every_rounding(one, form, x):
+    """What is loaded of one element, for each of the 65,536 random numbers; the largest of its group is 1."""
+    numbers, alike = np.arange(65536), form.group - 1 or 1  # elements of a group that are x
+    many = np.ones((-(-len(numbers) // alike), form.group), np.float32)
+    many[:, :alike] = x
+    random = np.full(many.shape, 32768)
+    places = np.flatnonzero(np.arange(many.size) % form.group < alike)[: len(numbers)]
+    random.ravel()[places] = numbers
+    data, rest = one.store(form, many.ravel(), random.ravel())
+    return one.load(form, data, rest)[places].astype(np.float64)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS.values() if form.rounds], ids=lambda form: form.name)
@@ -461,13 +445,13 @@ def test_the_mean_of_all_roundings_is_the_element(one, form):
     for _ in range(16):
         # Codes: beside a largest element of 1, from far below the first level on; of v those above the first level.
         size = np.exp2(rng.uniform(-18 if form is not NONNEGATIVE else -42, 0))
-        x = group(size * (rng.choice([-1, 1]) if form is not NONNEGATIVE else 1), 1)[: GROUP if form.group > 1 else 1]
-        found = every_rounding(one, form, x, 0)
+        x = np.float32(size * (rng.choice([-1, 1]) if form is not NONNEGATIVE else 1))
+        found = every_rounding(one, form, x)
         values = np.unique(found)
         assert len(values) <= 2
-        assert values[0] <= x[0] <= values[-1]
+        assert values[0] <= x <= values[-1]
         step = values[-1] - values[0]
-        assert abs(found.mean() - x[0]) <= step * 2.0**-13 if step else found[0] == x[0]
+        assert abs(found.mean() - x) <= step * 2.0**-13 if step else found[0] == x
 
 
 def test_random_bits_are_those_of_the_oracle(native):
@@ -603,14 +587,14 @@ LOOPS = [f"{way}_{name}" for way, name in product(("load", "store"), FORMATS)] +
 def test_loops_are_vectorised(native):
     """On the widest registers; those of double hold half as many integers."""
     packed = disassembly.packed_integers(native.file)
-    widest = "xmm" if "baseline" in native.file.name else "ymm"
+    widest = "xmm" if native.isa == "baseline" else "ymm"
     assert [loop for loop in LOOPS if widest not in packed[f"test_{loop}_f32"]] == []
     assert [loop for loop in LOOPS if not packed[f"test_{loop}_f64"]] == []
 
 
 @pytest.mark.skipif(not X86 or shutil.which("objdump") is None, reason="knows the instructions of x86-64")
-def test_scalar_loops_are_found(folder):
+def test_scalar_loops_are_found(builds):
     if shutil.which("gcc") is None:
         pytest.skip("no gcc")
-    packed = disassembly.packed_integers(built("gcc", "avx2", "-fno-tree-vectorize"))
+    packed = disassembly.packed_integers(library(builds, "gcc", "avx2", "-fno-tree-vectorize"))
     assert [loop for loop in LOOPS if "ymm" in packed[f"test_{loop}_f32"]] == []

@@ -5,7 +5,7 @@ import pytest
 
 import fastopt
 from support.asserts import assert_same_bits, ids, refused
-from support.cases import CASES
+from support.cases import RULES_AND_STAGES
 
 PAIRS = [(p, g) for p in (np.float32, np.float64) for g in (np.float16, np.float32, np.float64) if p != g]
 LAYOUTS = {
@@ -23,8 +23,8 @@ def values(dtype, shape=(41, 67), seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-@pytest.mark.parametrize(("of_p", "of_g"), PAIRS)
-@pytest.mark.parametrize("case", CASES, ids=ids)
+@pytest.mark.parametrize(("of_p", "of_g"), PAIRS, ids=ids)
+@pytest.mark.parametrize("case", RULES_AND_STAGES, ids=ids)
 def test_every_rule_takes_every_float_dtype(case, of_p, of_g):
     """To the bit what the converted gradient gives, with all that is around the rule."""
     p, q = np.ones((41, 67), of_p), np.ones((41, 67), of_p)
@@ -39,9 +39,9 @@ def test_every_rule_takes_every_float_dtype(case, of_p, of_g):
         assert_same_bits(buffer, like.state[0][letter], letter)
 
 
-@pytest.mark.parametrize(("of_p", "of_g"), PAIRS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("of_parameter", ["contiguous", "Fortran", "backwards"])
+@pytest.mark.parametrize(("of_p", "of_g"), PAIRS, ids=ids)
 def test_layouts(of_p, of_g, layout, of_parameter):
     g = LAYOUTS[layout](values(of_g))
     converted = np.ascontiguousarray(g, of_p)
@@ -125,29 +125,24 @@ def test_rounded_once():
         opt.step(g)
 
 
-@pytest.mark.parametrize(("of_p", "of_g"), PAIRS)
-def test_threads_slices_and_instruction_sets(of_p, of_g):
+@pytest.mark.parametrize(("of_p", "of_g"), PAIRS, ids=ids)
+def test_threads_slices_and_instruction_sets(of_p, of_g, isas):
     g = values(of_g, 150_001)
     found = []
-    before = fastopt._core.isa()
-    for isa in fastopt._core.available_isas():
-        fastopt._core.use_isa(isa)
-        try:
-            for threads in (1, 2):
-                p = np.ones(g.size, of_p)
-                fastopt.Adam(p, num_threads=threads).step(g)
-                found.append(p)
+    for _ in isas:
+        for threads in (1, 2):
             p = np.ones(g.size, of_p)
-            cuts = [1, 7, 300, 70_001]
-            fastopt.Adam(np.split(p, cuts)).step(np.split(g, cuts))
+            fastopt.Adam(p, num_threads=threads).step(g)
             found.append(p)
-        finally:
-            fastopt._core.use_isa(before)
+        p = np.ones(g.size, of_p)
+        cuts = [1, 7, 300, 70_001]
+        fastopt.Adam(np.split(p, cuts)).step(np.split(g, cuts))
+        found.append(p)
     for p in found[1:]:
         assert_same_bits(p, found[0])
 
 
-@pytest.mark.parametrize(("of_p", "of_g"), PAIRS)
+@pytest.mark.parametrize(("of_p", "of_g"), PAIRS, ids=ids)
 def test_rows(of_p, of_g):
     rows = [3, 1, 3, 0]
     tables = np.ones((5, 6), of_p), np.ones((5, 6), of_p)
@@ -160,7 +155,7 @@ def test_rows(of_p, of_g):
     assert_same_bits(*tables)
 
 
-@pytest.mark.parametrize(("of_p", "of_g"), PAIRS)
+@pytest.mark.parametrize(("of_p", "of_g"), PAIRS, ids=ids)
 def test_kernels(of_p, of_g):
     g = values(of_g, 1000)
     found = []

@@ -8,6 +8,7 @@ from support import reference
 from support.arrays import DTYPES, gradients
 from support.asserts import assert_same_bits, ids, refused
 from support.cases import CASES, RULES, Case, Oracle
+from support.covering import all_pairs
 
 
 def buffers(case: Case, p: np.ndarray) -> list[np.ndarray]:
@@ -16,19 +17,18 @@ def buffers(case: Case, p: np.ndarray) -> list[np.ndarray]:
     return [*Oracle(case, p).buffers.values(), *(np.zeros(1) for _ in carry)]
 
 
-@pytest.mark.parametrize("size", [0, 1, 65, 100003])
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
-@pytest.mark.parametrize("case", CASES, ids=ids)
-def test_the_bits_of_the_class(case, dtype, size, isa):
-    own = np.random.default_rng(1).standard_normal(size).astype(dtype)
-    p, state = own.copy(), buffers(case, own)
-    opt, kernel = case.make(own), getattr(fastopt.kernels, case.rule)
-    for t, g in zip((1, 2, 3), gradients(2, size, dtype), strict=False):
-        opt.step(g)
-        kernel(p, g, *state, step=t, num_threads=t, **case.hyper(), **case.options())
-    assert_same_bits(p, own)
-    for (letter, wanted), buffer in zip(opt.state[0].items(), state, strict=True):
-        assert_same_bits(buffer.reshape(wanted.shape), wanted, letter)
+@pytest.mark.parametrize(("case", "size", "dtype"), all_pairs(CASES, [0, 1, 65, 100003], DTYPES), ids=ids)
+def test_the_bits_of_the_class(case, dtype, size, isas):
+    for isa in isas:
+        own = np.random.default_rng(1).standard_normal(size).astype(dtype)
+        p, state = own.copy(), buffers(case, own)
+        opt, kernel = case.make(own), getattr(fastopt.kernels, case.rule)
+        for t, g in zip((1, 2, 3), gradients(2, size, dtype), strict=False):
+            opt.step(g)
+            kernel(p, g, *state, step=t, num_threads=t, **case.hyper(), **case.options())
+        assert_same_bits(p, own, f"{isa}, p: ")
+        for (letter, wanted), buffer in zip(opt.state[0].items(), state, strict=True):
+            assert_same_bits(buffer.reshape(wanted.shape), wanted, f"{isa}, {letter}: ")
 
 
 @pytest.mark.parametrize("shape", [(), (2, 3), (1, 4, 2)])

@@ -7,10 +7,11 @@ import pytest
 
 import fastopt
 from support import reference, registry
-from support.arrays import DTYPES, gradients
+from support.arrays import DTYPES, gradients, several
 from support.asserts import assert_like, assert_same_bits, ids
 from support.cases import BY_ROW, CASES, Oracle
 from support.cases import RULES as EVERY_RULE
+from support.covering import all_pairs
 
 MATRIX_CASES = [case for case in CASES if case.rule.endswith("_vector")]
 RULES = [case for case in EVERY_RULE if case in MATRIX_CASES]
@@ -41,34 +42,37 @@ def start(shape, dtype, seed=1):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
-@pytest.mark.parametrize("case", RULES, ids=ids)
-def test_shapes(case, dtype, shape, threads, isa):
-    p = start(shape, dtype)
-    oracle, opt = Oracle(case, p), case.make(p, num_threads=threads)
-    for g, _ in zip(gradients(2, shape, dtype), range(3), strict=False):
-        opt.step(g)
+@pytest.mark.parametrize(("shape", "case", "dtype"), all_pairs(SHAPES, RULES, DTYPES), ids=ids)
+def test_shapes(case, dtype, shape, isas):
+    before = start(shape, dtype)
+    oracle, gs = Oracle(case, before), [g for g, _ in zip(gradients(2, shape, dtype), range(3), strict=False)]
+    for g in gs:
         oracle.step(g)
-    assert_like(opt, 0, p, oracle)
+    for _ in isas:
+        for threads in (1, 2, 3):
+            p = before.copy()
+            opt = case.make(p, num_threads=threads)
+            for g in gs:
+                opt.step(g)
+            assert_like(opt, 0, p, oracle)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", MATRIX_CASES, ids=ids)
-def test_options_and_many_arrays(case, dtype, isa):
+def test_options_and_many_arrays(case, dtype, isas):
     """Matrices, vectors and rules of one pass in one call."""
-    shapes = [(40, 1030), (17,), (), (3, 5, 7), (100_000,)]
-    params = [start(shape, dtype) for shape in shapes]
-    oracles, opt = [Oracle(case, p) for p in params], case.make(params, num_threads=2)
-    draws = [gradients(i, shape, dtype) for i, shape in enumerate(shapes)]
-    for _ in range(3):
-        gs = [next(draw) for draw in draws]
-        opt.step(gs)
+    before, grads = several(dtype, 3, [(40, 1030), (17,), (), (3, 5, 7), (33_001,)])
+    oracles = [Oracle(case, p) for p in before]
+    for gs in grads:
         for oracle, g in zip(oracles, gs, strict=True):
             oracle.step(g)
-    for i, (p, oracle) in enumerate(zip(params, oracles, strict=True)):
-        assert_like(opt, i, p, oracle)
+    for _ in isas:
+        params = [p.copy() for p in before]
+        opt = case.make(params, num_threads=2)
+        for gs in grads:
+            opt.step(gs)
+        for i, (p, oracle) in enumerate(zip(params, oracles, strict=True)):
+            assert_like(opt, i, p, oracle)
 
 
 LAYOUTS = {
@@ -78,15 +82,17 @@ LAYOUTS = {
     "transposed": lambda a: np.moveaxis(np.moveaxis(a, 0, -1).copy(), -1, 0),
     "unaligned": lambda a: np.frombuffer(bytearray(b"x" + a.tobytes()), a.dtype, offset=1).reshape(a.shape),
 }
+PAIRS = [*itertools.combinations_with_replacement(LAYOUTS, 2)]
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("stages", [{}, DECOUPLED], ids=["", "decoupled"])
-@pytest.mark.parametrize("shape", [(70, 1100), (3, 40, 50)], ids=str)
-@pytest.mark.parametrize(("of_p", "of_g"), list(itertools.combinations_with_replacement(LAYOUTS, 2)))
-@pytest.mark.parametrize("case", RULES, ids=ids)
-def test_layouts(case, of_p, of_g, shape, stages, threads):
+@pytest.mark.parametrize(
+    ("layouts", "case", "shape", "stages", "threads"),
+    all_pairs(PAIRS, RULES, [(70, 1100), (3, 40, 50)], [{}, DECOUPLED], [1, 3]),
+    ids=ids,
+)
+def test_layouts(case, layouts, shape, stages, threads):
     """Also where the parameter is written by the stages around the rule, averages are kept and gradients zeroed."""
+    of_p, of_g = layouts
     plain = start(shape, np.float32)
     p = LAYOUTS[of_p](plain)
     options = {**stages, "ema_decay": 0.5, "zero_grads": True, "num_threads": threads}
@@ -103,48 +109,66 @@ def test_layouts(case, of_p, of_g, shape, stages, threads):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", RULES, ids=ids)
-def test_stages(case, dtype, isa):
+def test_stages(case, dtype, isas):
     """Decay, clipping and scaling reach every pass."""
-    p = start((20, 1030), dtype)
+    before, grads = several(dtype, 3, [(20, 1030)])
     changes = {"weight_decay": 0.1, "weight_decay_form": "l2", "clip_value": 0.5}
-    oracle, opt = Oracle(case, p), case.make(p, **changes, grad_scale=4.0)
-    for g, _ in zip(gradients(2, p.shape, dtype), range(3), strict=False):
-        opt.step(g)
+    oracle = Oracle(case, before[0])
+    for (g,) in grads:
         oracle.step(g, **changes, scale=0.25)
-    assert_like(opt, 0, p, oracle)
+    for _ in isas:
+        p = before[0].copy()
+        opt = case.make(p, **changes, grad_scale=4.0)
+        for (g,) in grads:
+            opt.step(g)
+        assert_like(opt, 0, p, oracle)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", RULES, ids=ids)
-def test_special_values(case, dtype, isa):
-    info = np.finfo(dtype)
-    values = [0, -0.0, 1, info.tiny, info.tiny / 2, info.smallest_subnormal, 1e-30, info.max, np.inf, -np.inf, np.nan]
-    for seed in range(6):
-        rng = np.random.default_rng(seed)
-        few = rng.choice(np.array(values[: 8 if seed < 4 else None], dtype), 3)
-        p, g = rng.choice(few, (2, 9, 40))
-        oracle, opt = Oracle(case, p), case.make(p)
-        for factor in (1, 0, -1):
-            with np.errstate(all="ignore"):
-                scaled = g * dtype(factor)
-            opt.step(scaled)
-            oracle.step(scaled)
-            assert_like(opt, 0, p, oracle)
+def test_special_values(case, dtype, isas):
+    for _ in isas:
+        info = np.finfo(dtype)
+        values = [
+            0,
+            -0.0,
+            1,
+            info.tiny,
+            info.tiny / 2,
+            info.smallest_subnormal,
+            1e-30,
+            info.max,
+            np.inf,
+            -np.inf,
+            np.nan,
+        ]
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            few = rng.choice(np.array(values[: 8 if seed < 4 else None], dtype), 3)
+            p, g = rng.choice(few, (2, 9, 40))
+            oracle, opt = Oracle(case, p), case.make(p)
+            for factor in (1, 0, -1):
+                with np.errstate(all="ignore"):
+                    scaled = g * dtype(factor)
+                opt.step(scaled)
+                oracle.step(scaled)
+                assert_like(opt, 0, p, oracle)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (70, 1100), (2, 3, 5)], ids=str)
 @pytest.mark.parametrize("case", RULES, ids=ids)
-def test_kernels(case, shape, isa):
-    own = start(shape, np.float32)
-    p, opt = own.copy(), case.make(own)
-    state = [buffer.copy() for buffer in opt.state[0].values()]
-    kernel = getattr(fastopt.kernels, case.rule.removesuffix("_vector"))
-    for t, g in zip((1, 2, 3), gradients(2, shape, np.float32), strict=False):
-        opt.step(g)
-        kernel(p, g, *state, step=t, num_threads=t, **case.hyper(), **case.options())
-    assert_same_bits(p, own)
-    for (letter, wanted), buffer in zip(opt.state[0].items(), state, strict=True):
-        assert_same_bits(buffer, wanted, letter)
+def test_kernels(case, shape, isas):
+    for _ in isas:
+        own = start(shape, np.float32)
+        p, opt = own.copy(), case.make(own)
+        state = [buffer.copy() for buffer in opt.state[0].values()]
+        kernel = getattr(fastopt.kernels, case.rule.removesuffix("_vector"))
+        for t, g in zip((1, 2, 3), gradients(2, shape, np.float32), strict=False):
+            opt.step(g)
+            kernel(p, g, *state, step=t, num_threads=t, **case.hyper(), **case.options())
+        assert_same_bits(p, own)
+        for (letter, wanted), buffer in zip(opt.state[0].items(), state, strict=True):
+            assert_same_bits(buffer, wanted, letter)
 
 
 def test_kernels_refuse():

@@ -8,7 +8,7 @@ import platform
 import re
 import threading
 import warnings
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from support.arithmetic import flush
 from support.arrays import DTYPES, gradients
 from support.asserts import assert_like, assert_same_bits, ids
 from support.cases import BY_ELEMENT, CASES, RULES, Oracle
+from support.covering import all_pairs
 from support.reference import CARRIES, state_names
 
 SIZE = 50_001  # elements, enough for three threads, and no multiple of anything
@@ -51,28 +52,27 @@ def everything(opt):
 
 @pytest.mark.parametrize("case", BY_ELEMENT, ids=ids)
 @DTYPE
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_propagate_is_what_ieee_says(case, dtype, layout):
+def test_propagate_is_what_ieee_says(case, dtype):
     """They reach their own element, as in NumPy, and no other; it is the default."""
-    p = np.linspace(-2, 2, SIZE, dtype=dtype)
-    oracle = Oracle(case, p)
-    opt = case.make(p, num_threads=2)
-    source = gradients(0, SIZE, dtype)
-    for bad in (None, *BAD, None):
-        g = next(source)
+    start = np.linspace(-2, 2, SIZE, dtype=dtype)
+    oracle, gs = Oracle(case, start), list(islice(gradients(0, SIZE, dtype), 6))
+    for g, bad in zip(gs, (None, *BAD, None), strict=True):
         if bad is not None:
             g[list(PLACES)] = bad
-        opt.step(LAYOUTS[layout](g))
         oracle.step(g)
-    assert_like(opt, 0, p, oracle)
-    assert np.isfinite(np.delete(p, PLACES)).all()
-    assert opt.skipped_steps == 0
+    for layout in LAYOUTS.values():
+        p = start.copy()
+        opt = case.make(p, num_threads=2)
+        for g in gs:
+            opt.step(layout(g))
+        assert_like(opt, 0, p, oracle)
+        assert np.isfinite(np.delete(p, PLACES)).all()
+        assert opt.skipped_steps == 0
 
 
-@CASE
-@DTYPE
-@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
-@pytest.mark.parametrize("num_threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("case", "dtype", "nonfinite", "num_threads"), all_pairs(RULES, DTYPES, ["raise", "skip"], [1, 2, 3]), ids=ids
+)
 def test_a_bad_gradient_changes_nothing(case, dtype, nonfinite, num_threads):
     """Wherever the one bad element is, and whichever; steps before and after it are those of the oracle."""
     p = np.linspace(-2, 2, SIZE, dtype=dtype)
@@ -175,20 +175,24 @@ def around_zero(seed, dtype, size=4096):
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
 @DTYPE
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_subnormals_count_as_zero(case, dtype, layout):
-    """In parameters, gradients and state alike, in every rule and stage."""
-    p = LAYOUTS[layout](around_zero(0, dtype))
-    oracle, opt = Oracle(case, p), case.make(p, num_threads=1)
+def test_subnormals_count_as_zero(case, dtype):
+    """In parameters, gradients and state alike, in every rule and stage, and every layout."""
+    start, gs = around_zero(0, dtype), [around_zero(10 + i, dtype) for i in range(3)]
+    oracle, before = Oracle(case, start), {}
     for i, (letter, buffer) in enumerate(oracle.buffers.items()):
         # The argument of a root is never negative.
         buffer[...] = around_zero(i + 1, dtype) if letter in "mba" else abs(around_zero(i + 1, dtype))
-        opt.state[0][letter][...] = buffer
-    for i in range(3):
-        g = around_zero(10 + i, dtype)
-        opt.step(LAYOUTS[layout](g))
+        before[letter] = buffer.copy()
+    for g in gs:
         oracle.step(g)
-    assert_like(opt, 0, p, oracle)
+    for layout in LAYOUTS.values():
+        p = layout(start)
+        opt = case.make(p, num_threads=1)
+        for letter, buffer in before.items():
+            opt.state[0][letter][...] = buffer
+        for g in gs:
+            opt.step(layout(g))
+        assert_like(opt, 0, p, oracle)
     for buffer in oracle.buffers.values():
         assert_same_bits(buffer, flush(buffer))
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -370,37 +371,37 @@ LAYOUTS = {
 }
 
 
-def check_layouts(case, values, grads, p_layout, g_layout, **kwargs):
-    """The oracle's bits in the parameter, its state, and the memory between the parameter's elements."""
+def check_layouts(case, values, grads, pairs, **kwargs):
+    """In each pair of layouts the oracle's bits, in parameter, state, and the memory between the elements."""
     oracle = Oracle(case, values)
-    p, memory = strided(values, *p_layout)
-    opt = case.make(p, **kwargs)
     for g in grads:
-        opt.step(strided(g, *g_layout)[0])
         oracle.step(g)
-    assert_like(opt, 0, p, oracle)
-    assert memory.tobytes() == strided(oracle.p, *p_layout)[1].tobytes()
+    for p_layout, g_layout in pairs:
+        p, memory = strided(values, *p_layout)
+        opt = case.make(p, **kwargs)
+        for g in grads:
+            opt.step(strided(g, *g_layout)[0])
+        assert_like(opt, 0, p, oracle)
+        assert memory.tobytes() == strided(oracle.p, *p_layout)[1].tobytes(), (p_layout, g_layout)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", RULES, ids=ids)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(case, dtype, layout):
+def test_layouts(case, dtype):
     """More elements than fit in one block, in every pair of layouts."""
     shape = (5, 31, 17)
     grads = take(gradients(4, shape, dtype), 2)
-    for g_layout in LAYOUTS.values():
-        check_layouts(case, normal(3, shape, dtype), grads, LAYOUTS[layout], g_layout)
+    check_layouts(case, normal(3, shape, dtype), grads, product(LAYOUTS.values(), repeat=2))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("other", ["contiguous", "Fortran"])
-def test_layouts_on_threads(layout, other):
+def test_layouts_on_threads(layout):
     """Threads start in the middle of a strided array."""
     shape = (9, 101, 110)
-    grads = take(gradients(4, shape, np.float32), 2)
-    check_layouts(named("adamw"), normal(3, shape, np.float32), grads, LAYOUTS[layout], LAYOUTS[other], num_threads=3)
-    check_layouts(named("adamw"), normal(3, shape, np.float32), grads, LAYOUTS[other], LAYOUTS[layout], num_threads=3)
+    grads, one = take(gradients(4, shape, np.float32), 2), LAYOUTS[layout]
+    others = LAYOUTS["contiguous"], LAYOUTS["Fortran"]
+    pairs = [pair for other in others for pair in ((one, other), (other, one))]
+    check_layouts(named("adamw"), normal(3, shape, np.float32), grads, pairs, num_threads=3)
 
 
 @st.composite
@@ -415,7 +416,7 @@ def test_any_layout(data, case, dtype, seed, shape, stages):
     if stages:
         case = Case(case.name, case.cls, case.rule, {**case.kwargs, "weight_decay": 0.1, "maximize": True})
     values, grads = np.array(normal(seed, shape, dtype)), take(gradients(seed, shape, dtype), 2)
-    check_layouts(case, values, grads, data.draw(layouts(ndim)), data.draw(layouts(ndim)))
+    check_layouts(case, values, grads, [(data.draw(layouts(ndim)), data.draw(layouts(ndim)))])
 
 
 @pytest.mark.parametrize("case", RULES, ids=ids)

@@ -1,5 +1,6 @@
 """Every rule, dtype, size, instruction set and thread count gives the oracle's bits, and the paper's numbers."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import fastopt
 from fastopt.optimizers import plain
 from support import reference
-from support.arrays import DTYPES, gradients
+from support.arrays import DTYPES, gradients, special_values
 from support.asserts import assert_like, assert_same_bits, ids
 from support.cases import BY_ELEMENT, CASES, RULES, Case, Oracle, step_together
 
@@ -57,51 +58,57 @@ def expected_cuts(case: Case, dtype: type) -> list[Oracle]:
     return cuts
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", [case for case in CASES if case.rule not in reference.TOGETHER], ids=ids)
-def test_many_arrays(case, dtype, isa, threads):
+def test_many_arrays(case, dtype, isas):
     p, gs = data(dtype)
-    params = [part.copy() for part in np.split(p, CUTS)]
-    opt = case.make(params, num_threads=threads)
-    for g in gs:
-        opt.step(np.split(g, CUTS))
-    for i, oracle in enumerate(expected_cuts(case, dtype)):
-        assert_like(opt, i, params[i], oracle)
+    oracles = expected_cuts(case, dtype)
+    for _ in isas:
+        for threads in (1, 2, 3):
+            params = [part.copy() for part in np.split(p, CUTS)]
+            opt = case.make(params, num_threads=threads)
+            for g in gs:
+                opt.step(np.split(g, CUTS))
+            for i, oracle in enumerate(oracles):
+                assert_like(opt, i, params[i], oracle)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", [case for case in CASES if case.rule in reference.TOGETHER], ids=ids)
-def test_many_arrays_together(case, dtype, isa, threads):
+def test_many_arrays_together(case, dtype, isas):
     """Rules whose parameters share sums; another group has sums of its own."""
     p, gs = data(dtype)
-    parts, other = [part.copy() for part in np.split(p, CUTS)], p[:70001].copy()
-    oracles, oracle = [Oracle(case, part) for part in parts], Oracle(case, other)
-    opt = case.make([{"params": parts}, {"params": [other]}], num_threads=threads)
+    oracles, oracle = [Oracle(case, part) for part in np.split(p, CUTS)], Oracle(case, p[:70001])
     for g in gs:
-        opt.step([np.split(g, CUTS), [g[:70001]]])
         step_together(oracles, np.split(g, CUTS))
         oracle.step(g[:70001])
-    for i, each in enumerate(oracles):
-        assert_like(opt, i, parts[i], each)
-        assert {key: float(opt.state[i][key]) for key in reference.CARRIES[case.rule]} == {
-            key: each.state[key] for key in reference.CARRIES[case.rule]
-        }
-    assert_like(opt, len(parts), other, oracle)
+    for _ in isas:
+        for threads in (1, 2, 3):
+            parts, other = [part.copy() for part in np.split(p, CUTS)], p[:70001].copy()
+            opt = case.make([{"params": parts}, {"params": [other]}], num_threads=threads)
+            for g in gs:
+                opt.step([np.split(g, CUTS), [g[:70001]]])
+            for i, each in enumerate(oracles):
+                assert_like(opt, i, parts[i], each)
+                assert {key: float(opt.state[i][key]) for key in reference.CARRIES[case.rule]} == {
+                    key: each.state[key] for key in reference.CARRIES[case.rule]
+                }
+            assert_like(opt, len(parts), other, oracle)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", CASES, ids=ids)
-def test_one_array_of_every_size(case, dtype, isa, threads):
+def test_one_array_of_every_size(case, dtype, isas):
     start, gs = data(dtype)
-    for i, oracle in enumerate(expected_cuts(case, dtype)):
-        p = np.split(start, CUTS)[i].copy()
-        opt = case.make(p, num_threads=threads)
-        for g in gs:
-            opt.step(np.split(g, CUTS)[i])
-        assert_like(opt, 0, p, oracle)
+    oracles = expected_cuts(case, dtype)
+    for _ in isas:
+        for threads in (1, 3):
+            for i, oracle in enumerate(oracles):
+                p = np.split(start, CUTS)[i].copy()
+                opt = case.make(p, num_threads=threads)
+                for g in gs:
+                    opt.step(np.split(g, CUTS)[i])
+                assert_like(opt, 0, p, oracle)
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
@@ -163,63 +170,69 @@ def test_late_steps(case, dtype, start):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", [case for case in RULES if "centered" in case.rule], ids=ids)
-def test_a_variance_of_nothing_but_rounding(case, dtype, isa):
+def test_a_variance_of_nothing_but_rounding(case, dtype, isas):
     """A constant gradient has none in the end: it is never below 0."""
-    p, g = np.ones(1000, dtype), np.linspace(1, 2, 1000, dtype=dtype)
-    oracle, opt = Oracle(case, p), case.make(p, alpha=0.5)
+    start, g = np.ones(1000, dtype), np.linspace(1, 2, 1000, dtype=dtype)
+    oracle = Oracle(case, start)
     for _ in range(60):
-        opt.step(g)
         oracle.step(g, alpha=0.5)
-        assert (opt.state[0]["s"] >= 0).all()
-    assert np.isfinite(p).all()
-    assert_like(opt, 0, p, oracle)
-
-
-def special_values(dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """Every pair of a special parameter and a special gradient, many times over so that vector loops meet them."""
-    info, tiny = np.finfo(dtype), TINY[dtype]
-    values = [0, 1, tiny, tiny / 2, info.smallest_subnormal, 1e-30, 1e15, info.max, np.inf]
-    values = np.array([sign * x for x in values for sign in (1, -1)] + [np.nan], dtype)
-    p, g = np.meshgrid(values, values)
-    return np.tile(p.ravel(), 3), np.tile(g.ravel(), 3)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
-@pytest.mark.parametrize("case", CASES, ids=ids)
-def test_special_values(case, dtype, isa):
-    """Infinities, NaN, zeros of both signs, overflow and subnormals spread as in the oracle."""
-    p, g = special_values(dtype)
-    oracle, opt = Oracle(case, p), case.make(p)
-    for factor in (1, 0, -1):
-        with np.errstate(all="ignore"):
-            scaled = g * dtype(factor)
-        opt.step(scaled)
-        oracle.step(scaled)
+    for _ in isas:
+        p = start.copy()
+        opt = case.make(p, alpha=0.5)
+        for _ in range(60):
+            opt.step(g)
+            assert (opt.state[0]["s"] >= 0).all()
+        assert np.isfinite(p).all()
         assert_like(opt, 0, p, oracle)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_special_values(case, dtype, isas):
+    """Infinities, NaN, zeros of both signs, overflow and subnormals spread as in the oracle."""
+    start, g = special_values(dtype)
+    with np.errstate(all="ignore"):
+        gs = [g * dtype(factor) for factor in (1, 0, -1)]
+    oracles = [Oracle(case, start)]
+    for g in gs:
+        oracles.append(copy.deepcopy(oracles[-1]))
+        oracles[-1].step(g)
+    for _ in isas:
+        p = start.copy()
+        opt = case.make(p)
+        for g, oracle in zip(gs, oracles[1:], strict=True):
+            opt.step(g)
+            assert_like(opt, 0, p, oracle)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", BY_ELEMENT, ids=ids)
-@pytest.mark.parametrize("threads", [1, 3])
-def test_decay_into_subnormals(case, dtype, isa, threads):
+def test_decay_into_subnormals(case, dtype, isas):
     """Gradients stop; state decays through the smallest normal number on every thread; means of gradients to 0."""
     # Gradients that they, or their squares, are just above it after a factor such as 1 - beta2.
     near = np.outer([1, 10, 100, 1000], [1.0001, 1.002, 1.2]).ravel() * TINY[dtype]
     few = np.concatenate([near, np.sqrt(near)]).astype(dtype)
-    p, g = np.full(100_008, 2 * TINY[dtype], dtype), np.tile(few, 100_008 // few.size)
-    oracle, opt = Oracle(case, p[: few.size]), case.make(p, num_threads=threads)
+    start = np.full(few.size, 2 * TINY[dtype], dtype)
+    oracle, times = Oracle(case, start), 4167
     first = {}
     for factor in (1, 0, 0, 0, 0, 0):
-        opt.step(g * dtype(factor))
         oracle.step(few * dtype(factor))
         first = first or {letter: buffer.copy() for letter, buffer in oracle.buffers.items()}
-    for name, actual, wanted in [("p", p, oracle.p)] + [(k, opt.state[0][k], v) for k, v in oracle.buffers.items()]:
-        assert_same_bits(actual, np.tile(wanted, p.size // few.size), name)
-        assert not ((actual != 0) & (abs(actual) < TINY[dtype])).any(), name
     for letter in oracle.buffers.keys() & {"m", "m1", "m2", "a", "b"}:  # momentum and means of gradients
         before, after = abs(first[letter]), abs(oracle.buffers[letter])
         assert (after < before)[before != 0].all(), f"{letter} sticks"
         assert (after[before < 1.0003 * TINY[dtype]] == 0).all(), f"{letter} does not come to 0"
+    g = np.tile(few, times)
+    for isa in isas:
+        for threads in (1, 3):
+            p = np.tile(start, times)
+            opt = case.make(p, num_threads=threads)
+            for factor in (1, 0, 0, 0, 0, 0):
+                opt.step(g * dtype(factor))
+            for name, wanted in {"p": oracle.p, **oracle.buffers}.items():
+                actual, what = p if name == "p" else opt.state[0][name], f"{isa}, {threads} threads, {name}: "
+                assert_same_bits(actual, np.tile(wanted, times), what)
+                assert not ((actual != 0) & (abs(actual) < TINY[dtype])).any(), what
 
 
 @pytest.mark.parametrize("size", [3, 100_000])

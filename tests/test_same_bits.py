@@ -13,25 +13,23 @@ import pytest
 
 import fastopt
 import hashes
-from hashes import GRADIENTS, STEPS, N, by_oracle, by_package, digest, gradient, numbers
-from support.cases import Case
+from hashes import GRADIENTS, STAGES, STEPS, N, by_oracle, by_package, digest, gradient, numbers
+from support.arrays import DTYPES
+from support.asserts import ids
+from support.builds import CSRC, INCLUDE, OPTIMISED, PLAIN, WARNINGS, built, core
+from support.cases import RULES, Case
+from support.covering import all_pairs
 from support.reference import ALONE, CARRIES, TOGETHER, state_names
 
 HERE = Path(__file__).parent
-CSRC = HERE.parent / "csrc"
 
-EVERYTHING = pytest.mark.parametrize(
-    ("case", "dtype"),
-    [pytest.param(case, dtype, id=f"{case.name}-{dtype.__name__}") for case, dtype in hashes.vectors()],
-)
-BY_ELEMENT = pytest.mark.parametrize(
-    ("case", "dtype"),
-    [
-        pytest.param(case, dtype, id=f"{case.name}-{dtype.__name__}")
-        for case, dtype in hashes.vectors()
-        if case.rule not in ALONE | TOGETHER  # which see more than an element
-    ],
-)
+# Each rule meets both dtypes and both sets of stages, and so do these each other; the programs below run them all.
+CASES = {(case.name, dtype): case for case, dtype in hashes.vectors()}
+PAIRS = [(CASES[f"{rule.name}-{stages}", dtype], dtype) for rule, stages, dtype in all_pairs(RULES, [*STAGES], DTYPES)]
+EVERYTHING = pytest.mark.parametrize(("case", "dtype"), PAIRS, ids=ids)
+# Rules that see no more than an element.
+OF_ELEMENTS = [(case, dtype) for case, dtype in PAIRS if case.rule not in ALONE | TOGETHER]
+BY_ELEMENT = pytest.mark.parametrize(("case", "dtype"), OF_ELEMENTS, ids=ids)
 
 
 @cache
@@ -59,15 +57,16 @@ def test_the_oracle(case, dtype):
     assert by_package(case, dtype, 1009) == by_oracle(case, dtype, 1009)
 
 
-@pytest.mark.parametrize("threads", [2, 3, None])
 @EVERYTHING
-def test_threads(case, dtype, threads):
-    assert by_package(case, dtype, num_threads=threads) == expected(case, dtype)
+def test_threads(case, dtype):
+    for threads in (2, 3, None):
+        assert by_package(case, dtype, num_threads=threads) == expected(case, dtype), f"num_threads={threads}"
 
 
 @EVERYTHING
-def test_instruction_sets(case, dtype, isa):
-    assert by_package(case, dtype, num_threads=2) == expected(case, dtype)
+def test_instruction_sets(case, dtype, isas):
+    for isa in isas:
+        assert by_package(case, dtype, num_threads=2) == expected(case, dtype), isa
 
 
 @pytest.mark.parametrize("shift", [1, 3])
@@ -170,6 +169,7 @@ def test_save_and_load(case, dtype):
 # ---- In other processes ----
 
 
+@cache
 def all_expected() -> list[str]:
     return [expected(case, dtype) for case, dtype in hashes.everything()]
 
@@ -215,24 +215,19 @@ def test_save_and_load_in_another_process():
 
 # ---- By other builds, from C ----
 
-# The flags of setup.py, and the fewest that the C core needs.
-OPTIMISED = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
-COMMON = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", f"-I{CSRC / 'include'}"]
-PROGRAM = [*map(str, sorted(CSRC.rglob("*.c"))), str(HERE / "hashes.c"), "-lm", "-pthread"]
-
 FEW = 2003  # elements, for programs that are slow
 
 needs_source = pytest.mark.skipif(not CSRC.is_dir(), reason="needs the source tree")
 
 
+@cache
 def few_expected() -> list[str]:
     return [by_package(case, dtype, FEW, num_threads=1) for case, dtype in hashes.everything()]
 
 
-def compiled(folder: Path, compiler: str, *flags: str) -> Path:
-    program = folder / "hashes"
-    subprocess.run([compiler, *COMMON, *flags, *PROGRAM, "-o", str(program)], check=True)
-    return program
+def compiled(builds: Path, compiler: str, flags: list[str], *more: str) -> Path:
+    words = [*flags, *WARNINGS, *more, f"-I{INCLUDE}", *core(builds, compiler, flags), HERE / "hashes.c"]
+    return built(builds, compiler, *words, "-lm", "-pthread")
 
 
 def by_program(*command: str, n: int, threads: int = 1) -> list[str]:
@@ -241,23 +236,23 @@ def by_program(*command: str, n: int, threads: int = 1) -> list[str]:
 
 
 @needs_source
-@pytest.mark.parametrize("flags", [OPTIMISED, ["-O0"]], ids=["O3", "O0"])
+@pytest.mark.parametrize("flags", [OPTIMISED, PLAIN], ids=["O3", "O0"])
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_compilers(compiler, flags, tmp_path):
+def test_compilers(compiler, flags, builds):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    program = compiled(tmp_path, compiler, *flags)
+    program = compiled(builds, compiler, flags)
     assert by_program(str(program), n=FEW) == few_expected()
     if flags == OPTIMISED:
         assert by_program(str(program), n=N, threads=2) == all_expected()
 
 
 @needs_source
-def test_aarch64(tmp_path):
+def test_aarch64(builds):
     """Results within half a rounding below the smallest normal number may differ there: the data have none."""
     compiler, emulator = "aarch64-linux-gnu-gcc", "qemu-aarch64"
     for tool in (compiler, emulator):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    program = compiled(tmp_path, compiler, *OPTIMISED, "-static")
+    program = compiled(builds, compiler, [flag for flag in OPTIMISED if not flag.startswith("-m")], "-static")
     assert by_program(emulator, str(program), n=FEW) == few_expected()

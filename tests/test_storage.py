@@ -12,7 +12,8 @@ import pytest
 import fastopt
 from support import formats
 from support.asserts import assert_same_bits, ids
-from support.cases import CASES
+from support.cases import RULES_AND_STAGES
+from support.covering import all_pairs
 from support.registry import RULES
 
 N = 1000  # of the elements, several groups of codes and a part of one
@@ -127,16 +128,18 @@ def run(case, p, form, gradient_dtype=np.float32, **options):
         oracle.compare()
 
 
-@pytest.mark.parametrize("rounding", ["stochastic", "nearest"])
-@pytest.mark.parametrize("word", WORDS)
-@pytest.mark.parametrize("case", CASES, ids=ids)
+@pytest.mark.parametrize(
+    ("case", "word", "rounding"), all_pairs(RULES_AND_STAGES, WORDS, ["stochastic", "nearest"]), ids=ids
+)
 def test_state(case, word, rounding):
     run(case, normal(9), None, state_dtype=word, rounding=rounding)
 
 
-@pytest.mark.parametrize("gradient", [np.float16, BFLOAT16, np.float32])
-@pytest.mark.parametrize("parameter", PARAMETERS)
-@pytest.mark.parametrize("case", CASES, ids=ids)
+@pytest.mark.parametrize(
+    ("case", "parameter", "gradient"),
+    all_pairs(RULES_AND_STAGES, [*PARAMETERS], [np.float16, BFLOAT16, np.float32]),
+    ids=ids,
+)
 def test_parameters_of_16_bits(case, parameter, gradient):
     dtype, master, form = PARAMETERS[parameter]
     run(case, normal(9, dtype=dtype), form, gradient, master=master, state_dtype="8bit")

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 import fastopt
+from support.builds import CSRC, PLAIN, core
 from support.processes import FORK, HANGS, Run, assert_helped, in_a_process, step_as_a_forked_child
 from support.team_model import Model, WrongError
 
 HERE = Path(__file__).parent
-CSRC = HERE.parent / "csrc"
-INCLUDES = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
 FLAGS = [
     "-std=gnu11",
     "-O2",
@@ -271,13 +270,13 @@ int main(int argc, char **argv)
 
 
 @needs_compiler
-def test_a_plugin_that_is_closed(tmp_path):
+def test_a_plugin_that_is_closed(tmp_path, builds):
     """Its threads go on sleeping in code that is still there."""
     plugin, host = tmp_path / "plugin.c", tmp_path / "host.c"
     plugin.write_text(PLUGIN)
     host.write_text(HOST)
     library, program = tmp_path / "plugin.so", tmp_path / "host"
-    sources = [str(path) for path in [*sorted(CSRC.rglob("*.c")), plugin]]
+    sources = [*map(str, core(builds, "gcc", PLAIN)), str(plugin)]
     subprocess.run(["gcc", *FLAGS, "-shared", "-fPIC", *sources, "-o", str(library), "-lm"], check=True)
     subprocess.run(["gcc", *FLAGS, str(host), "-o", str(program), "-ldl"], check=True)
     done = subprocess.run([str(program), str(library)], capture_output=True, timeout=HANGS)

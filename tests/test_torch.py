@@ -8,6 +8,7 @@ import pytest
 import fastopt
 from support.arrays import DTYPES
 from support.asserts import ids
+from support.covering import all_pairs
 from support.registry import CLASSES, RULES
 from support.twins import Draw, always, power_of_ten
 
@@ -35,12 +36,12 @@ SHARED: dict[str, dict[str, Draw]] = {
     "maximize": {"maximize": always(True)},
     "both_stages": {"weight_decay": power_of_ten(-3, -1), "maximize": always(True)},
 }
-ROWS = [
-    pytest.param(cls, {"lr": LR, **twin.own, **option}, id=f"{cls}-{name}")
+ROWS = {
+    f"{cls}-{name}": (cls, {"lr": LR, **twin.own, **option})
     for cls, twin in TWINS.items()
     for name, option in {**SHARED, **twin.options}.items()
     if twin.has_decay or "weight_decay" not in option
-]
+}
 
 
 def run(cls: str, kwargs: dict[str, Any], dtype: type, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -65,10 +66,9 @@ def assert_close(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: fl
         np.testing.assert_allclose(p, q, rtol=0, atol=tolerance * max(abs(q).max(), 1e-300))
 
 
-@pytest.mark.parametrize("seed", range(DRAWS))
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
-@pytest.mark.parametrize(("cls", "draws"), ROWS)
-def test_trajectory(cls, draws, dtype, seed):
+@pytest.mark.parametrize(("row", "dtype", "seed"), all_pairs([*ROWS], DTYPES, range(DRAWS)), ids=ids)
+def test_trajectory(row, dtype, seed):
+    cls, draws = ROWS[row]
     rng = np.random.default_rng([seed, 7])
     kwargs = {name: draw(rng) for name, draw in draws.items()}
     assert_close(*run(cls, kwargs, dtype, seed), 1e-12 if dtype is np.float64 else 2e-6)

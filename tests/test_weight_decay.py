@@ -9,11 +9,10 @@ import pytest
 import fastopt
 from fastopt import schedules
 from support import reference
-from support.arrays import DTYPES, gradients
+from support.arrays import DTYPES, SHAPES, gradients, several, special_values
 from support.asserts import assert_like, assert_same_bits, ids, refused
 from support.cases import AVERAGING, BY_ROW, RULES, Case, Oracle, step_together
 
-SHAPES = [(3,), (40, 50), (), (33001,), (0,), (7, 600)]
 RATES = (1.0, 4.0, 2.0, 0.5)  # of steps, times the rate of the case
 CAUTIOUS = {"weight_decay": 0.5, "cautious_decay": True}
 CORRECTED = {"weight_decay": 0.5, "corrected_decay": True}
@@ -44,66 +43,62 @@ CASES.append(INDEPENDENT)
 OF_ROWS = [case for case in CASES if case.rule in {row.rule for row in BY_ROW} and not case.rule.endswith("_vector")]
 
 
-def some(dtype, shapes=SHAPES):
-    rng = np.random.default_rng(5)
-    params = [np.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
-    streams = [gradients(5 + i, shape, dtype) for i, shape in enumerate(shapes)]
-    return params, iter(lambda: [next(stream) for stream in streams], None)
-
-
 # ---- To the bit ----
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", CASES, ids=ids)
-def test_every_rule(case, dtype, isa):
+def test_every_rule(case, dtype, isas):
     """As the oracle, with learning rates that rise and fall, on one thread and on several."""
-    params, grads = some(dtype)
+    params, grads = several(dtype, len(RATES))
     oracles, lr = [Oracle(case, p) for p in params], case.settings()["lr"]
-    opts = [case.make([p.copy() for p in params], num_threads=threads) for threads in (1, 3)]
-    for rate, gs in zip(RATES, grads, strict=False):
+    for rate, gs in zip(RATES, grads, strict=True):
         step_together(oracles, gs, lr=lr * rate)
-        for opt in opts:
-            opt.lr = lr * rate
-            opt.step(gs)
-    for opt in opts:
-        for i, oracle in enumerate(oracles):
-            assert_like(opt, i, opt.groups[0]["params"][i], oracle)
-            if case.kwargs.get("corrected_decay"):
-                assert opt.state[i]["largest_lr"] == 4 * lr
+    for _ in isas:
+        for threads in (1, 3):
+            opt = case.make([p.copy() for p in params], num_threads=threads)
+            for rate, gs in zip(RATES, grads, strict=True):
+                opt.lr = lr * rate
+                opt.step(gs)
+            for i, oracle in enumerate(oracles):
+                assert_like(opt, i, opt.groups[0]["params"][i], oracle)
+                if case.kwargs.get("corrected_decay"):
+                    assert opt.state[i]["largest_lr"] == 4 * lr
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("case", [*CASES[:3], *CASES[-2:]], ids=ids)
-def test_special_values(case, dtype, isa):
+def test_special_values(case, dtype, isas):
     """Infinities, NaN, zeros of both signs, overflow and subnormals spread as in the oracle."""
-    info = np.finfo(dtype)
-    values = [0, 1, info.tiny, info.tiny / 2, info.smallest_subnormal, 1e-30, 1e15, info.max, np.inf]
-    values = np.array([sign * x for x in values for sign in (1, -1)] + [np.nan], dtype)
-    p, g = (np.tile(grid.ravel(), 3) for grid in np.meshgrid(values, values))
-    oracle, opt = Oracle(case, p), case.make(p)
-    for factor in (1, 0, -1):
-        with np.errstate(all="ignore"):
-            scaled = g * dtype(factor)
-        opt.step(scaled)
-        oracle.step(scaled)
-        assert_like(opt, 0, p, oracle)
+    start, g = special_values(dtype)
+    for _ in isas:
+        p = start.copy()
+        oracle, opt = Oracle(case, p), case.make(p)
+        for factor in (1, 0, -1):
+            with np.errstate(all="ignore"):
+                scaled = g * dtype(factor)
+            opt.step(scaled)
+            oracle.step(scaled)
+            assert_like(opt, 0, p, oracle)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("case", [case for case in CASES if case.name.endswith("both")], ids=ids)
-def test_layouts(case, threads):
+def test_layouts(case):
     """Strided parameters and gradients give the bits of contiguous ones; gradients are zeroed after use."""
     plain = np.random.default_rng(1).standard_normal((70, 1100)).astype(np.float32)
-    p = np.asfortranarray(plain)
-    options = {"zero_grads": True, "clip_value": 0.5, "num_threads": threads}
-    opt, other = case.make(p, **options), case.make(plain, **options)
+    opts = {}
+    for threads in (1, 3):
+        options = {"zero_grads": True, "clip_value": 0.5, "num_threads": threads}
+        opts[threads] = case.make(np.asfortranarray(plain), **options), case.make(plain.copy(), **options)
     for g, _ in zip(gradients(2, plain.shape, np.float32), range(3), strict=False):
-        stored = np.repeat(g, 2, axis=1)[:, ::2]
-        opt.step(stored)
-        other.step(g.copy())
-        assert (stored == 0).all()
-    assert_same_bits(p, plain)
+        for opt, other in opts.values():
+            stored = np.repeat(g, 2, axis=1)[:, ::2]
+            opt.step(stored)
+            other.step(g.copy())
+            assert (stored == 0).all()
+    for threads, pair in opts.items():
+        p, q = (opt.groups[0]["params"][0] for opt in pair)
+        assert_same_bits(p, q, f"{threads} threads: ")
 
 
 @pytest.mark.parametrize(
@@ -120,35 +115,39 @@ def test_slices(case):
     assert_same_bits(np.concatenate(parts), p)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("case", OF_ROWS, ids=ids)
-def test_rows(case, threads):
+def test_rows(case):
     """Rows of a gradient decay with their step; the others stay to the bit."""
     rng = np.random.default_rng(1)
     table = rng.standard_normal((300, 130)).astype(np.float32)
-    opt, oracle = case.make(table, num_threads=threads), Oracle(case, table)
+    oracle, steps = Oracle(case, table), []
     for _ in range(3):
         rows = np.arange(200) if case.rule == "nadam" else np.unique(rng.integers(0, 200, 150))
         dense = np.zeros_like(table)
         dense[rows] = rng.standard_normal((len(rows), 130))
-        opt.step(fastopt.RowGrad(rows, dense[rows]))
+        steps.append(fastopt.RowGrad(rows, dense[rows]))
         kept = {letter: buffer.copy() for letter, buffer in oracle.buffers.items()} | {"p": oracle.p.copy()}
         oracle.step(dense)
         others = np.setdiff1d(np.arange(len(table)), rows)
         for letter, buffer in {**oracle.buffers, "p": oracle.p}.items():
             buffer[others] = kept[letter][others]
-    assert_like(opt, 0, table, oracle)
+    for threads in (1, 3):
+        p = table.copy()
+        opt = case.make(p, num_threads=threads)
+        for g in steps:
+            opt.step(g)
+        assert_like(opt, 0, p, oracle)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.cls not in AVERAGING], ids=ids)
 def test_averages(case):
     """Averages and Lookahead take in the parameter once it has decayed."""
-    params, grads = some(np.float32, SHAPES[:4])
+    params, grads = several(np.float32, 5, SHAPES[:4])
     plain = [p.copy() for p in params]
     options = {"ema_decay": 0.9, "swa": (2, 3), "lookahead": (4, 0.25)}
     opt, other = case.make(params, **options), case.make(plain)
     averages = [reference.Averages(p, **options) for p in params]
-    for t, gs in zip(range(1, 6), grads, strict=False):
+    for t, gs in enumerate(grads, 1):
         for p, of in zip(plain, averages, strict=True):
             of.before(p, t, t)
         opt.step(gs)

@@ -335,18 +335,19 @@ def test_rows_are_refused():
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("shape", [(7,), (1000, 30)], ids=str)
-def test_kernel(shape, nesterov, dtype, isa):
+def test_kernel(shape, nesterov, dtype, isas):
     """The two passes with nothing between them, in the oracle's bits."""
     from support import reference  # which imports this file
 
-    p, g, b, u = (next(gradients(i, shape, dtype)) for i in range(4))
-    q, state = p.copy(), {"b": b.copy(), "u": u.copy()}
-    hyper = {"lr": 0.1, "momentum": 0.9, "nesterov": float(nesterov)}
-    for t in (1, 2, 3):
-        fastopt.kernels.muon(p, g, b, u, step=t, num_threads=t, decoupled_decay=0.1, **hyper)
-        reference.step("muon", q, g, state, t, hyper, decoupled_decay=0.1)
-    for actual, wanted in ((p, q), (b, state["b"]), (u, state["u"])):
-        assert_same_bits(actual, wanted)
+    for _ in isas:
+        p, g, b, u = (next(gradients(i, shape, dtype)) for i in range(4))
+        q, state = p.copy(), {"b": b.copy(), "u": u.copy()}
+        hyper = {"lr": 0.1, "momentum": 0.9, "nesterov": float(nesterov)}
+        for t in (1, 2, 3):
+            fastopt.kernels.muon(p, g, b, u, step=t, num_threads=t, decoupled_decay=0.1, **hyper)
+            reference.step("muon", q, g, state, t, hyper, decoupled_decay=0.1)
+        for actual, wanted in ((p, q), (b, state["b"]), (u, state["u"])):
+            assert_same_bits(actual, wanted)
 
 
 def test_one_at_a_time_with_schedules():

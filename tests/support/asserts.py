@@ -13,8 +13,12 @@ REFUSED = (TypeError, ValueError, FloatingPointError)
 
 
 def ids(value: Any) -> str | None:
-    """Readable test ids for cases and dtypes."""
-    return value.__name__ if isinstance(value, type) else getattr(value, "name", None)
+    """Readable test ids for cases, dtypes, shapes and options."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}={entry}" for key, entry in value.items()) or "none"
+    if isinstance(value, type):
+        return value.__name__
+    return str(value) if isinstance(value, tuple) else getattr(value, "name", None)
 
 
 def bits(x: np.ndarray) -> np.ndarray:
@@ -35,7 +39,8 @@ def assert_same_bits(actual: Any, expected: Any, what: str = "") -> None:
 
 def assert_like(opt: Any, name: Any, p: np.ndarray, oracle: Any) -> None:
     """Parameter and state are the oracle's to the bit."""
-    what = f"rule {oracle.rule}, case {oracle.case.name}, {p.dtype} of shape {p.shape}, parameter {name}"
+    run = f"case {oracle.case.name}, rule {oracle.rule}, {fastopt._core.isa()}, num_threads={opt.num_threads}"
+    what = f"{run}, {p.dtype} of shape {p.shape}, parameter {name}"
     assert_same_bits(p, oracle.p.reshape(p.shape), f"{what}: p")
     for letter, buffer in oracle.buffers.items():
         wanted = buffer if letter in oracle.extents else buffer.reshape(p.shape)

@@ -155,6 +155,8 @@ STAGES = (
 CASES = PLAIN + OPTIONS + STAGES
 # Every rule once; and those that update each element by itself.
 RULES = list({case.rule: case for case in PLAIN + OPTIONS}.values())
+# The same, and each stage around a rule once.
+RULES_AND_STAGES = RULES + [case for case in STAGES if not case.name.endswith("-both_stages")]
 BY_ELEMENT = [case for case in RULES if case.rule not in reference.ALONE | reference.TOGETHER]
 BY_ROW = [
     case
