@@ -6,7 +6,7 @@
 #include "system.h"
 #include "threads.h"
 
-#include "fastopt.h"
+#include "../include/fastopt.h"
 
 #include <stdlib.h>
 
