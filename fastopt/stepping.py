@@ -97,7 +97,7 @@ class Stepping:
         elif self._accumulator is not None and self._accumulator.step_count:
             self._step_accumulated(grads, changes)
         else:
-            self._step_with(self._table.step, (grads,), changes)
+            self._step_with(self._table.step_with, (grads,), changes)
 
     @checks_arguments
     def step_one(self, name: Name, grad: Array | _core.RowGrad, **changes: Unpack[OneStep]) -> None:
@@ -185,7 +185,7 @@ class Stepping:
             raise ValueError(f"{label}: gradients must be None, since some have been accumulated, got others")
         mean = changes.get("accumulated", "mean") == "mean"
         self._step_with(
-            self._table.step, (None,), {**changes, "zero_grads": True}, accumulated=self._accumulator, mean=mean
+            self._table.step_with, (None,), {**changes, "zero_grads": True}, accumulated=self._accumulator, mean=mean
         )
 
     def _step_with(

@@ -24,7 +24,7 @@ def tuner(tmp_path_factory):
     subprocess.run(["gcc", "-O2", "-shared", "-fPIC", str(source), "-o", str(file), "-lm"], check=True)
     library = ctypes.CDLL(str(file))
     library.fastopt_next_threads.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    library.fastopt_note_time.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_double]
+    library.fastopt_note_time.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_double, ctypes.c_ssize_t]
     return library
 
 
@@ -50,7 +50,7 @@ def steps(tuner, time, limit, count, random):
         threads = tuner.fastopt_next_threads(memory, limit)
         assert 1 <= threads <= limit
         seconds = time(threads, t, random)
-        tuner.fastopt_note_time(memory, threads, seconds)
+        tuner.fastopt_note_time(memory, threads, seconds, 1)
         used[threads] += 1
         total += seconds
     return used, total

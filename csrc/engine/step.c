@@ -99,7 +99,7 @@ static fastopt_status step_with_tuner(fastopt_job *job, fastopt_call *call)
     const double begin = fastopt_now();
     const fastopt_status status = step(job, call);
     if (status == FASTOPT_OK)
-        fastopt_note_time(call->tuner, job->threads, (fastopt_now() - begin) / (double)job->elements);
+        fastopt_note_time(call->tuner, job->threads, fastopt_now() - begin, job->elements);
     return status;
 }
 

@@ -240,7 +240,8 @@ typedef struct {
     int threads, limit;                 /* the choice so far, 0: none yet; the most it may be */
     int trial, left;                    /* the number being tried, 0: none; steps to its end */
     int up;                             /* whether the last trial was of more threads */
-    int settling;                       /* steps that are not counted */
+    int settling;                       /* steps that are not counted, at least */
+    double seconds;                     /* that these, or those of the trial, still take, at least */
     int fresh;                          /* whether no step has been */
     int calm;                           /* steps since the last trial */
     double time[FASTOPT_MAX_CHOICES];   /* of each choice the sum of seconds per element, weighted by age, */

@@ -34,21 +34,28 @@ static fastopt_pair by_squaring(fastopt_pair b, int64_t n)
     return power;
 }
 
+static uint64_t strides(int64_t n)
+{
+    return (uint64_t)n / STRIDE;
+}
+
 double fastopt_power(double b, int64_t n)
 {
-    static THREAD_LOCAL struct {
+    static THREAD_LOCAL struct powers {
         power powers[KEPT];
         int oldest;
-    } kept; /* in one, whose address is found once */
+    } of_thread;
+    struct powers *volatile found = &of_thread; /* once: compilers would look the address up at each access */
+    struct powers *const kept = found;
     const fastopt_pair one = {1, 0};
-    power *last = kept.powers, *const end = last + KEPT;
-    while (last < end && !(last->known && last->b == b && last->n / STRIDE == n / STRIDE && last->n <= n))
+    power *last = kept->powers, *const end = last + KEPT;
+    while (last < end && !(last->b == b && strides(last->n) == strides(n) && last->n <= n && last->known))
         last++;
     if (last < end) {
         last->low = by_steps(last->low, b, n - last->n);
     } else {
-        last = &kept.powers[kept.oldest];
-        kept.oldest = (kept.oldest + 1) % KEPT;
+        last = &kept->powers[kept->oldest];
+        kept->oldest = (kept->oldest + 1) % KEPT;
         last->known = 1;
         last->b = b;
         last->low = by_steps(one, b, n % STRIDE);

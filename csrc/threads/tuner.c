@@ -5,7 +5,8 @@
  * at the same rate, so that means of the same stretch of the loop are compared.
  *
  * Trials are paid for: each step with the choice earns a share of its time, and what a trial took longer than the
- * choice would have is taken off.  So a number of threads that is nearly as good is tried often, and one that is much
+ * choice would have is taken off, and so is what the step after it took longer, which may wake threads and move data
+ * between caches.  So a number of threads that is nearly as good is tried often, and one that is much
  * worse seldom. */
 #include "tuner.h"
 
@@ -13,16 +14,20 @@
 
 enum {
     RECENT = sizeof(((fastopt_tuner *)0)->recent) / sizeof(double),
-    TRIAL = 4,       /* steps, after one that is not counted: it wakes threads or moves data between caches */
+    TRIAL = 4,       /* steps that are counted, at least */
     FEW = 12,        /* times of a number of threads, below which it is tried after FIRST_PAUSE steps */
     ENOUGH = 6,      /* to be compared */
     FIRST_PAUSE = 4, /* steps between trials, at least */
     PAUSE = 16,
-    MEMORY = 512,  /* steps after which a time has faded to 1/e */
+    MEMORY = 256,  /* steps after which a time has faded to 1/e */
+    DEAREST = 3,   /* times the mean: the most that a trial is blamed for of a step after it */
     DOUBTS = 4,    /* times RECENT steps of another length, until they are no mere disturbance */
     ALLOWANCE = 8, /* steps: what the first trials may cost, and what can be saved up for later ones */
 };
 
+/* Seconds, at least, of the steps that are not counted when the number of threads has changed, since they wake threads
+ * and move data between caches; and of those of a trial that are.  To wake a thread takes longer than many a step. */
+static const double SETTLING = 5e-5;
 static const double EARNED = 0.02;     /* of a step's time, for trials */
 static const double UNKNOWN = 0.5;     /* of a step's time: what a step of a trial is expected to cost */
 static const double TOO_SLOW = 1.5;    /* times the mean: a trial ends with such a step, a choice is doubted */
@@ -95,13 +100,32 @@ static double median(const double *times, int n)
     return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
 }
 
+/* Does not count the next steps: so many, and as long as it takes. */
+static void settle(fastopt_tuner *tuner, int steps)
+{
+    tuner->settling = steps;
+    tuner->seconds = SETTLING;
+}
+
+static int is_settling(fastopt_tuner *tuner, double seconds)
+{
+    if (!tuner->settling)
+        return 0;
+    tuner->seconds -= seconds;
+    if (tuner->settling > 1 || tuner->seconds <= 0)
+        tuner->settling--;
+    if (!tuner->settling)
+        tuner->seconds = SETTLING;
+    return 1;
+}
+
 /* Makes a number of threads the choice, and forgets how fast recent steps were. */
 static void choose(fastopt_tuner *tuner, int threads)
 {
     tuner->threads = threads;
     tuner->trial = 0;
     tuner->calm = 0;
-    tuner->settling = 1;
+    settle(tuner, 1);
     tuner->n_recent = tuner->doubts = 0;
     tuner->typical = 0;
 }
@@ -167,7 +191,7 @@ static void consider_trial(fastopt_tuner *tuner)
     tuner->up = up;
     tuner->trial = threads;
     tuner->left = TRIAL;
-    tuner->settling = 1;
+    settle(tuner, 1);
 }
 
 int fastopt_next_threads(fastopt_tuner *tuner, int limit)
@@ -176,7 +200,7 @@ int fastopt_next_threads(fastopt_tuner *tuner, int limit)
         choose(tuner, limit);
         tuner->now = 1;
         tuner->fresh = 1;
-        tuner->settling = 2; /* their state is touched for the first time */
+        settle(tuner, 2); /* their state is touched for the first time */
     }
     if (limit > tuner->limit)
         tuner->limit = limit;
@@ -184,28 +208,37 @@ int fastopt_next_threads(fastopt_tuner *tuner, int limit)
     return threads < limit ? threads : limit;
 }
 
-static void note_trial(fastopt_tuner *tuner, double time)
+/* Takes off what a trial made a step longer than most. */
+static void pay(fastopt_tuner *tuner, double time)
 {
     const double now = mean(tuner, tuner->threads);
     if (time > now)
         tuner->credit -= time - now;
-    if (tuner->settling) {
-        tuner->settling = 0;
+}
+
+static void note_trial(fastopt_tuner *tuner, double time, double seconds)
+{
+    pay(tuner, time);
+    if (is_settling(tuner, seconds))
         return;
-    }
     add(tuner, tuner->trial, time);
-    if (--tuner->left > 0 && time < TOO_SLOW * now)
+    tuner->seconds -= seconds;
+    tuner->left -= tuner->left > 0;
+    if ((tuner->left > 0 || tuner->seconds > 0) && time < TOO_SLOW * mean(tuner, tuner->threads))
         return;
     tuner->trial = 0;
     tuner->calm = 0;
-    tuner->settling = 1;
+    settle(tuner, 1);
     compare(tuner);
 }
 
-static void note_choice(fastopt_tuner *tuner, double time)
+static void note_choice(fastopt_tuner *tuner, double time, double seconds)
 {
-    if (tuner->settling) {
-        tuner->settling--;
+    if (is_settling(tuner, seconds)) {
+        if (!tuner->fresh) {
+            const double most = DEAREST * mean(tuner, tuner->threads);
+            pay(tuner, time < most ? time : most);
+        }
         return;
     }
     add(tuner, tuner->threads, time);
@@ -232,14 +265,15 @@ static void note_choice(fastopt_tuner *tuner, double time)
     consider_trial(tuner);
 }
 
-void fastopt_note_time(fastopt_tuner *tuner, int threads, double time)
+void fastopt_note_time(fastopt_tuner *tuner, int threads, double seconds, ptrdiff_t elements)
 {
     if (threads != (tuner->trial ? tuner->trial : tuner->threads))
         return; /* a shorter step than most: it says nothing of them */
+    double time = seconds / (double)elements;
     if (tuner->typical > 0 && time > OUTLIER * tuner->typical)
         time = OUTLIER * tuner->typical;
     if (tuner->trial)
-        note_trial(tuner, time);
+        note_trial(tuner, time, seconds);
     else
-        note_choice(tuner, time);
+        note_choice(tuner, time, seconds);
 }

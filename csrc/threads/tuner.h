@@ -6,6 +6,6 @@
 
 /* The number of threads for the next step, at most limit; then, what it took. */
 int fastopt_next_threads(fastopt_tuner *tuner, int limit);
-void fastopt_note_time(fastopt_tuner *tuner, int threads, double seconds_per_element);
+void fastopt_note_time(fastopt_tuner *tuner, int threads, double seconds, ptrdiff_t elements);
 
 #endif

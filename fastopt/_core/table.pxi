@@ -237,12 +237,18 @@ cdef class Table:
                              f" call bind() again")
         return self.bound
 
-    def step(self, grads, dict changes=None, Accumulator accumulated=None, bint mean=True):
-        """Check all, then update all.
+    def step(self, grads):
+        """Check all, then update all."""
+        self.make_step(grads, None, None, False)
 
-        `changes` are options of this step alone, known to be valid.  With `accumulated`, the gradients are its sums, or
-        their mean, and it is empty afterwards.  Returns whether the step was made.
+    def step_with(self, grads, dict changes, Accumulator accumulated=None, bint mean=True):
+        """A step with options of its own, known to be valid; returns whether it was made.
+
+        With `accumulated`, the gradients are its sums, or their mean, and it is empty afterwards.
         """
+        return self.make_step(grads, changes, accumulated, mean)
+
+    cdef bint make_step(self, grads, dict changes, Accumulator accumulated, bint mean) except -1:
         cdef tuple flat
         if accumulated is not None:
             flat = None
