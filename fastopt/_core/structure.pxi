@@ -92,7 +92,7 @@ cdef class GradientStructure:
         """Gradients that come in this structure; messages call them "gradients" and `where`."""
         cdef tuple flat = (), keys
         if structure is None:
-            if isinstance(grads, (list, tuple, Mapping)):
+            if not is_plain_array(grads) and isinstance(grads, (list, tuple, Mapping)):  # the latter takes long
                 raise TypeError(f"{self.owner}: gradients{where} must be one array, as the parameter is,"
                                 f" got {type_name(grads)}")
             return (grads,)

@@ -256,7 +256,8 @@ cdef class Table:
             flat = self.bound_gradients()
         else:
             flat = self.structure.flatten(grads)
-        if self.members is not None or PyList_GET_SIZE(self.containers):
+        if self.members is not None or (PyList_GET_SIZE(self.containers)
+                                        and changed_container(self.containers) is not None):
             self.check_containers(self.parameters.owner)
         self.acquire()
         try:
