@@ -1,14 +1,6 @@
 /* Before a step: checks and scalars.  After it: how far tensors and their rows have come. */
 #include "engine.h"
 
-static int valid_hyper(const fastopt_tensor *t)
-{
-    for (int i = 0; t->rule->hyper[i]; i++)
-        if (!in_range(fastopt_rule_hyper(t->rule, i), t->hyper[i]))
-            return 0;
-    return 1;
-}
-
 static int valid_options(const fastopt_options *options)
 {
     return IN_RANGE(weight_decay, options->weight_decay) && IN_RANGE(weight_decay, options->decoupled_decay) &&
@@ -145,7 +137,7 @@ fastopt_status fastopt_check(fastopt_tensor *tensors, ptrdiff_t count)
         if ((has_averages_or_rows(t) && !(valid_averages(t) && valid_rows(t))) || !valid_shape(t) || !find_grain(t) ||
             (t->decays && !fastopt_valid_decays(t)))
             return FASTOPT_BAD_TENSOR;
-        if ((t->hyper != hyper || t->rule != rule) && !valid_hyper(t))
+        if ((t->hyper != hyper || t->rule != rule) && !fastopt_valid_hyper(t->rule, t->hyper))
             return FASTOPT_BAD_HYPER;
         if (t->options && ((t->options != options && !valid_options(t->options)) || !valid_own_decay(t)))
             return FASTOPT_BAD_HYPER;

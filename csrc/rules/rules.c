@@ -122,6 +122,14 @@ const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i)
     return &fastopt_hypers[rows[rule->index][i]];
 }
 
+int fastopt_valid_hyper(const fastopt_rule *rule, const double *hyper)
+{
+    for (int i = 0; rule->hyper[i]; i++)
+        if (!in_range(fastopt_rule_hyper(rule, i), hyper[i]))
+            return 0;
+    return 1;
+}
+
 int fastopt_in_range(const fastopt_hyper *hyper, double value)
 {
     return in_range(hyper, value);

@@ -42,6 +42,9 @@ static inline int in_range(const fastopt_hyper *hyper, double value)
     return value >= hyper->low && (value < hyper->high || (hyper->closed && value == hyper->high));
 }
 
+/* Whether hyperparameters of a rule lie in their ranges. */
+int fastopt_valid_hyper(const fastopt_rule *rule, const double *hyper);
+
 #define IN_RANGE(name, value) in_range(&fastopt_hypers[HYPER_##name], value)
 
 #endif
