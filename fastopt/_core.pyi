@@ -107,10 +107,11 @@ class Table:
         containers: list[Watched],
     ) -> None: ...
     def bind(self, grads: Any) -> None: ...
-    def step(
+    def step(self, grads: Any) -> None: ...
+    def step_with(
         self,
         grads: Any,
-        changes: dict[str, Any] | None = None,
+        changes: dict[str, Any],
         accumulated: Accumulator | None = None,
         mean: bool = True,
     ) -> bool: ...
