@@ -128,11 +128,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what only some use when it is first asked for: an optimizer, or schedules."""
+    """Import what only some use when it is first asked for: an optimizer, schedules, or those for torch."""
     from importlib import import_module
 
-    if name == "schedules":
-        return import_module("fastopt.schedules")
+    if name in ("schedules", "torch"):
+        return import_module(f"fastopt.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
     value: object = getattr(import_module(f"fastopt.optimizers.{name.lower()}"), name)

@@ -319,6 +319,7 @@ class Declaring:
     _rules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # the rows of rules.def that it runs, and what selects each
     _decay_form: ClassVar[str] = "l2"  # what weight_decay does by default
     _averages: ClassVar[tuple[str, ...]] = ()  # averages of the parameters that the rule itself keeps
+    _torch_names: ClassVar[Mapping[str, str]] = {}  # of state in torch.optim, by letter
 
     def __init_subclass__(cls) -> None:
         """Collect what the class declares: its attributes are those of optimizers, which have none of these names."""
@@ -383,7 +384,8 @@ class Declaration:
         ]
         self._positional = [key for key, value in self.arguments.items() if not value.kw_only]
         self._defaults = {key: value.default for key, value in self.arguments.items()}
-        self._other_names = [value for value in self.arguments.values() if isinstance(value, OtherName)]
+        #: Those that stand for a value of another.
+        self.other_names = [value for value in self.arguments.values() if isinstance(value, OtherName)]
         self._unset = {value.names[0]: value.none for value in self.hyper.values() if value.none is not None}
 
     def given(
@@ -406,7 +408,7 @@ class Declaration:
         if "params" not in given:
             raise TypeError(f"{label}: params must be given, got none")
         values = self._defaults | given
-        for other in self._other_names:
+        for other in self.other_names:
             other.put(label, values, values.pop(other.name))
         return values
 

@@ -14,6 +14,8 @@ from .nest import Array
 from .scalars import each_unwrapped, unwrapped
 from .scheduled import ON, at, each, is_scheduled, peak_of_rate, warn_of_passed, with_schedules
 
+RATES = {"lr", "weight_decay"}  # hyperparameters on whose values no others depend
+
 
 class Fixed(dict[Any, Any]):
     """A dict whose entries stay: a step would not see others in their place."""
@@ -115,6 +117,24 @@ class Group(Fixed):
             self.check_catch_up(after)
         values = self._declaration.plain(now)
         return (values if now is after else with_schedules(values, after)) | own
+
+    def after_rates(self, given: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return all keys after changes of lr and weight_decay to numbers, on which nothing else depends; or raise.
+
+        None where more may change: loops that set them at each step need not check the others.
+        """
+        if not given.keys() <= RATES or is_scheduled(self) or self._table is None or self._table.catches_up:
+            return None
+        rates = {
+            key: check_number(f"{self._label}: {key}", key, unwrapped(value))
+            for key, value in given.items()
+            if not is_schedule(value)
+        }
+        if len(rates) < len(given):
+            return None
+        after = {key: value for key, value in self.items() if key != "params"} | rates
+        scaled(self._label, after)
+        return after
 
     def _check_kept(self, changed: Sequence[str], changes: Mapping[str, Any]) -> None:
         """Raise for a hyperparameter that can be changed no more, since state was computed with it."""
@@ -222,7 +242,7 @@ def set_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, An
 def put_hyper(table: _core.Table, changes: Sequence[tuple[Group, Mapping[str, Any]]]) -> None:
     """Set hyperparameters of groups, all or none, in one turn, so that changes by other threads are kept."""
     with table:
-        adopted = [group.change(group.checked(of_group)) for group, of_group in changes]
+        adopted = [group.change(group.after_rates(of_group) or group.checked(of_group)) for group, of_group in changes]
         if table.catches_up:
             table.catch_up_locked()  # with the values that were in force
         table.adopt(adopted)

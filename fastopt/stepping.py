@@ -179,6 +179,13 @@ class Stepping:
         if self._accumulator is not None:
             self._accumulator.discard()
 
+    def _step_flat(self, gradients: tuple[Any, ...]) -> None:
+        """Step with gradients in the order of the parameters."""
+        if self._plain:
+            self._table.step_flat(gradients)
+        else:
+            self._step_with(self._table.step_flat, (gradients,), {})
+
     def _step_accumulated(self, grads: Grads, changes: OneStep) -> None:
         label = f"{type(self).__name__}.step"
         if grads is not None:

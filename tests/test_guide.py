@@ -1,4 +1,4 @@
-"""The blocks of docs/training-step.md and docs/formats.md, run one after another."""
+"""The blocks of the pages in docs/ that are a guide, run one after another."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-GUIDE, FORMATS = DOCS / "training-step.md", DOCS / "formats.md"
+GUIDE, FORMATS, TORCH = DOCS / "training-step.md", DOCS / "formats.md", DOCS / "torch.md"
 
 
 def blocks(page):
@@ -63,3 +63,13 @@ def test_the_page_of_formats(monkeypatch, tmp_path):
     assert (names["opt16"].nbytes + names["w16"].nbytes) / names["w16"].size == 7.125
     for letter, values in names["opt"].state["w"].items():
         np.testing.assert_allclose(values, names["other"].state["w"][letter], rtol=2**-8)
+
+
+def test_the_page_of_torch():
+    for module in ("torch", "ml_dtypes"):
+        pytest.importorskip(module)
+    names = {}
+    for block in blocks(TORCH):
+        exec(compile(block, str(TORCH), "exec"), names)
+    assert names["opt"].step_count == 10
+    assert names["loss"] < names["y"].var()

@@ -10,7 +10,7 @@ from support.arrays import DTYPES
 from support.asserts import ids
 from support.covering import all_pairs
 from support.registry import CLASSES, RULES
-from support.twins import Draw, always, power_of_ten
+from support.torch_twins import ROWS, TWINS, assert_close
 
 torch = pytest.importorskip("torch", reason="compares with torch.optim")
 
@@ -28,22 +28,6 @@ def _doubles():
     torch.set_default_dtype(before)
 
 
-LR = power_of_ten(-4, -2)
-TWINS = {name: cls.torch for name, cls in CLASSES.items() if cls.torch}
-SHARED: dict[str, dict[str, Draw]] = {
-    "plain": {},
-    "weight_decay": {"weight_decay": power_of_ten(-3, -1)},
-    "maximize": {"maximize": always(True)},
-    "both_stages": {"weight_decay": power_of_ten(-3, -1), "maximize": always(True)},
-}
-ROWS = {
-    f"{cls}-{name}": (cls, {"lr": LR, **twin.own, **option})
-    for cls, twin in TWINS.items()
-    for name, option in {**SHARED, **twin.options}.items()
-    if twin.has_decay or "weight_decay" not in option
-}
-
-
 def run(cls: str, kwargs: dict[str, Any], dtype: type, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Parameters after the same steps with fastopt and with torch; the learning rate halves on the way."""
     rng = np.random.default_rng(seed)
@@ -59,11 +43,6 @@ def run(cls: str, kwargs: dict[str, Any], dtype: type, seed: int) -> tuple[list[
         opt.step(grads)
         peer.step()
     return ours, [p.detach().numpy() for p in theirs]
-
-
-def assert_close(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: float) -> None:
-    for p, q in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(p, q, rtol=0, atol=tolerance * max(abs(q).max(), 1e-300))
 
 
 @pytest.mark.parametrize(("row", "dtype", "seed"), all_pairs([*ROWS], DTYPES, range(DRAWS)), ids=ids)

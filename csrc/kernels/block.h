@@ -101,9 +101,9 @@ typedef struct {
 static FN(stored) FN(stored_state)(const fastopt_tensor *tensor, int s, ptrdiff_t offset, ptrdiff_t n)
 {
     const fastopt_format format = tensor->formats.state[s];
-    const ptrdiff_t group = fastopt_format_infos[format].group, before = offset & (group - 1); /* a power of two */
+    const ptrdiff_t group = fastopt_format_infos[format].group, before = offset % group;
     const ptrdiff_t all = tensor->rows ? tensor->row_count * tensor->row_length : tensor->n;
-    const ptrdiff_t end = (offset + n + group - 1) & -group;
+    const ptrdiff_t end = (offset + n + group - 1) / group * group;
     return (FN(stored)){{tensor->state[s], tensor->state_rest[s], format},
                         offset - before,
                         (group > 1 && end > all ? all : end) - (offset - before),

@@ -24,7 +24,6 @@ enum {
     ROOT_1 = 0x20000000,
     ROOT_3 = 0x38e00000,
     LARGEST_SCALED = 0x7f7f0000, /* the largest bfloat16 */
-    GROUPS = 8,                  /* that are encoded at a time */
 };
 #define LARGEST_SIGNED      8064.0f   /* the level of 127 */
 #define LARGEST_NONNEGATIVE 0x1.fp42f /* the level of 255 */
@@ -73,15 +72,18 @@ static inline uint32_t FN(largest)(const float *restrict x)
     return (uint32_t)largest;
 }
 
-/* The scale of a group by the size of its largest element: its last 6 of 24 bits are 0, and the largest element is at
- * most the largest level. */
-static inline float FN(scale)(uint32_t size, int is_signed)
+/* So that the last 6 of 24 bits are 0, and the largest element is at most the largest level. */
+static inline float FN(scale)(const float *restrict x, int is_signed)
 {
+    const uint32_t size = FN(largest)(x);
     const float smallest = is_signed ? SMALLEST_SIGNED : FLT_MIN;
+    if (size < NORMAL)
+        return 0;
+    if (size > LARGEST_SCALED)
+        return fastopt_float(size > INFINITE ? NAN_BITS : INFINITE);
     const float exact = fastopt_float(size) / (is_signed ? LARGEST_SIGNED : LARGEST_NONNEGATIVE);
-    const float rounded = fastopt_float((fastopt_bits(exact) + 63) & ~UINT32_C(63));
-    const float scale = rounded > smallest ? rounded : smallest, most = size > INFINITE ? NAN : INFINITY;
-    return size < NORMAL ? 0 : size > LARGEST_SCALED ? most : scale;
+    const float scale = fastopt_float((fastopt_bits(exact) + 63) & ~UINT32_C(63));
+    return scale > smallest ? scale : smallest;
 }
 
 /* A code has 15 bits behind the point in its sum with 2^8 or 3 * 2^7, and none in that with 2^23 or 3 * 2^22, of which
@@ -122,27 +124,24 @@ NOINLINE static void FN(encode_nonfinite)(uint8_t *restrict codes, const float *
         codes[i] = (uint8_t)(fastopt_bits(x[i]) & SIGN_BIT ? negative : largest);
 }
 
-/* Up to GROUPS whole groups.  Their scales are computed side by side, since one would wait for its quotients. */
-static inline void FN(encode)(uint8_t *restrict codes, float *restrict scales, const float *restrict x, int groups,
-                              const uint32_t *restrict random, int shift, int is_signed)
+/* Whole groups.  The scale of the next one comes before the codes of this one, so that these do not wait for it. */
+static inline void FN(encode)(uint8_t *restrict codes, float *restrict scales, const float *restrict x,
+                              ptrdiff_t groups, const uint32_t *restrict random, int shift, int is_signed)
 {
-    uint32_t largest[GROUPS];
-    float inverse[GROUPS];
-    for (int group = 0; group < groups; group++)
-        largest[group] = FN(largest)(x + group * GROUP);
-    for (int group = 0; group < groups; group++) {
-        scales[group] = FN(scale)(largest[group], is_signed);
-        inverse[group] = 1 / scales[group];
-    }
-    for (int group = 0; group < groups; group++, codes += GROUP, x += GROUP) {
-        const float factor = scales[group] > 0 ? inverse[group] : 0;
-        const uint32_t *numbers = random ? random + group * GROUP : NULL;
-        if (!(scales[group] < INFINITY))
-            FN(encode_nonfinite)(codes, x, scales[group], is_signed);
+    float next = groups ? FN(scale)(x, is_signed) : 0;
+    for (ptrdiff_t group = 0; group < groups; group++) {
+        const float scale = next, *values = x + group * GROUP;
+        if (group + 1 < groups)
+            next = FN(scale)(values + GROUP, is_signed);
+        scales[group] = scale;
+        if (!(scale < INFINITY))
+            FN(encode_nonfinite)(codes + group * GROUP, values, scale, is_signed);
         else if (is_signed)
-            FN(encode_signed)(codes, x, factor, numbers, shift);
+            FN(encode_signed)(codes + group * GROUP, values, scale > 0 ? 1 / scale : 0,
+                              random ? random + group * GROUP : NULL, shift);
         else
-            FN(encode_nonnegative)(codes, x, factor, numbers, shift);
+            FN(encode_nonnegative)(codes + group * GROUP, values, scale > 0 ? 1 / scale : 0,
+                                   random ? random + group * GROUP : NULL, shift);
     }
 }
 
@@ -165,18 +164,19 @@ static inline void FN(store_codes)(const T *restrict x, const fastopt_buffer *to
 {
     uint8_t *restrict codes = (uint8_t *)to->data + offset;
     float *restrict scales = (float *)to->rest + offset / GROUP;
-    float narrow[GROUPS * GROUP];
+    float narrow[4 * GROUP];
+    const ptrdiff_t most = sizeof(T) > sizeof(float) ? 4 * GROUP : n;
     for (ptrdiff_t begin = 0, count; begin < n; begin += count) {
         const uint32_t *bits = random ? random + begin : NULL;
         const float *values = (const void *)(x + begin);
-        count = n - begin < GROUPS * GROUP ? n - begin : GROUPS * GROUP;
+        count = n - begin < most ? n - begin : most;
         if (sizeof(T) > sizeof(float)) {
             for (ptrdiff_t i = 0; i < count; i++)
                 narrow[i] = FN(narrow)(x[begin + i]);
             values = narrow;
         }
         const ptrdiff_t whole = count / GROUP * GROUP;
-        FN(encode)(codes + begin, scales + begin / GROUP, values, (int)(whole / GROUP), bits, shift, is_signed);
+        FN(encode)(codes + begin, scales + begin / GROUP, values, whole / GROUP, bits, shift, is_signed);
         if (whole < count)
             FN(encode_rest)(codes + begin + whole, scales + (begin + whole) / GROUP, values + whole,
                             (int)(count - whole), bits ? bits + whole : NULL, shift, is_signed);

@@ -25,10 +25,10 @@ cdef str FORMATS = "float16, bfloat16, float32 or float64 in native byte order"
 
 cdef struct array_view:
     # An array of any library. Shape and strides lie in memory of the array, or of whoever fills this in.
-    # A DLTensor has the same fields: its data begin at byte_offset, and its strides count elements.
     void *data
     const Py_ssize_t *shape
-    const Py_ssize_t *strides  # in bytes
+    const Py_ssize_t *strides
+    Py_ssize_t unit  # bytes that a stride of 1 stands for: 1 in NumPy, the size of an element in DLPack
     int ndim
     int dtype
     int device
@@ -77,6 +77,7 @@ cdef inline void describe_numpy(cnp.ndarray a, array_view *view) noexcept:
     view.data = cnp.PyArray_DATA(a)
     view.shape = <const Py_ssize_t *>cnp.PyArray_DIMS(a)
     view.strides = <const Py_ssize_t *>cnp.PyArray_STRIDES(a)
+    view.unit = 1
     view.ndim = cnp.PyArray_NDIM(a)
     view.dtype = numpy_dtype(a)
     view.device = CPU
@@ -90,11 +91,11 @@ cdef inline bint is_plain_array(object value) except -1:
 
 
 cdef inline bint describe(object value, array_view *view) except -1:
-    """Fill in the description of an array; returns False for a value that is none."""
-    if not is_plain_array(value):
-        return False
-    describe_numpy(<cnp.ndarray>value, view)
-    return True
+    """Fill in the description of an array or tensor; returns False for a value that is none, or cannot be read here."""
+    if is_plain_array(value):
+        describe_numpy(<cnp.ndarray>value, view)
+        return True
+    return describe_tensor(value, view)
 
 
 # ---- Dtypes ----
@@ -137,6 +138,12 @@ cdef inline int format_of(const array_view *g, int computed) noexcept nogil:
 
 # ---- Shapes and strides ----
 
+cdef inline Py_ssize_t stride(const array_view *a, int d) noexcept nogil:
+    """The bytes between two elements along an axis."""
+    return a.strides[d] * a.unit
+
+
+
 cdef inline bint same_shape(const array_view *a, const array_view *b) noexcept nogil:
     """Whether shapes are equal: there are so few axes that a call of memcmp would take longer."""
     cdef int d
@@ -154,7 +161,7 @@ cdef inline bint same_memory(const array_view *a, const array_view *b) noexcept 
     if a.data != b.data or a.dtype != b.dtype or a.ndim != b.ndim:
         return False
     for d in range(a.ndim):
-        if a.shape[d] != b.shape[d] or a.strides[d] != b.strides[d]:
+        if a.shape[d] != b.shape[d] or stride(a, d) != stride(b, d):
             return False
     return True
 
@@ -172,7 +179,7 @@ cdef tuple shape_of(const array_view *a):
 
 
 cdef tuple strides_of(const array_view *a):
-    return tuple([a.strides[d] for d in range(a.ndim)])
+    return tuple([stride(a, d) for d in range(a.ndim)])
 
 
 cdef tuple axes_of(const array_view *a):
@@ -200,7 +207,7 @@ cdef Span span_of(const array_view *a) noexcept nogil:
     for d in range(a.ndim):
         if a.shape[d] == 0:
             return Span(<uintptr_t>a.data, <uintptr_t>a.data)
-        reach = (a.shape[d] - 1) * a.strides[d]
+        reach = (a.shape[d] - 1) * stride(a, d)
         if reach < 0:
             low += reach
         else:
@@ -218,9 +225,13 @@ cdef int by_address(const void *a, const void *b) noexcept nogil:
 
 
 cdef object as_bytes(const array_view *a):
-    """A NumPy array of these elements, whatever they are."""
-    return cnp.PyArray_New(cnp.ndarray, a.ndim, <cnp.npy_intp *>a.shape, cnp.NPY_VOID, <cnp.npy_intp *>a.strides, a.data,
-                           itemsize(a), 0, None)
+    """A NumPy array of these elements, whatever they are; it can be written if the array can."""
+    cdef cnp.npy_intp strides[FASTOPT_MAX_NDIM]
+    cdef int d
+    for d in range(a.ndim):
+        strides[d] = stride(a, d)
+    return cnp.PyArray_New(cnp.ndarray, a.ndim, <cnp.npy_intp *>a.shape, cnp.NPY_VOID, strides, a.data, itemsize(a),
+                           a.flags & WRITABLE, None)
 
 
 cdef bint share_memory(const array_view *a, const array_view *b) except -1:
@@ -244,14 +255,15 @@ cdef bint overlaps_any(const array_view *a, object arrays) except -1:
 
 cdef bint overlaps_itself(const array_view *a) except -1:
     """Whether two elements of an array may share memory (sure for all arrays made by slicing and transposing)."""
-    cdef Py_ssize_t reach = itemsize(a), axis
+    cdef Py_ssize_t reach = itemsize(a)
+    cdef int axis
     if size_of(a) == 0:
         return False
     for axis in reversed(axes_of(a)):
         if a.shape[axis] > 1:
-            if abs(a.strides[axis]) < reach:
+            if abs(stride(a, axis)) < reach:
                 return True
-            reach += (a.shape[axis] - 1) * abs(a.strides[axis])
+            reach += (a.shape[axis] - 1) * abs(stride(a, axis))
     return False
 
 
@@ -261,12 +273,19 @@ cdef str type_name(object value):
     return type(value).__name__
 
 
+cdef str dtype_name(object array):
+    """The dtype of an array as messages show it."""
+    return f"{array.dtype.str!r} ({array.dtype})" if isinstance(array, cnp.ndarray) else str(array.dtype)
+
+
 cdef int refuse_type(str label, object value, str required="a numpy.ndarray") except -1:
+    if is_tensor(value):
+        raise ValueError(f"{label} must {unreadable(value)}")
     raise TypeError(f"{label} must be {required}, got {type_name(value)}")
 
 
 cdef int refuse_dtype(str label, object array, str required) except -1:
-    raise TypeError(f"{label} must have dtype {required}, got {array.dtype.str!r} ({array.dtype})")
+    raise TypeError(f"{label} must have dtype {required}, got {dtype_name(array)}")
 
 
 cdef int refuse_shape(str label, const array_view *a, str required) except -1:
@@ -305,10 +324,10 @@ def check_disjoint(str owner, list labels, list arrays):
                 rows.append((span.low, span.high, label, array))
     rows.sort(key=lambda row: row[0])
     for row in rows:
-        describe_numpy(<cnp.ndarray>row[3], &view)
+        describe(row[3], &view)
         reaching = [before for before in reaching if before[1] > row[0]]
         for before in reaching:
-            describe_numpy(<cnp.ndarray>before[3], &other)
+            describe(before[3], &other)
             if share_memory(&view, &other):
                 relation = "is the same array as" if row[3] is before[3] else "shares memory with"
                 raise ValueError(f"{owner}: {row[2]} {relation} {before[2]}, each must have its own memory")

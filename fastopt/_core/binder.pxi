@@ -60,6 +60,8 @@ cdef class Binder:
         if not describe(gradient, &g):
             if type(gradient) is RowGrad:
                 return self.bind_rows(i, <RowGrad>gradient)
+            if is_sparse(gradient):
+                return self.bind_rows(i, rows_of(self.parameters.gradient_of(i), gradient))
             if entry.array.ndim != 0 or not is_number(gradient):
                 return refuse_type(parameters.gradient_of(i), gradient, "a numpy.ndarray, a RowGrad or None")
             gradient = self.array_of_number(i, gradient)
@@ -71,7 +73,7 @@ cdef class Binder:
             return refuse_shape(parameters.gradient_of(i), &g, f"its parameter's shape {shape_of(&entry.array)}")
         if g.dtype != entry.g_dtype:
             if format_of(&g, computed_in(&entry.array)) < 0:
-                if g.ndim == 0 and gradient.dtype.kind in "iu" and not self.zeroing:
+                if g.ndim == 0 and isinstance(gradient, np.ndarray) and gradient.dtype.kind in "iu" and not self.zeroing:
                     return self.bind(parameters, i, self.array_of_number(i, gradient[()]))
                 return refuse_dtype(parameters.gradient_of(i), gradient, FORMATS)
             self.set_format(i, &g)
@@ -221,7 +223,7 @@ cdef class Binder:
             now[i] = Span(0, 0)
             if self.has_whole_gradient(i):
                 self.check_writable(i, <object>PyTuple_GET_ITEM(gradients, i))
-                describe_numpy(<cnp.ndarray>PyTuple_GET_ITEM(gradients, i), &g)
+                describe(<object>PyTuple_GET_ITEM(gradients, i), &g)
                 now[i] = span_of(&g)
         if memcmp(now, self.zeroed, count * sizeof(Span)) == 0:
             return 0
@@ -238,6 +240,8 @@ cdef class Binder:
 
     cdef int set_to_zero(self, Py_ssize_t i, object gradient) except -1:
         """Set the gradient of a step that was skipped to zero, as a step that was made would have."""
+        cdef array_view g
         if self.has_whole_gradient(i):
-            np.asarray(gradient)[...] = 0
+            describe(gradient, &g)
+            as_bytes(&g).view(f"u{itemsize(&g)}")[...] = 0
         return 0

@@ -2,6 +2,7 @@
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
+    const void *Py_TYPE(object value)
 
 
 cdef extern from "fastopt.h" nogil:

@@ -41,7 +41,7 @@ cdef int find_containers(object nest, int depth, list found) except -1:
     return 0
 
 
-cdef tuple changed_container(list containers):
+cpdef tuple changed_container(list containers):
     """The first container, with its keys and values, that holds other objects than it did, or None."""
     cdef tuple one
     cdef Py_ssize_t i

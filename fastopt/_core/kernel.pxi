@@ -161,8 +161,8 @@ cdef class Kernel:
                 elif not same_shape(a, p):
                     return refuse_shape(self.label(i), a, f"p's shape {shape_of(p)}")
             elif a.dtype != FLOAT64 or size_of(a) != 1:
-                raise TypeError(f"{self.label(i)} must be a float64 array of one element, got {value.dtype.str!r} of"
-                                f" shape {value.shape}")
+                raise TypeError(f"{self.label(i)} must be a float64 array of one element, got {dtype_name(value)}"
+                                f" of shape {shape_of(a)}")
             if a.flags & FLAT != FLAT:
                 return refuse_strides(self.label(i), a, "be C-contiguous and aligned")
             if i != 1 and not a.flags & WRITABLE:

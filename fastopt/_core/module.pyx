@@ -8,10 +8,12 @@ shapes, flags) and touches nothing else.
 cimport cython
 cimport numpy as cnp
 from cpython.dict cimport PyDict_Next
+from cpython.exc cimport PyErr_Clear
 from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_AsSsize_t
 from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from cpython.pythread cimport (
     NOWAIT_LOCK,
     WAIT_LOCK,
@@ -22,12 +24,14 @@ from cpython.pythread cimport (
     PyThread_release_lock,
     PyThread_type_lock,
 )
-from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from libc.stdint cimport INT64_MAX, int64_t, uint64_t, uintptr_t
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, qsort
 from libc.string cimport memcmp, memcpy, memset
 
 import os
+import sys
 from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from itertools import islice
@@ -42,7 +46,7 @@ from .scalars import is_number, unwrapped
 cnp.import_array()
 
 # One module in several files: the C core is linked once, since its team of threads and its choice of an instruction set
-# are static. Each file uses those above it, but for the two classes named here.
+# are static. Each file uses those above it, but for the two classes named here and the description of a tensor.
 cdef class Members
 cdef class Table
 
@@ -51,6 +55,7 @@ include "core_info.pxi"      # what the C core says of itself: rules, ranges, in
 include "arrays.pxi"         # one description of arrays, their dtypes, shapes and memory
 include "settings.pxi"       # a group's rule, hyperparameters and options
 include "row_gradients.pxi"  # gradients of rows, and their sums
+include "tensors.pxi"        # tensors of other libraries, described alike
 include "containers.pxi"     # lists and mappings that hold the user's arrays
 include "lock.pxi"           # which thread may change or read an optimizer
 include "structure.pxi"      # the nests in which gradients come

@@ -171,7 +171,7 @@ cdef class Parameters:
             if entry.shape[entry.order[d]] > 1:
                 entry.direct = entry.direct and entry.order[d] > before
                 before = entry.order[d]
-        entry.array.shape, entry.array.strides = entry.shape, entry.strides
+        entry.array.shape, entry.array.strides, entry.array.unit = entry.shape, entry.strides, 1
 
     cdef int rebind(self, tuple arrays) except -1:
         """Take over other arrays, known to fit, in place of all parameters."""
@@ -276,7 +276,7 @@ cdef class Parameters:
             axis = entry.order[d]
             extent = entry.shape[axis]
             p_stride = entry.strides[axis]
-            g_stride = g.strides[axis]
+            g_stride = stride(g, axis)
             if extent == 1:
                 continue
             last = layout.ndim - 1

@@ -256,6 +256,13 @@ cdef class Table:
             flat = self.bound_gradients()
         else:
             flat = self.structure.flatten(grads)
+        return self.make_step_of(flat, changes, accumulated, mean)
+
+    def step_flat(self, tuple flat, dict changes=None):
+        """A step with gradients in the order of the parameters; returns whether it was made."""
+        return self.make_step_of(flat, changes, None, False)
+
+    cdef bint make_step_of(self, tuple flat, dict changes, Accumulator accumulated, bint mean) except -1:
         if self.members is not None or (PyList_GET_SIZE(self.containers)
                                         and changed_container(self.containers) is not None):
             self.check_containers(self.parameters.owner)
@@ -270,6 +277,35 @@ cdef class Table:
                 accumulated.sums.release()
         finally:
             self.release()
+
+    def gradients_of(self, tuple tensors):
+        """The gradients (`grad`) of tensors in whose memory the parameters lie, and those that have one.
+
+        None where a tensor has moved to other memory.
+        """
+        cdef Parameters parameters = self.parameters
+        cdef Py_ssize_t i, count = parameters.count
+        cdef array_view now
+        cdef Entry *entry
+        cdef tuple found
+        cdef bint all_have_one = True
+        if PyTuple_GET_SIZE(tensors) != count:
+            return None
+        found = PyTuple_New(count)
+        for i in range(count):
+            entry = &parameters.entries[i]
+            tensor = <object>PyTuple_GET_ITEM(tensors, i)
+            if not describe(tensor, &now):
+                return None
+            if not same_memory(&now, &entry.array) and (entry.size or not same_shape(&now, &entry.array)):
+                return None
+            gradient = tensor.grad
+            all_have_one = all_have_one and gradient is not None
+            Py_INCREF(gradient)
+            PyTuple_SET_ITEM(found, i, gradient)
+        if all_have_one:
+            return found, tensors
+        return found, tuple([tensor for tensor, gradient in zip(tensors, found) if gradient is not None])
 
     cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
         """Set the options of the step after this many."""

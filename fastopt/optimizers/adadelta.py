@@ -51,6 +51,7 @@ class Adadelta(Optimizer):
     """
 
     _rules: ClassVar = {"adadelta": {}}
+    _torch_names: ClassVar = {"E": "square_avg", "D": "acc_delta"}
 
     lr: Rate = rate(default=1.0, kw_only=False)
     rho: Number = number(default=0.9)

@@ -73,6 +73,7 @@ class Adafactor(Optimizer):
     """
 
     _rules: ClassVar = {"adafactor": {}}
+    _torch_names: ClassVar = {"R": "row_var", "C": "col_var", "v": "variance"}
     _streams: ClassVar = {"adafactor": (2, 1, 3), "adafactor_vector": (4, 4)}
     _decay_form = "own"
 

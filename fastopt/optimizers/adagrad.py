@@ -52,6 +52,7 @@ class Adagrad(Optimizer):
     """
 
     _rules: ClassVar = {"adagrad": {}}
+    _torch_names: ClassVar = {"G": "sum"}
 
     lr: Rate = rate(default=1e-2, kw_only=False)
     lr_decay: Number = number(default=0.0)

@@ -63,6 +63,7 @@ class Adam(Optimizer):
     """
 
     _rules: ClassVar = {"adam": {}, "amsgrad": {"amsgrad": True}}
+    _torch_names: ClassVar = {"m": "exp_avg", "v": "exp_avg_sq", "vmax": "max_exp_avg_sq"}
 
     lr: Rate = rate(default=1e-3, kw_only=False)
     betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))

@@ -53,6 +53,7 @@ class Adamax(Optimizer):
     """
 
     _rules: ClassVar = {"adamax": {}}
+    _torch_names: ClassVar = {"m": "exp_avg", "u": "exp_inf"}
 
     lr: Rate = rate(default=2e-3, kw_only=False)
     betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))

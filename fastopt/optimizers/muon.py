@@ -132,6 +132,7 @@ class Muon(NewtonSchulz):
     """
 
     _rules: ClassVar = {"muon": {}}
+    _torch_names: ClassVar = {"b": "momentum_buffer"}
 
     nesterov: bool = flag(default=True, fixed="layout")
     eps: Number = number(default=1e-7)

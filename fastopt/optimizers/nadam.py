@@ -66,6 +66,7 @@ class NAdam(Optimizer):
     """
 
     _rules: ClassVar = {"nadam": {}}
+    _torch_names: ClassVar = {"m": "exp_avg", "v": "exp_avg_sq"}
 
     lr: Rate = rate(default=2e-3, kw_only=False)
     betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))

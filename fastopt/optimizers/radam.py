@@ -68,6 +68,7 @@ class RAdam(Optimizer):
     """
 
     _rules: ClassVar = {"radam": {}}
+    _torch_names: ClassVar = {"m": "exp_avg", "v": "exp_avg_sq"}
 
     lr: Rate = rate(default=1e-3, kw_only=False)
     betas: tuple[Number, Number] = numbers(default=(0.9, 0.999), names=("beta1", "beta2"))

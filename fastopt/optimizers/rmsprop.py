@@ -71,6 +71,7 @@ class RMSprop(Optimizer):
         "rmsprop_momentum": {"momentum": 0.9},
         "rmsprop_centered_momentum": {"centered": True, "momentum": 0.9},
     }
+    _torch_names: ClassVar = {"v": "square_avg", "a": "grad_avg", "b": "momentum_buffer"}
 
     lr: Rate = rate(default=1e-2, kw_only=False)
     alpha: Number = number(default=0.99)

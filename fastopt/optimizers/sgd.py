@@ -62,6 +62,7 @@ class SGD(Optimizer):
         "momentum": {"momentum": 0.9},
         "nesterov": {"momentum": 0.9, "nesterov": True},
     }
+    _torch_names: ClassVar = {"b": "momentum_buffer"}
 
     lr: Rate = rate(default=1e-3, kw_only=False)
     momentum: Number = number(default=0.0, kw_only=False)

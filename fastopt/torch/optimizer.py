@@ -1,0 +1,323 @@
+"""The base class of fastopt's rules as optimizers of torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from operator import is_
+from typing import Any, ClassVar
+
+import torch
+from torch.autograd.graph import increment_version
+
+from .. import _core
+from ..group import RATES, Group, set_hyper
+from ..nest import Array
+from ..optimizer import Optimizer
+from .arguments import Arguments
+from .state import State, native
+from .tensors import array_of, can_be_stepped, may_change_in_place, plain
+
+
+class TorchOptimizer(torch.optim.Optimizer):
+    """A rule of fastopt as an optimizer of torch.
+
+    It steps the memory of its parameters through an optimizer of fastopt, whose parameters are views of it.  What users
+    change between steps (values of `param_groups`, their parameters, the memory of a parameter) is noticed by the next
+    step.  Classes of rules are made by `of_rule`.
+    """
+
+    _rule: ClassVar[type[Optimizer]]
+    _arguments: ClassVar[Arguments]
+    __signature__: ClassVar[inspect.Signature]
+
+    param_groups: list[dict[str, Any]]
+    defaults: dict[str, Any]
+    _options: dict[str, Any]  # of the step and of averages
+    _inner: Optimizer | None  # None while there are no parameters
+    _tensors: tuple[torch.Tensor, ...]  # in whose memory the parameters of `_inner` lie, in their order
+    _state: State
+    # What param_groups was when `_inner` last took it over: the list; its groups and their lists of parameters, as
+    # changed_container() takes them; how many parameters; and whether a value can change in place.
+    _seen_groups: list[dict[str, Any]] | None
+    _watched: list[tuple[Any, ...]]
+    _lists: list[list[Any]]
+    _count: int
+    _has_live_values: bool
+
+    def __init__(self, *by_position: Any, **by_name: Any) -> None:
+        params, defaults, self._options = self._arguments.given(type(self).__name__, by_position, by_name)
+        self._inner, self._tensors, self._state, self._seen_groups = None, (), State(), None
+        super().__init__(params, defaults)
+        self._lay_out()
+
+    # -- parameters --
+
+    def _lay_out(self) -> None:
+        """Make the optimizer of fastopt for the parameters that there are; those that stay keep their state."""
+        tensors = self._tensors_of(self.param_groups)
+        arrays = iter(self._arrays_of(tensors))
+        groups = [self._group_of_inner(i, arrays) for i in range(len(self.param_groups))]
+        inner = self._rule(groups, **self._options) if tensors else None
+        if inner is not None and self._inner is not None:
+            carry_over(self._inner, self._tensors, inner, tensors)
+        self._inner, self._tensors = inner, tensors
+        self._state.clear()
+        self._watch()
+
+    def _group_of_inner(self, i: int, arrays: Iterator[Array]) -> dict[str, Any]:
+        """Return a group as the optimizer of fastopt takes it, with the next of these arrays."""
+        group = self.param_groups[i]
+        hyper = self._arguments.hyper(f"{type(self).__name__}: param_groups[{i}]", group)
+        return {"params": tuple(next(arrays) for _ in self._tensors_of([group])), **hyper}
+
+    @staticmethod
+    def _tensors_of(groups: Sequence[dict[str, Any]]) -> tuple[torch.Tensor, ...]:
+        """Return the parameters of groups that can be stepped."""
+        return tuple(tensor for group in groups for tensor in group["params"] if can_be_stepped(tensor))
+
+    def _arrays_of(self, tensors: Sequence[torch.Tensor], first: int = 0) -> list[Array]:
+        label = type(self).__name__
+        return [array_of(f"{label}: parameter {i}", tensor) for i, tensor in enumerate(tensors, first)]
+
+    def _watch(self) -> None:
+        """Remember what param_groups is now."""
+        self._seen_groups = self.param_groups
+        self._lists = [group["params"] for group in self.param_groups]
+        self._count = sum(map(len, self._lists))
+        self._watched = [(group, tuple(group), tuple(group.values())) for group in self.param_groups]
+        self._watched += [(one, tuple(range(len(one))), tuple(one)) for one in self._lists if one]
+        values = (value for group in self.param_groups for key, value in group.items() if key != "params")
+        self._has_live_values = any(map(may_change_in_place, values))
+
+    def _has_changed(self) -> bool:
+        """Return whether param_groups may be another than at the last step."""
+        return (
+            self._seen_groups is not self.param_groups
+            or len(self.param_groups) != len(self._lists)
+            or self._has_live_values
+            or sum(map(len, self._lists)) != self._count
+            or _core.changed_container(self._watched) is not None
+        )
+
+    def _follow(self) -> None:
+        """Take over changes of param_groups."""
+        inner = self._inner
+        groups = () if inner is None else inner.groups
+        sizes = [len(self._tensors_of([group])) for group in self.param_groups]
+        tensors = self._tensors_of(self.param_groups)
+        same = sizes == [len(group["params"]) for group in groups] and all(map(is_, tensors, self._tensors))
+        if inner is None or not same:
+            self._lay_out()
+            return
+        changes = [(of_inner, self._changes_of(i, of_inner)) for i, of_inner in enumerate(groups)]
+        if changes := [(of_inner, of_group) for of_inner, of_group in changes if of_group]:
+            set_hyper(inner._table, changes)
+        self._watch()
+
+    def _changes_of(self, i: int, of_inner: Group) -> dict[str, Any]:
+        """Return the hyperparameters of a group that differ from those in force."""
+        label = f"{type(self).__name__}: param_groups[{i}]"
+        group, (before, keys, values) = self.param_groups[i], self._watched[i]
+        if group is before and tuple(group) == keys and not self._has_live_values:
+            changed = [key for key, old in zip(keys, values, strict=True) if group[key] is not old]
+            if RATES.issuperset(changed):  # as schedulers have it at each step
+                return {key: plain(f"{label}: {key}", group[key]) for key in changed}
+        hyper = self._arguments.hyper(label, group)
+        return {key: value for key, value in hyper.items() if value != of_inner[key]}
+
+    def _move(self) -> None:
+        """Take over the memory in which the parameters lie now."""
+        inner = self._inner
+        assert inner is not None
+        arrays = self._arrays_of(self._tensors)
+        for i, (array, old, steps) in enumerate(zip(arrays, inner._layout.arrays, inner._table.steps(), strict=True)):
+            if (array.shape, array.dtype) == (old.shape, old.dtype):
+                continue
+            if not steps:
+                self._lay_out()
+                return
+            raise ValueError(
+                f"{type(self).__name__}.step: parameter {i} must keep shape {old.shape} and dtype {old.dtype}, for"
+                f" which its state was made, got {array.shape} and {array.dtype}"
+            )
+        of_inner = iter(arrays)
+        inner.rebind([{"params": tuple(next(of_inner) for _ in group["params"])} for group in inner.groups])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, as torch.optim has it."""
+        if self._seen_groups is None:  # while the optimizer is made
+            super().add_param_group(param_group)
+            return
+        if self._has_changed():
+            self._follow()
+        super().add_param_group(param_group)
+        try:
+            self._add(len(self.param_groups) - 1)
+        except BaseException:
+            self.param_groups.pop()
+            raise
+
+    def _add(self, i: int) -> None:
+        """Step the parameters of a group too that has been added."""
+        if self._inner is None:
+            self._lay_out()
+            return
+        added = self._tensors_of([self.param_groups[i]])
+        self._inner.add_param_group(self._group_of_inner(i, iter(self._arrays_of(added, len(self._tensors)))))
+        self._tensors += added
+        self._watch()
+
+    # -- the step --
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the gradients anew and returns the loss.
+
+        Returns
+        -------
+        The loss that the closure returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self._has_changed():
+            self._follow()
+        if self._inner is not None:
+            found = self._inner._table.gradients_of(self._tensors)
+            if found is None:
+                self._move()
+                found = self._inner._table.gradients_of(self._tensors)
+                assert found is not None
+            gradients, changed = found
+            self._inner._step_flat(gradients)
+            increment_version(changed)
+        return loss
+
+    # -- state --
+
+    @property  # type: ignore[override]
+    def state(self) -> State:
+        """The state of each parameter that has made a step, by torch's names, in the memory that steps update."""
+        if self._inner is not None:
+            self._state.show(self._tensors, self._inner)
+        return self._state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._state.clear()
+        if self._inner is not None:
+            self._inner.load_state_dict(native(self._inner, self._tensors, value), hyperparameters="current")
+
+    def __getstate__(self) -> dict[str, Any]:
+        inner = self._inner
+        return {
+            "defaults": self.defaults,
+            "param_groups": self.param_groups,
+            "_options": self._options,
+            "native": None if inner is None else inner.state_dict(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "native" not in state:
+            self._load(state)
+            return
+        super().__setstate__({key: value for key, value in state.items() if key != "native"})
+        self._inner, self._tensors, self._state = None, (), State()
+        self._lay_out()
+        if self._inner is not None:
+            self._inner.load_state_dict(state["native"], hyperparameters="current")
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Take over the state and the groups that load_state_dict() of torch has matched with the parameters."""
+        before = self.param_groups
+        for group, old in zip(state["param_groups"], before, strict=True):
+            for key, value in old.items():
+                group.setdefault(key, value)  # what torch.optim does not have
+        self.param_groups = state["param_groups"]
+        try:
+            self._follow()
+            self.state = state["state"]
+        except BaseException:
+            self.param_groups = before
+            raise
+
+    # -- what fastopt has besides --
+
+    @property
+    def step_count(self) -> int:
+        """How many steps have been made."""
+        return 0 if self._inner is None else self._inner.step_count
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps ``nonfinite="skip"`` has left out."""
+        return 0 if self._inner is None else self._inner.skipped_steps
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of all gradients of the last step, before clipping, with `clip_norm`; None without."""
+        return None if self._inner is None else self._inner.grad_norm
+
+    def swapped(self, average: str) -> AbstractContextManager[None]:
+        """Put an average of the parameters in their place, and the parameters back at the end, to the bit.
+
+        ::
+
+            opt = fastopt.torch.AdamW(model.parameters(), ema_decay=0.999)
+            ...
+            with opt.swapped("ema"):
+                accuracy = evaluate(model)
+
+        Parameters
+        ----------
+        average : str
+            "ema" with `ema_decay`, "swa" with `swa`, or what the rule itself keeps; see `fastopt.Optimizer.swapped`.
+
+        Raises
+        ------
+        ValueError
+            For an average that is not there, and within another `swapped`.
+        """
+        if self._has_changed():
+            self._follow()
+        if self._inner is None:
+            return nullcontext()
+        if self._inner._table.gradients_of(self._tensors) is None:
+            self._move()
+        return self._inner.swapped(average)
+
+
+def carry_over(
+    before: Optimizer, tensors_before: Sequence[torch.Tensor], after: Optimizer, tensors: Sequence[torch.Tensor]
+) -> None:
+    """Give the parameters that an optimizer has from another one the state that they had there."""
+    places = {id(tensor): name for name, tensor in zip(before.state, tensors_before, strict=True)}
+    saved, given = before.state_dict(), after.state_dict()
+    for name, tensor in zip(after.state, tensors, strict=True):
+        if id(tensor) in places:
+            given["state"][name] = saved["state"][places[id(tensor)]]
+    given["step_count"] = saved["step_count"]
+    after.load_state_dict(given, strict=False, hyperparameters="current")
+    after._table.runner.skipped_steps = before.skipped_steps
+
+
+def of_rule(rule: type[Optimizer], module: str) -> type[TorchOptimizer]:
+    """Return the class of a rule for torch."""
+    arguments = Arguments(rule)
+    doc = f"{rule.__name__} as an optimizer of torch, see `fastopt.{rule.__name__}`.\n\n{inspect.getdoc(rule)}"
+    attributes = {
+        "_rule": rule,
+        "_arguments": arguments,
+        "__signature__": arguments.signature,
+        "__module__": module,
+        "__qualname__": rule.__name__,
+        "__doc__": doc,
+    }
+    return type(rule.__name__, (TorchOptimizer,), attributes)

@@ -1,0 +1,55 @@
+"""Tensors as the arrays that fastopt steps: in the same memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .. import _core
+from ..nest import Array
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def can_be_stepped(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor can ever have a gradient: those of integers are left alone, as torch leaves them."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def array_of(label: str, tensor: torch.Tensor) -> Array:
+    """Return the memory of a tensor as an array, or raise TypeError or ValueError where it cannot be stepped."""
+    _core.check_tensor(label, tensor)
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"{label} must have dtype float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    tensor = tensor.detach()
+    if tensor.dtype != torch.bfloat16:
+        return tensor.numpy()
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        raise ImportError(f"{label} is bfloat16, which needs ml_dtypes: pip install 'fastopt[bfloat16]'") from None
+    return tensor.view(torch.int16).numpy().view(bfloat16)
+
+
+def tensor_of(array: Array) -> torch.Tensor:
+    """Return the memory of an array of state as a tensor."""
+    return torch.from_numpy(array)
+
+
+def plain(label: str, value: Any) -> Any:
+    """Return a hyperparameter as Python's own values, where it comes as a tensor or as a list; or raise ValueError."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{label} must be a tensor of one element, got shape {tuple(value.shape)}")
+        return value.item()
+    if isinstance(value, (tuple, list)):
+        return tuple(plain(label, part) for part in value)
+    return value
+
+
+def may_change_in_place(value: Any) -> bool:
+    """Return whether a hyperparameter may become another one and yet be the same object."""
+    if isinstance(value, tuple):
+        return any(map(may_change_in_place, value))
+    return isinstance(value, (torch.Tensor, list))
