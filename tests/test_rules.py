@@ -16,7 +16,7 @@ from support.arrays import DTYPES, gradients, special_values
 from support.asserts import assert_like, assert_same_bits, ids
 from support.cases import BY_ELEMENT, CASES, RULES, Case, Oracle, step_together
 
-SIZES = (0, 1, 7, 63, 64, 65, 1023, 1025, 100003)
+SIZES = (0, 1, 7, 63, 64, 65, 1023, 1025, 40003)
 CUTS = np.cumsum(SIZES)[:-1]
 STEPS = 6  # the first that RAdam rectifies
 TINY = {dtype: np.finfo(dtype).smallest_normal for dtype in DTYPES}
@@ -78,16 +78,16 @@ def test_many_arrays(case, dtype, isas):
 def test_many_arrays_together(case, dtype, isas):
     """Rules whose parameters share sums; another group has sums of its own."""
     p, gs = data(dtype)
-    oracles, oracle = [Oracle(case, part) for part in np.split(p, CUTS)], Oracle(case, p[:70001])
+    oracles, oracle = [Oracle(case, part) for part in np.split(p, CUTS)], Oracle(case, p[:30001])
     for g in gs:
         step_together(oracles, np.split(g, CUTS))
-        oracle.step(g[:70001])
+        oracle.step(g[:30001])
     for _ in isas:
         for threads in (1, 2, 3):
-            parts, other = [part.copy() for part in np.split(p, CUTS)], p[:70001].copy()
+            parts, other = [part.copy() for part in np.split(p, CUTS)], p[:30001].copy()
             opt = case.make([{"params": parts}, {"params": [other]}], num_threads=threads)
             for g in gs:
-                opt.step([np.split(g, CUTS), [g[:70001]]])
+                opt.step([np.split(g, CUTS), [g[:30001]]])
             for i, each in enumerate(oracles):
                 assert_like(opt, i, parts[i], each)
                 assert {key: float(opt.state[i][key]) for key in reference.CARRIES[case.rule]} == {
@@ -134,7 +134,7 @@ def test_paper_form(case):
     np.testing.assert_allclose(p, paper, rtol=1e-12, atol=1e-12)
     state |= {"v_exponent": 0.0}  # of NovoGrad, among the usual numbers
     for letter, buffer in opt.state[0].items():
-        np.testing.assert_allclose(buffer, state[letter], rtol=1e-12, atol=1e-15, err_msg=letter)
+        np.testing.assert_allclose(buffer, state[letter], rtol=1e-12, atol=1e-14, err_msg=letter)  # of sums that cancel
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
@@ -213,7 +213,7 @@ def test_decay_into_subnormals(case, dtype, isas):
     near = np.outer([1, 10, 100, 1000], [1.0001, 1.002, 1.2]).ravel() * TINY[dtype]
     few = np.concatenate([near, np.sqrt(near)]).astype(dtype)
     start = np.full(few.size, 2 * TINY[dtype], dtype)
-    oracle, times = Oracle(case, start), 4167
+    oracle, times = Oracle(case, start), 1667
     first = {}
     for factor in (1, 0, 0, 0, 0, 0):
         oracle.step(few * dtype(factor))

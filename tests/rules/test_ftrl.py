@@ -141,7 +141,7 @@ def test_the_form_of_keras(lr_power):
 def test_powers(dtype):
     """To 2 ulp over the whole range of a dtype; of 0, infinity and NaN exactly."""
     number, rng = np.finfo(dtype), np.random.default_rng(3)
-    x = np.exp2(rng.uniform(number.minexp + 1, number.maxexp - 1, 200_000)).astype(dtype)
+    x = np.exp2(rng.uniform(number.minexp + 1, number.maxexp - 1, 40_000)).astype(dtype)
     for a in (0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.75, 0.999, 1.0):
         exact = x.astype(np.longdouble) ** np.longdouble(a)
         assert (abs(power_of(x, a).view(np.ndarray) - exact) <= 2 * np.spacing(exact.astype(dtype))).all(), a

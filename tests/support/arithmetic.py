@@ -10,13 +10,27 @@ from typing import Any
 
 import numpy as np
 
+# Of each dtype: an integer for its bits, a mask for those of the size, and the bits of the smallest normal number.
+BITS = {
+    dtype: (integer, integer(2 ** (8 * dtype.itemsize - 1) - 1), integer(least))
+    for dtype, integer, least in (
+        (np.dtype(np.float32), np.uint32, 1 << 23),
+        (np.dtype(np.float64), np.uint64, 1 << 52),
+    )
+}
+
 
 def flush(x: Any) -> np.ndarray:
-    """x with subnormals replaced by zeros of the same sign."""
+    """x with subnormals replaced by zeros of the same sign; x itself where there are none."""
     x = np.asarray(x)
     if x.dtype.kind != "f":
         return x
-    return np.where(abs(x) < np.finfo(x.dtype).smallest_normal, np.copysign(x.dtype.type(0), x), x)
+    integer, mask, least = BITS[x.dtype]
+    size = x.view(integer) & mask  # compared as integers, which is faster than as numbers
+    is_small = size < least
+    if is_small.any() and (is_subnormal := is_small & (size > 0)).any():
+        return np.where(is_subnormal, np.copysign(x.dtype.type(0), x), x)
+    return x
 
 
 def converted(g: np.ndarray, dtype: Any) -> np.ndarray:
@@ -30,9 +44,10 @@ def flush_before_rounding(ufunc: np.ufunc, inputs: tuple[Any, ...], result: np.n
     """A result that rounding among subnormals has raised to the smallest normal number, as 0: it was flushed before."""
     if result.dtype.kind != "f":
         return result
-    smallest = np.finfo(result.dtype).smallest_normal
-    if not (raised := abs(result) == smallest).any():
+    integer, mask, least = BITS[result.dtype]
+    if not (raised := (result.view(integer) & mask) == least).any():
         return result
+    smallest = np.finfo(result.dtype).smallest_normal
     x, y = inputs
     if ufunc is np.multiply:
         x, y = np.where(abs(x) < abs(y), x, y), np.where(abs(x) < abs(y), y, x)

@@ -14,7 +14,7 @@ import numpy as np
 from support.registry import CLASSES
 
 STEPS = 50
-SHAPES = ((3, 4), (17,), (2, 3, 5), (301,))
+SHAPES = ((3, 4), (2, 3, 5), (301,))
 DTYPES = ("float32", "float64")
 RUNS = {
     "-".join(filter(None, (cls.name.lower(), name))): (cls, twin)
@@ -34,6 +34,7 @@ def main(out: Path) -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_disable_most_optimizations", True)
     import optax
 
     found = {}
@@ -41,10 +42,15 @@ def main(out: Path) -> None:
         for dtype in DTYPES:
             start, grads = numbers(dtype)
             params, optimizer = [jax.numpy.asarray(p) for p in start], twin.peer(optax)
-            state, update = optimizer.init(params), jax.jit(optimizer.update)
+            state = optimizer.init(params)
+
+            @jax.jit
+            def step(g, state, params, optimizer=optimizer):
+                updates, state = optimizer.update(g, state, params)
+                return optax.apply_updates(params, updates), state
+
             for g in grads:
-                updates, state = update([jax.numpy.asarray(x) for x in g], state, params)
-                params = optax.apply_updates(params, updates)
+                params, state = step(g, state, params)
             found |= {f"{name} {dtype} {i}": np.asarray(p) for i, p in enumerate(params)}
             if twin.average:
                 averages = twin.average(optax)(state, params)

@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ EXTENTS = {name: rule.extents for name, rule in RULES.items() if rule.extents}
 CATCH_UP = {name for name, rule in RULES.items() if rule.catch_up}
 
 
+@cache
 def state_names(rule: str) -> tuple[str, ...]:
     """The letters of a rule's state buffers, in order."""
     names = inspect.signature(RULES[rule].oracle).parameters.values()
@@ -36,6 +38,7 @@ def state_shapes(rule: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]
     return {name: others[name](shape) if name in others else shape for name in state_names(rule)}
 
 
+@cache
 def hyper_names(rule: str) -> tuple[str, ...]:
     """A rule's hyperparameters, in order."""
     names = inspect.signature(RULES[rule].oracle).parameters.values()
