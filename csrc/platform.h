@@ -46,7 +46,7 @@ static inline void flush_end(uint64_t mode)
     _WriteStatusReg(ARM64_FPCR, (__int64)(mode & 0xffffffff));
     _WriteStatusReg(ARM64_FPSR, (__int64)(mode >> 32));
 }
-#else /* not known for this CPU: subnormals are computed with, and results near them are others */
+#else /* unknown CPU: subnormals are not flushed, so results near them differ */
 static inline uint64_t flush_begin(void)
 {
     return 0;
@@ -71,8 +71,8 @@ static inline void flush_end(uint64_t mode)
 #define PREFETCH(address) __builtin_prefetch(address)
 #endif
 
-/* fetch_add() adds to a counter that threads share and returns what it held before.  load_pointer() and store_pointer()
- * are for pointers to constant data that any thread may find out first: all find the same. */
+/* fetch_add() adds to a counter that threads share and returns its old value.  load_pointer() and store_pointer() are
+ * for pointers that any thread may compute first, since all threads compute the same one, to constant data. */
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 static inline ptrdiff_t fetch_add(volatile ptrdiff_t *counter, ptrdiff_t amount)

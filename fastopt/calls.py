@@ -110,7 +110,7 @@ def problem(
     if len(args) > len(by_position):
         beyond = brief(args[len(by_position)])
         if by_name:
-            subject = f"what comes after {names}" if names else "arguments"
+            subject = f"arguments after {names}" if names else "arguments"
             return f"{label}: {subject} must be given by name, one of {', '.join(by_name)}, got {beyond} by position"
         return f"{label}: arguments are {names or 'none'}, got {beyond} beyond them"
     for key in kwargs:

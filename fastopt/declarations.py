@@ -403,7 +403,7 @@ class Declaration:
                 raise TypeError(f"{label}: {key} must be given once, got it by position and by name")
         if len(by_position) > len(positional):
             value = brief(by_position[len(positional)])
-            raise TypeError(f"{label}: what comes after {', '.join(positional)} must be given by name, got {value}")
+            raise TypeError(f"{label}: arguments after {', '.join(positional)} must be given by name, got {value}")
         given |= by_name
         if "params" not in given:
             raise TypeError(f"{label}: params must be given, got none")
@@ -449,7 +449,7 @@ class Declaration:
                     f"{label}: cautious_decay must be False for a rule that keeps an average of its own, which would"
                     f" not follow, got True"
                 )
-            apart = own and all(_core.Settings(row).decays_apart for row in self.rows)
+            apart = own and all(_core.Settings(row).separate_decay for row in self.rows)
             if form not in (forms := ("decoupled", "independent", *(("own",) if apart else ()))):
                 raise ValueError(
                     f"{label}: weight_decay_form must be {' or '.join(forms)} with cautious_decay, since other decay is"

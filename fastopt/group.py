@@ -95,7 +95,7 @@ class Group(Fixed):
         if unknown:
             known = (*self.names, *own)
             what = f"{', '.join(known)}, got {brief(unknown[0])}{nearest(unknown[0], known)}"
-            raise ValueError(f"{self._label}: what can be set is {what}")
+            raise ValueError(f"{self._label}: keys must be among {what}")
         changes = self._declaration.unwrapped(changes)
         others = {key: label_of(self._label, key, value, self.names) for key, value in others.items()}
         own = own | others if step_count is None else others

@@ -264,10 +264,10 @@ class Layout(Parameters):
             values: list[tuple[Array, Any]] = []
             for group, of_group in zip(self.groups, self.members, strict=True):
                 left = [name for name in of_group if name not in forgotten]
-                if group.settings.together and 0 < len(left) < len(of_group):
+                if group.settings.estimates_group and 0 < len(left) < len(of_group):
                     raise ValueError(
-                        f"{label}: names must have all parameters of a group, of all of which this rule makes one"
-                        f" estimate, but {describe(left[0])} is missing"
+                        f"{label}: names must have all parameters of a group, since this rule makes one"
+                        f" estimate for it, but {describe(left[0])} is missing"
                     )
                 initial = self.declaration.initial_state(scaled(label, at(group, step_count)))
                 for name in of_group:

@@ -23,7 +23,7 @@ def _checked_value(label: str, value: Any) -> float:
 
 
 class LossScale:
-    """What to multiply the loss by, so that small gradients do not vanish in a narrow format.
+    """A factor for the loss, so that small gradients do not underflow in a narrow format.
 
     It grows while gradients stay finite, and backs off when they do not, as torch's ``GradScaler``::
 

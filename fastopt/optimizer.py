@@ -193,7 +193,7 @@ class Optimizer(Stepping, Declaring):
         if positional is not None and len(args) > len(positional):
             by_name = ", ".join(name for name in cls.__signature__.parameters if name not in positional)
             raise TypeError(
-                f"{cls.__name__}: what comes after {', '.join(positional)} must be given by name, one of {by_name}, got"
+                f"{cls.__name__}: arguments after {', '.join(positional)} must be given by name, one of {by_name}, got"
                 f" {brief(args[len(positional)])} by position"
             )
         return super().__new__(cls)

@@ -91,7 +91,7 @@ class Stepping:
             self._table.step(grads)
         elif others:  # checked here, since a wrapper would slow every step down
             raise TypeError(
-                f"{type(self).__name__}.step: what comes after grads must be given by name, one of"
+                f"{type(self).__name__}.step: arguments after grads must be given by name, one of"
                 f" {', '.join(OneStep.__annotations__)}, got {brief(others[0])} by position"
             )
         elif self._accumulator is not None and self._accumulator.step_count:

@@ -207,7 +207,7 @@ static int mixes_decay(const fastopt_rule *rule)
 {
     int mixes = 0;
     for (int i = 0; rule->hyper[i]; i++)
-        mixes |= !strcmp(rule->hyper[i], "decay") && !rule->decays_apart;
+        mixes |= !strcmp(rule->hyper[i], "decay") && !rule->separate_decay;
     return mixes;
 }
 
@@ -696,7 +696,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int joined = 0;
     for (int i = 0; i < count; i++) {
         make(&subjects[i], i ? &subjects[i - 1] : NULL, large, zeroing);
-        joined |= subjects[i].t.rule->gathers == FASTOPT_TOGETHER;
+        joined |= subjects[i].t.rule->gathers == FASTOPT_BY_GROUP;
     }
     int isas = 0;
     while (fastopt_isa_at(isas))

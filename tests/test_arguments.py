@@ -25,14 +25,14 @@ def test_hyperparameters_after_lr_are_given_by_name(cls):
     by_position = ["params", "lr", "momentum"] if cls is fastopt.SGD else ["params", "lr"]
     assert positional(cls) == by_position
     cls(np.ones((2, 2)), *[0.5] * (len(by_position) - 1))
-    names = f"{cls.__name__}: what comes after {', '.join(by_position)} must be given by name, one of "
+    names = f"{cls.__name__}: arguments after {', '.join(by_position)} must be given by name, one of "
     with pytest.raises(TypeError, match=rf"^{names}.*weight_decay.*, got 0\.25 by position$"):
         cls(np.ones((2, 2)), *[0.5] * (len(by_position) - 1), 0.25)
 
 
 def test_a_call_of_torch_by_position():
     with pytest.raises(
-        TypeError, match=r"RMSprop: what comes after params, lr must be given by name, one of alpha, eps"
+        TypeError, match=r"RMSprop: arguments after params, lr must be given by name, one of alpha, eps"
     ):
         fastopt.RMSprop(np.ones(3), 0.01, 0.99, 1e-8, 0.1)  # 0.1 is torch's weight decay
     assert fastopt.SGD(np.ones(3), 0.1, 0.9).groups[0]["momentum"] == 0.9
@@ -109,7 +109,7 @@ def test_every_public_call_names_what_does_not_fit(name):
     for wrong in ({"zzz": 1}, {"zzz": 1, "aaa": 2}):
         with pytest.raises(TypeError, match=rf"^{name}: (arguments|options of one step) are .*, got '(zzz|aaa)'$"):
             CALLS[name](**wrong)
-    beyond = rf"^{name}: (what comes after .* must be given by name|arguments are).* got 9"
+    beyond = rf"^{name}: (arguments after .* must be given by name|arguments are).* got 9"
     with pytest.raises(TypeError, match=beyond):
         CALLS[name](*[9] * 20)
 
@@ -125,12 +125,12 @@ def test_every_public_call_names_what_does_not_fit(name):
         ),
         (
             lambda: STEPPED.step({"w": np.ones(3)}, 1.0),
-            "Adam.step: what comes after grads must be given by name, on*",
+            "Adam.step: arguments after grads must be given by name, on*",
         ),
         (lambda: STEPPED.step_one("w"), "Adam.step_one: grad must be given, got none"),
         (
             lambda: STEPPED.load_state_dict({}, True),
-            "Adam.load_state_dict: what comes after state_dict must be given *",
+            "Adam.load_state_dict: arguments after state_dict must be given *",
         ),
         (lambda: STEPPED.reset("w", "v"), "Adam.reset: arguments are names, got 'v' beyond them"),
         (lambda: STEPPED.discard(1), "Adam.discard: arguments are none, got 1 beyond them"),
@@ -166,7 +166,7 @@ def test_errors_of_calls_that_fit_stay_as_they_are():
         (lambda: STEPPED.step({"w": np.ones(3)}, clipnorm=1), "step: options of one step are grad_scale, clip_norm, "),
         (lambda: STEPPED.step({"w": np.ones(3)}, clipnorm=1), "got 'clipnorm'; did you mean 'clip_norm'?"),
         (lambda: STEPPED.step_one("w", np.ones(3), clipvalue=1), "got 'clipvalue'; did you mean 'clip_value'?"),
-        (lambda: STEPPED.groups[0].update(amsgrd=True), "what can be set is lr, betas, eps, amsgrad, "),
+        (lambda: STEPPED.groups[0].update(amsgrd=True), "keys must be among lr, betas, eps, amsgrad, "),
         (lambda: STEPPED.groups[0].update(amsgrd=True), "got 'amsgrd'; did you mean 'amsgrad'?"),
         (
             lambda: fastopt.kernels.sgd(np.ones(1), np.ones(1), step=1, lr=1.0, maximise=True),
@@ -178,7 +178,7 @@ def test_errors_of_calls_that_fit_stay_as_they_are():
         ),
         (
             lambda: fastopt.kernels.sgd(np.ones(1), np.ones(1), 0.1),
-            "buffers must be p, g, got 3 of them (what comes after",
+            "buffers must be p, g, got 3 of them (all other arguments",
         ),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_class_of_the_user():
         TypeError, match=r"^Boosted: arguments are params, boost, .*, got 'beta'; did you mean 'betas'\?$"
     ):
         Boosted(np.ones(3), beta=1)
-    with pytest.raises(TypeError, match=r"^Boosted: what comes after params, boost must be given by name"):
+    with pytest.raises(TypeError, match=r"^Boosted: arguments after params, boost must be given by name"):
         Boosted(np.ones(3), 1.0, 0.9)
     assert AsTheyCome(np.ones(3), 0.1, 0.9).groups[0]["momentum"] == 0.9
     for other in (copy.copy(opt), copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):

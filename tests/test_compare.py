@@ -151,16 +151,15 @@ def test_the_rules_are_those_of_the_package(monkeypatch):
     found = sweep.find_rules.__wrapped__()
     assert {"sgd", "momentum", "nesterov", "adam", "amsgrad", "signum", "fresh"} <= set(found)
     assert "pair" not in found  # needs more than parameters
-    assert "muon" not in found  # is for matrices, and tasks have biases
+    assert {name for name, rule in found.items() if rule.matrices_only} == {"muon", "normuon"}
     assert not {"optimizer", "rowgrad"} & set(found)
     assert found["signum"].default == 1e-3
-    params = np.zeros(2)
     for rule in found.values():
+        params = {"W1": np.zeros((2, 2)), "b1": np.zeros(2), "W2": np.zeros((2, 2))}
         opt = rule.make(params, 0.1)
         for _ in range(10):  # not every rule moves on its first step
-            opt.step(np.ones(2))
-        assert (params < 0).all()
-        params[:] = 0
+            opt.step({key: np.ones_like(p) for key, p in params.items()})
+        assert all((p < 0).all() for p in params.values())
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -175,6 +174,24 @@ def test_a_training_learns_and_repeats(name, rule, rate):
     assert math.isfinite(run.held_out)
     assert sweep.train(job) == run
     assert sweep.train(sweep.Job(name, rule, "constant", rate, seed=4, steps=40, points=4)) != run
+
+
+def test_rules_for_matrices_train_hidden_layers():
+    rule = sweep.find_rules()["muon"]
+    assert [name for name in TASKS if rule.suits(name)] == ["digits", "text"]
+    params = task("text").start(np.random.default_rng(0))
+    opt = rule.make(params, 0.02)
+    assert [list(optimizer.state) for optimizer in opt.optimizers] == [["W1"], ["embedding", "b1", "W2", "b2"]]
+    run = sweep.train(sweep.Job("digits", "muon", "constant", 0.02, seed=3, steps=40, points=4))
+    assert run.loss < run.curve[0] / 2
+
+
+def test_options_reach_the_training():
+    def train(*options):
+        return sweep.train(sweep.Job("cancer", "adamw", "constant", 0.01, seed=0, steps=5, options=options))
+
+    assert train() == train(("weight_decay", 0.01))  # the default
+    assert train() != train(("weight_decay", 5.0))
 
 
 def test_a_training_that_diverges():
@@ -331,6 +348,9 @@ def test_the_numbers_do_not_depend_on_processes():
         ("--rates", "0", "numbers above 0"),
         ("--rates", "nan", "numbers above 0"),
         ("--rates", "0.1,0.1", "each at most once"),
+        ("--options", "weight_decay", "options as in Python"),
+        ("--options", "weight_decay=[0.1]", "options as in Python"),
+        ("--options", "weight_decay=lr", "options as in Python"),
         ("--processes", "0", "a whole number from 1"),
         ("--out", "no/such/folder", "a folder to write to"),
         ("--out", __file__, "a folder to write to"),
@@ -352,3 +372,14 @@ def test_a_missing_library(capsys, monkeypatch, missing):
     line = refusal(capsys)
     assert missing in line
     assert "pip install 'fastopt[demo]'" in line
+
+
+@pytest.mark.parametrize("option", ["weight_decay=-1", "lr=0.1", "decay=1"])
+def test_an_option_that_a_rule_does_not_take(capsys, option):
+    line = refusal(capsys, "--rules", "adamw", "--options", option)
+    assert line.startswith("python -m fastopt compare: --options must be options of every rule that is compared; adamw: ")
+
+
+def test_a_task_that_no_rule_can_train(capsys):
+    line = refusal(capsys, "--rules", "muon", "--tasks", "words")
+    assert line.startswith("python -m fastopt compare: --tasks must have a task that one of the rules can train")

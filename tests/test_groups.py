@@ -299,11 +299,11 @@ def test_own_keys_are_kept_and_saved(way, tmp_path):
     assert other.groups[1]["name"] == "body"
     assert "label" not in other.groups[1]
     assert other.state_dict()["groups"] == opt.state_dict()["groups"]
-    with pytest.raises(ValueError, match=r"Adam: groups\[1\]: what can be set is lr, .*, name, got 'tag'"):
+    with pytest.raises(ValueError, match=r"Adam: groups\[1\]: keys must be among lr, .*, name, got 'tag'"):
         opt.groups[1]["tag"] = 4
     with pytest.raises(TypeError, match=r"hyperparameters can be set, but not added or removed"):
         del opt.groups[0]["name"]
-    with pytest.raises(ValueError, match=r"what can be set is lr, .*, got 'params'"):
+    with pytest.raises(ValueError, match=r"keys must be among lr, .*, got 'params'"):
         opt.groups[0]["params"] = (np.ones(2),)
 
 

@@ -403,7 +403,7 @@ def test_what_cannot_be_reset():
     with refused("Prodigy.reset: names must be those of parameters, got 'd'", opt):
         opt.reset(["a", "b", "d"])
     with refused(
-        "names must have all parameters of a group, of all of which this rule makes one estimate, but 'b'", opt
+        "names must have all parameters of a group, since this rule makes one estimate for it, but 'b'", opt
     ):
         opt.reset(["a"])
     opt.reset(["a", "b"])

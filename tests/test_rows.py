@@ -253,7 +253,7 @@ def test_averages_that_take_no_rows():
     good = fastopt.RowGrad([1], np.ones((1, 4)))
     for options, why in (
         ({"lookahead": (2, 0.5)}, "lookahead moves all of it"),
-        ({"ema_decay": schedules.ema_warmup(0.9)}, "what the average of other rows misses has no closed form with a"),
+        ({"ema_decay": schedules.ema_warmup(0.9)}, "averages of rows have no closed form with a"),
     ):
         table = np.ones((10, 4))
         opt = fastopt.Adam(table, **options)

@@ -11,30 +11,30 @@
 #include "../kernels/kernels.h"
 
 enum {
-    CHUNK = 16 * 1024, /* elements per claim, and of a piece: large enough to hide the atomic operation, small enough
-                          that a thread that is taken off its core delays the others little */
+    CHUNK = 16 * 1024, /* elements per claim and per piece: large enough to hide the atomic operation, small enough
+                          that a thread that loses its core delays the others little */
     CACHE_LINE = 64,
-    MAX_SUMS = 2, /* of a rule that gathers */
+    MAX_SUMS = 2, /* sums of a rule that gathers */
 };
 
-/* The unit of work of a pass: elements, of all tensors, of those without tiles, or of those without a gradient whose
- * averages move; or, where something is summed, pieces of CHUNK elements of a tensor, and tiles of matrices.  Pieces
- * and tiles are always the same ones and have their own sums, so that these do not depend on the threads. */
+/* Unit of work of a pass.  Elements: of all tensors, of tensors without tiles, or of tensors at rest, which have
+ * averages but no gradient.  For sums: pieces of CHUNK elements of a tensor, and tiles of matrices.  Pieces and tiles
+ * are fixed and have their own sums, so that results do not depend on threads. */
 typedef enum { ELEMENTS, ELEMENTS_WITHOUT_TILES, ELEMENTS_AT_REST, PIECES, GATHERED_PIECES } fastopt_unit;
 
 typedef struct fastopt_job fastopt_job;
 typedef struct fastopt_share fastopt_share;
 
-/* Does the work of units begin to end of a tensor. */
+/* Works on units begin to end of a tensor. */
 typedef void fastopt_visit(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end);
 
-/* Passes over the tensors that have a gradient. */
+/* One step: passes over the tensors that have a gradient. */
 struct fastopt_job {
     const fastopt_kernels *kernels;
     fastopt_tensor *tensors;
     ptrdiff_t count, elements;
-    int gathers;          /* whether some rule does */
-    int notes_steps;      /* whether some tensor, or its rows, note their last step or round */
+    int gathers;          /* whether some rule gathers */
+    int notes_steps;      /* whether some tensor or row records its last step or round */
     ptrdiff_t n_matrices; /* tensors that have tiles */
     int pass_index;       /* of the gathering passes */
     int threads;
@@ -43,7 +43,7 @@ struct fastopt_job {
     volatile ptrdiff_t nonfinite;  /* chunks with NaN or infinity */
     /* The current pass. */
     fastopt_unit unit;
-    ptrdiff_t units, claim; /* how many there are, and how many a thread claims at a time */
+    ptrdiff_t units, claim; /* their number, and the number that a thread claims at a time */
     fastopt_visit *visit;
     fastopt_share *shares;
     int n_shares;
@@ -61,13 +61,13 @@ static inline int gathers_now(const fastopt_job *job, const fastopt_tensor *t)
     return t->g && job->pass_index < t->rule->passes;
 }
 
-/* Whether a tensor has averages that move without a step of it. */
+/* Whether a tensor has averages that move although it makes no step. */
 static inline int is_averaged_at_rest(const fastopt_tensor *t)
 {
     return !t->g && (t->ema || t->swa) && t->step > 1 && t->round > 0;
 }
 
-/* Where part i of `parts` ends, of `whole` cut into equal parts.  Neither product overflows. */
+/* The end of part i when `whole` is cut into equal parts.  Neither product overflows. */
 static inline ptrdiff_t part_end(ptrdiff_t whole, int parts, int i)
 {
     return whole / parts * (i + 1) + whole % parts * (i + 1) / parts;
@@ -78,52 +78,53 @@ static inline ptrdiff_t part_end(ptrdiff_t whole, int parts, int i)
 /* Whether all tensors with a gradient can make a step.  Sets their grains. */
 fastopt_status fastopt_check(fastopt_tensor *tensors, ptrdiff_t count);
 
-/* Whether all tensors that are averaged at rest can be.  Sets their grains. */
+/* Whether the averages of all tensors at rest can be updated.  Sets their grains. */
 fastopt_status fastopt_check_averages(fastopt_tensor *tensors, ptrdiff_t count);
 
 /* Computes the scalars of this step, once for tensors that share them. */
 void fastopt_compute_scalars(const fastopt_job *job);
 
-/* Notes for each tensor whether some of its rows have missed steps or rounds. */
+/* Sets has_missed_rows of each tensor. */
 void fastopt_find_missed_rows(fastopt_job *job);
 
-/* Notes that tensors with a gradient, or their rows, are up to date with this step, plus `offset`. */
+/* Records that tensors with a gradient, or their rows, include this step, plus `offset`. */
 void fastopt_note_steps(const fastopt_job *job, int64_t offset);
 
-/* Notes that the averages of tensors at rest are up to date with this round. */
+/* Records that the averages of tensors at rest include this round. */
 void fastopt_note_rounds(fastopt_tensor *tensors, ptrdiff_t count);
 
 /* ---- passes.c ---- */
 
-/* Sets where each tensor starts among the units of a pass. */
+/* Sets the start of each tensor among the units of a pass. */
 void fastopt_locate(fastopt_job *job, fastopt_unit unit);
 
-/* Sets the number of elements, and the most threads that a pass over them can use here. */
+/* Sets the number of elements and the largest useful number of threads. */
 void fastopt_begin_passes(fastopt_job *job, fastopt_unit unit, int num_threads);
 
-/* Has threads visit all units. */
+/* Visits all units, on several threads. */
 void fastopt_make_pass(fastopt_job *job, fastopt_unit unit, fastopt_visit *visit);
 
 /* ---- sums.c ---- */
 
 enum { FEW_PIECES = 64 };
 
-/* Makes room for the sums of all pieces: in `few` where they fit.  0: no memory. */
-int fastopt_make_room_for_sums(fastopt_job *job, int clips, fastopt_sum (*few)[MAX_SUMS]);
+/* Allocates the sums of all pieces, or uses `few` if they fit.  Returns 0 if there is no memory. */
+int fastopt_allocate_sums(fastopt_job *job, int clips, fastopt_sum (*few)[MAX_SUMS]);
 
-/* Multiplies the factor of every gradient by one that clips it by the norm of its clip group. */
+/* Multiplies the factor of every gradient by the factor that clips it by the norm of its clip group. */
 void fastopt_clip_by_norm(fastopt_job *job, fastopt_call *call);
 
-/* Keeps the factors of a GATHER in the tensors; takes them from there for the UPDATE. */
-void fastopt_keep_factors(const fastopt_job *job);
-void fastopt_recall_factors(fastopt_job *job);
+/* Stores the factors of a GATHER in the tensors, and loads them for the UPDATE. */
+void fastopt_store_factors(const fastopt_job *job);
+void fastopt_load_factors(fastopt_job *job);
 
-/* Makes the passes of rules that gather, until all that is left is the loop of a rule of one pass. */
+/* Makes the first passes of rules that gather; the last pass then runs like a rule of one pass. */
 void fastopt_gather(fastopt_job *job);
 
 /* ---- tiles.c ---- */
 
-/* Cuts all matrices into tiles, with room for the results of their passes, which the caller frees.  NULL: no memory. */
+/* Cuts all matrices into tiles and allocates the results of their passes; the caller frees the block.  NULL: no memory.
+ */
 void *fastopt_lay_out_matrices(fastopt_job *job);
 
 #endif

@@ -4,14 +4,14 @@
 #include "../threads/threads.h"
 
 enum {
-    SMALL_CHUNK = 2048, /* elements per claim where there are few */
-    CLAIMS = 4,         /* of each thread, at least, where there are */
-    SMALL_SHARE = 8192, /* elements per thread for which a second one pays */
+    SMALL_CHUNK = 2048, /* elements per claim, at least */
+    CLAIMS = 4,         /* claims per thread, at least, unless there are too few elements */
+    SMALL_SHARE = 8192, /* elements per thread, at least: below, a second thread costs more than it gains */
 };
 
-/* The work of one thread in a pass, in claims.  It takes them from the beginning on.  Other threads, once they have
- * none of their own, take them from the end: in steps of one kind always about the same ones, which stay in their
- * caches. */
+/* The work of one thread in a pass, in claims.  The thread takes them from the beginning.  Other threads, when their
+ * own work is done, take them from the end: about the same ones in every step, which therefore stay in the caches of
+ * these threads. */
 struct fastopt_share {
     volatile ptrdiff_t claimed, claimed_by_others;
     ptrdiff_t begin, end, claims;
@@ -57,7 +57,7 @@ static ptrdiff_t claim_size(const fastopt_job *job)
     return claim > CHUNK ? CHUNK : claim < SMALL_CHUNK ? SMALL_CHUNK : claim;
 }
 
-/* Visits the grains of a tensor that begin at one of these elements. */
+/* Visits the grains of a tensor that begin in this range. */
 static void visit_grains(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
 {
     const ptrdiff_t grain = t->engine.grain, first = (begin + grain - 1) / grain * grain;
@@ -68,8 +68,8 @@ static void visit_grains(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t be
 
 static void visit_units(fastopt_job *job, ptrdiff_t begin, ptrdiff_t end)
 {
-    /* The last tensor that starts at or before begin.  Tensors without units start where the next one does, so it is
-     * never one of those. */
+    /* The last tensor that starts at or before begin.  A tensor without units starts where the next tensor starts, so
+     * it is never the last one. */
     ptrdiff_t low = 0, high = job->count;
     while (high - low > 1) {
         const ptrdiff_t middle = low + (high - low) / 2;

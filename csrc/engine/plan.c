@@ -1,4 +1,4 @@
-/* Before a step: checks and scalars.  After it: how far tensors and their rows have come. */
+/* Before a step: checks and scalars.  After it: the last step of tensors and rows. */
 #include "engine.h"
 
 static int valid_options(const fastopt_options *options)
@@ -8,16 +8,16 @@ static int valid_options(const fastopt_options *options)
            IN_RANGE(lookahead_rate, options->lookahead_rate) && IN_RANGE(lr, options->peak_lr);
 }
 
-/* Whether the decay of the rule, if it has one, can be cautious where that is asked for. */
+/* Whether the rule can do cautious decay with its own decay, if it has one and the options ask for it. */
 static int valid_own_decay(const fastopt_tensor *t)
 {
-    if (!t->options->cautious_decay || t->rule->decays_apart)
+    if (!t->options->cautious_decay || t->rule->separate_decay)
         return 1;
     const int own = fastopt_own_decay(t->rule);
     return own < 0 || t->hyper[own] == 0;
 }
 
-/* Whether a tensor has averages, or rows that the engine knows of. */
+/* Whether a tensor has averages or data by row. */
 static inline int has_averages_or_rows(const fastopt_tensor *t)
 {
     return ((uintptr_t)t->ema | (uintptr_t)t->swa | (uintptr_t)t->slow | (uintptr_t)t->last_step |
@@ -33,8 +33,7 @@ static int valid_averages(const fastopt_tensor *t)
            (!t->slow || options->lookahead_every >= 1);
 }
 
-/* Whether a tensor can have what it has of rows: a gradient of some rows, the last step of each row, averages by row.
- */
+/* Whether the data by row are valid: gradients of rows, the last step of each row, averages by row. */
 static int valid_rows(const fastopt_tensor *t)
 {
     const fastopt_options *options = t->options;
@@ -51,7 +50,7 @@ static int valid_rows(const fastopt_tensor *t)
             !t->slow && (t->averaged_rows || (!t->ema && !t->swa)) && fastopt_rule_takes_rows(t->rule));
 }
 
-/* Whether a buffer can be stored so: `may` says whether the format has such buffers. */
+/* Whether a buffer can have a format; `may` says whether the format is for such buffers. */
 static int valid_format(int format, int may, const void *rest)
 {
     return !format || (may && (!fastopt_format_infos[format].rest_bytes || rest));
@@ -67,8 +66,8 @@ static int valid_state_format(const fastopt_tensor *t, int s)
             (info->group == 1 || t->rule->gathers != FASTOPT_MATRICES));
 }
 
-/* Whether the buffers can be stored as the formats say.  Sets the grain, which is all of a tensor where rows share
- * groups, and the key of random numbers. */
+/* Whether the buffers can have their formats.  Sets the key of random numbers and the grain, which is the whole tensor
+ * if rows share groups. */
 NOINLINE static int valid_formats(fastopt_tensor *t)
 {
     if (t->formats.unused[0] || t->formats.unused[1] || t->formats.p >= FORMATS || t->formats.g >= FORMATS ||
@@ -99,7 +98,8 @@ static inline int find_grain(fastopt_tensor *t)
     return fastopt_is_native(t) || valid_formats(t);
 }
 
-/* Whether the shape is one of the parameter, where the rule reads it; with a gradient of rows it is of whole rows. */
+/* Whether the shape fits n, for rules that read the shape; with a gradient of rows, whether it consists of whole rows.
+ */
 static int valid_shape(const fastopt_tensor *t)
 {
     ptrdiff_t n = 1;
@@ -120,7 +120,7 @@ static int valid_shape(const fastopt_tensor *t)
 
 fastopt_status fastopt_check(fastopt_tensor *tensors, ptrdiff_t count)
 {
-    const double *hyper = NULL; /* of the last valid tensor, as the next two */
+    const double *hyper = NULL; /* of the last valid tensor, like the next two */
     const fastopt_rule *rule = NULL;
     const fastopt_options *options = NULL;
     for (ptrdiff_t i = 0; i < count; i++) {
@@ -165,10 +165,10 @@ fastopt_status fastopt_check_averages(fastopt_tensor *tensors, ptrdiff_t count)
 
 /* ---- Scalars ---- */
 
-/* Whether t takes the same scalars as a tensor before it, whose carried doubles were `carry` then. */
+/* Whether t has the same scalars as an earlier tensor, whose carried doubles were `carry` before this step. */
 static int same_scalars(const fastopt_tensor *t, const fastopt_tensor *before, const double *carry)
 {
-    if (!before || t->rule->gathers >= FASTOPT_ALONE || t->hyper != before->hyper || t->rule != before->rule ||
+    if (!before || t->rule->gathers >= FASTOPT_BY_TENSOR || t->hyper != before->hyper || t->rule != before->rule ||
         t->dtype != before->dtype || t->step != before->step ||
         (t->decays != before->decays && !fastopt_same_decays(t, before)) || fastopt_changes_own_decay(t) ||
         fastopt_changes_own_decay(before))
@@ -196,7 +196,7 @@ void fastopt_compute_scalars(const fastopt_job *job)
         } else {
             for (int i = 0; t->rule->carry[i]; i++)
                 carry[i] = t->carry[i];
-            job->kernels->of[t->dtype].scalars(t);
+            job->kernels->by_dtype[t->dtype].scalars(t);
             t->engine.k = &t->engine.k_store;
             computed = t;
         }
@@ -205,14 +205,14 @@ void fastopt_compute_scalars(const fastopt_job *job)
 
 /* ---- Rows that have missed steps ---- */
 
-/* The last step, or round, of each row, or NULL; sets `now` to the current one. */
+/* The last step, or round, of each row, or NULL; sets `now` to the current step or round. */
 static int64_t *last_of_rows(const fastopt_tensor *t, int64_t *now)
 {
     *now = t->last_step ? t->step : t->round;
     return t->last_step ? t->last_step : t->averaged_rows;
 }
 
-/* Where no row has missed a step, a whole gradient needs no attention to rows. */
+/* A whole gradient needs no work by row unless some row has missed a step. */
 void fastopt_find_missed_rows(fastopt_job *job)
 {
     int notes_steps = 0;
@@ -233,7 +233,7 @@ void fastopt_find_missed_rows(fastopt_job *job)
     job->notes_steps = notes_steps;
 }
 
-/* Notes this step, or round, for all rows of a tensor, or for those that its gradient names. */
+/* Records this step, or round, for all rows of a tensor, or for the rows of its gradient. */
 static void note_rows(const fastopt_tensor *t, int64_t *last, int64_t now)
 {
     const int64_t *rows = t->rows;

@@ -1,4 +1,4 @@
-/* The memory limit of this machine: a loop with nothing around it, one equal share per thread. */
+/* The memory limit of this machine: a plain loop, with an equal share for each thread. */
 #include "engine.h"
 
 #include "../include/fastopt_testing.h"
@@ -7,7 +7,7 @@
 typedef struct {
     const fastopt_typed_kernels *kernels;
     const fastopt_tensor *tensor;
-    void *state[FASTOPT_MAX_STATE]; /* the buffers as large as p; those of rows and columns are too small to count */
+    void *state[FASTOPT_MAX_STATE]; /* buffers of p's shape; buffers of rows and columns are too small to matter */
     fastopt_stream streams[2 * (FASTOPT_MAX_STATE + 2)];
     int n_state, n_streams, shares;
     volatile ptrdiff_t next;
@@ -47,7 +47,7 @@ fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads)
     const fastopt_kernels *kernels = fastopt_active_kernels();
     if (!kernels)
         return FASTOPT_BAD_ISA;
-    traffic job = {.kernels = &kernels->of[tensor->dtype], .tensor = tensor, .shares = num_threads};
+    traffic job = {.kernels = &kernels->by_dtype[tensor->dtype], .tensor = tensor, .shares = num_threads};
     for (int s = 0; tensor->rule->state[s]; s++)
         if (tensor->rule->extent[s] == FASTOPT_WHOLE)
             job.state[job.n_state++] = tensor->state[s];

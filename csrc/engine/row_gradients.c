@@ -1,11 +1,11 @@
-/* Gradients of some rows of a parameter: rows that come more than once are summed, so that each is updated once. */
+/* Gradients of rows: rows that occur more than once are summed, so that a step updates each row once. */
 #include "../include/fastopt.h"
 #include "../platform.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* A hash table of places, with linear probing, at most a quarter full: what is found at once, the CPU foresees. */
+/* A hash table with linear probing, at most a quarter full, so that the CPU predicts that the first probe succeeds. */
 ptrdiff_t fastopt_unique_rows(const int64_t *rows, ptrdiff_t count, int64_t limit, int64_t *unique, ptrdiff_t *places)
 {
     int bits = 4;
@@ -44,19 +44,19 @@ void fastopt_row_gradients(fastopt_dtype dtype, const void *values, const ptrdif
     char *next_sum = sums;
     const uint64_t mode = flush_begin();
     for (ptrdiff_t i = 0; i < count; i++) {
-        const void *row = (const char *)values + (size_t)i * row_size, **known = &gradients[places[i]];
-        if (!*known) {
-            *known = row;
+        const void *row = (const char *)values + (size_t)i * row_size, **gradient = &gradients[places[i]];
+        if (!*gradient) {
+            *gradient = row;
             continue;
         }
-        if ((uintptr_t)*known - (uintptr_t)first_sum >= (uintptr_t)(next_sum - first_sum)) {
-            memcpy(next_sum, *known, row_size);
-            *known = next_sum;
+        if ((uintptr_t)*gradient - (uintptr_t)first_sum >= (uintptr_t)(next_sum - first_sum)) {
+            memcpy(next_sum, *gradient, row_size);
+            *gradient = next_sum;
             next_sum += row_size;
         }
 #define ADD(T)                                                                                                         \
     for (ptrdiff_t k = 0; k < row_length; k++)                                                                         \
-        ((T *)*known)[k] += ((const T *)row)[k];
+        ((T *)*gradient)[k] += ((const T *)row)[k];
         if (dtype == FASTOPT_FLOAT32) {
             ADD(float)
         } else {

@@ -13,39 +13,39 @@ static int valid_call(const fastopt_call *call)
            (!call->clip_value || IN_RANGE(clip_value, call->clip_value));
 }
 
-/* ---- The work of each pass on units begin to end of a tensor ---- */
+/* ---- The work of each pass, on units begin to end of a tensor ---- */
 
 static void update(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
 {
-    job->kernels->of[t->dtype].update(t, &job->pass, begin, end);
+    job->kernels->by_dtype[t->dtype].update(t, &job->pass, begin, end);
 }
 
 static void check_finite(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
 {
-    if (!job->kernels->of[t->dtype].finite(t, begin, end))
+    if (!job->kernels->by_dtype[t->dtype].finite(t, begin, end))
         fetch_add(&job->nonfinite, 1);
 }
 
 static void catch_up(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
 {
     if (t->last_step)
-        job->kernels->of[t->dtype].catch_up(t, begin, end);
+        job->kernels->by_dtype[t->dtype].catch_up(t, begin, end);
 }
 
 static void average(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
 {
-    job->kernels->of[t->dtype].average(t, begin, end);
+    job->kernels->by_dtype[t->dtype].average(t, begin, end);
 }
 
 /* ---- A step ---- */
 
-/* Comes before the update: factors and check of the gradients, scalars, passes that gather. */
+/* Prepares the update: factors and checks of gradients, scalars, passes that gather. */
 static fastopt_status prepare(fastopt_job *job, fastopt_call *call)
 {
     job->pass.scale = call->grad_scale ? 1 / call->grad_scale : 1;
     if (call->clip_norm)
         fastopt_clip_by_norm(job, call);
-    /* A finite norm is one of finite numbers.  One that is not may itself be beyond the doubles. */
+    /* A finite norm proves that all gradients are finite.  An infinite one may come from finite gradients. */
     if (call->check_finite && !(call->clip_norm && call->grad_norm <= DBL_MAX)) {
         fastopt_make_pass(job, ELEMENTS, check_finite);
         if (job->nonfinite)
@@ -63,14 +63,14 @@ static fastopt_status step(fastopt_job *job, fastopt_call *call)
     job->pass.clip_value = clips ? call->clip_value : INFINITY;
     job->pass.zero_grads = call->zero_grads;
     if (call->part == FASTOPT_UPDATE) {
-        fastopt_recall_factors(job);
+        fastopt_load_factors(job);
     } else {
         const fastopt_status status = prepare(job, call);
         if (status != FASTOPT_OK)
             return status;
     }
     if (call->part == FASTOPT_GATHER) {
-        fastopt_keep_factors(job);
+        fastopt_store_factors(job);
         return FASTOPT_OK;
     }
     job->pass.plain = !job->pass.own_scales && job->pass.scale == 1 && !clips && !call->zero_grads;
@@ -81,8 +81,8 @@ static fastopt_status step(fastopt_job *job, fastopt_call *call)
     return FASTOPT_OK;
 }
 
-/* Whether GATHER has prepared this step of all tensors; it is used up. */
-static int take_gathered(fastopt_tensor *tensors, ptrdiff_t count)
+/* Whether a GATHER has prepared this step of all tensors.  Each GATHER serves one UPDATE. */
+static int use_gathered(fastopt_tensor *tensors, ptrdiff_t count)
 {
     for (ptrdiff_t i = 0; i < count; i++)
         if (tensors[i].g && tensors[i].engine.gathered != tensors[i].step)
@@ -113,7 +113,7 @@ fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fasto
     fastopt_status status = fastopt_check(tensors, count);
     if (status != FASTOPT_OK)
         return status;
-    if (call->part == FASTOPT_UPDATE && !take_gathered(tensors, count))
+    if (call->part == FASTOPT_UPDATE && !use_gathered(tensors, count))
         return FASTOPT_BAD_TENSOR;
 
     fastopt_sum few[FEW_PIECES][MAX_SUMS];
@@ -127,7 +127,7 @@ fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fasto
     if ((job.gathers || call->clip_norm) && call->part != FASTOPT_UPDATE) {
         if (job.n_matrices && !(matrices = fastopt_lay_out_matrices(&job)))
             return FASTOPT_NO_MEMORY;
-        if (!fastopt_make_room_for_sums(&job, call->clip_norm != 0, few)) {
+        if (!fastopt_allocate_sums(&job, call->clip_norm != 0, few)) {
             free(matrices);
             return FASTOPT_NO_MEMORY;
         }
@@ -180,5 +180,5 @@ fastopt_status fastopt_average(fastopt_tensor *tensors, ptrdiff_t count, int num
 int fastopt_finite(const fastopt_tensor *tensor)
 {
     const fastopt_kernels *kernels = fastopt_active_kernels();
-    return !tensor->g || !kernels || kernels->of[tensor->dtype].finite(tensor, 0, tensor->n);
+    return !tensor->g || !kernels || kernels->by_dtype[tensor->dtype].finite(tensor, 0, tensor->n);
 }

@@ -5,7 +5,7 @@
 
 static void sum_up(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, ptrdiff_t end)
 {
-    const fastopt_typed_kernels *kernels = &job->kernels->of[t->dtype];
+    const fastopt_typed_kernels *kernels = &job->kernels->by_dtype[t->dtype];
     for (ptrdiff_t i = begin; i < end; i++) {
         const ptrdiff_t first = i * CHUNK, last = first + CHUNK < t->n ? first + CHUNK : t->n;
         fastopt_sum *sums = job->sums[t->engine.start + i];
@@ -35,16 +35,16 @@ static void add_pieces(const fastopt_job *job, ptrdiff_t i, int count, fastopt_s
             add(&sums[s], &job->sums[piece][s]);
 }
 
-/* The factor that clips gradients of this norm, NaN for a norm of NaN. */
+/* The factor that clips gradients with this norm; NaN for a norm of NaN. */
 static double clip_factor(double clip_norm, double norm)
 {
     if (clip_norm > DBL_MAX)
-        return 1; /* computed, not used */
+        return 1; /* the norm is only computed */
     const double factor = clip_norm / (norm + 1e-6);
     return factor >= 1 ? 1 : factor;
 }
 
-int fastopt_make_room_for_sums(fastopt_job *job, int clips, fastopt_sum (*few)[MAX_SUMS])
+int fastopt_allocate_sums(fastopt_job *job, int clips, fastopt_sum (*few)[MAX_SUMS])
 {
     ptrdiff_t most = 0;
     if (job->gathers) {
@@ -80,7 +80,7 @@ void fastopt_clip_by_norm(fastopt_job *job, fastopt_call *call)
     call->grad_norm = scale * fastopt_root(&all, 1);
 }
 
-void fastopt_keep_factors(const fastopt_job *job)
+void fastopt_store_factors(const fastopt_job *job)
 {
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
@@ -90,34 +90,34 @@ void fastopt_keep_factors(const fastopt_job *job)
     }
 }
 
-void fastopt_recall_factors(fastopt_job *job)
+void fastopt_load_factors(fastopt_job *job)
 {
     job->pass.scale = job->count ? job->tensors[0].engine.scale : 1;
     for (ptrdiff_t i = 0; i < job->count; i++)
         job->pass.own_scales |= job->tensors[i].engine.scale != job->pass.scale;
 }
 
-/* Prepares a pass of a tensor's rule: like a pass, with subnormals flushed. */
+/* Prepares a pass of a tensor's rule, with subnormals flushed as in the pass. */
 static void prepare_pass(const fastopt_job *job, fastopt_tensor *t, int pass_index, const fastopt_sum *sums)
 {
     const uint64_t mode = flush_begin();
-    job->kernels->of[t->dtype].prepare(t, pass_index, sums);
+    job->kernels->by_dtype[t->dtype].prepare(t, pass_index, sums);
     flush_end(mode);
 }
 
-/* Hands each rule its sums over one tensor, or over all tensors that share hyperparameters. */
+/* Passes each rule its sums over one tensor, or over all tensors that share hyperparameters. */
 static void combine(fastopt_job *job)
 {
     fastopt_sum sums[MAX_SUMS];
     const double *group = NULL; /* the hyperparameters that the tensors in sums share */
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
-        const fastopt_typed_kernels *kernels = &job->kernels->of[t->dtype];
+        const fastopt_typed_kernels *kernels = &job->kernels->by_dtype[t->dtype];
         if (!gathers_now(job, t))
             continue;
-        if (t->rule->gathers >= FASTOPT_ALONE || group != t->hyper) {
+        if (t->rule->gathers >= FASTOPT_BY_TENSOR || group != t->hyper) {
             memset(sums, 0, sizeof sums);
-            group = t->rule->gathers == FASTOPT_TOGETHER ? t->hyper : NULL;
+            group = t->rule->gathers == FASTOPT_BY_GROUP ? t->hyper : NULL;
             for (ptrdiff_t j = i; j < (group ? job->count : i + 1); j++)
                 if (job->tensors[j].hyper == t->hyper)
                     add_pieces(job, j, MAX_SUMS, sums);

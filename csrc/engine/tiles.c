@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-/* Cuts a tensor into tiles, whose results begin at `room`; returns how many doubles these take. */
-static size_t cut_into_tiles(const fastopt_tensor *t, fastopt_matrices *m, double *room)
+/* Cuts a tensor into tiles, whose results begin at `results`; returns the number of doubles of these results. */
+static size_t cut_into_tiles(const fastopt_tensor *t, fastopt_matrices *m, double *results)
 {
     *m = (fastopt_matrices){.matrices = 1, .rows = t->shape[t->ndim - 2], .columns = t->shape[t->ndim - 1]};
     int shared = 0;
@@ -30,10 +30,10 @@ static size_t cut_into_tiles(const fastopt_tensor *t, fastopt_matrices *m, doubl
     const ptrdiff_t by_matrix = shared ? 0 : m->matrices;
     const ptrdiff_t by_row = shared || m->column_tiles > 1 ? m->matrices * m->rows * m->column_tiles : 0;
     const ptrdiff_t by_column = shared || !whole_columns ? m->strips * m->columns : 0;
-    if (room) {
-        m->of_matrices = by_matrix ? room : NULL;
-        m->of_rows = by_row ? room + by_matrix : NULL;
-        m->of_columns = by_column ? room + by_matrix + by_row : NULL;
+    if (results) {
+        m->of_matrices = by_matrix ? results : NULL;
+        m->of_rows = by_row ? results + by_matrix : NULL;
+        m->of_columns = by_column ? results + by_matrix + by_row : NULL;
     }
     return (size_t)(by_matrix + by_row + by_column);
 }
@@ -48,12 +48,12 @@ void *fastopt_lay_out_matrices(fastopt_job *job)
     fastopt_matrices *all = malloc((size_t)job->n_matrices * sizeof *all + doubles * sizeof(double)), *next = all;
     if (!all)
         return NULL;
-    double *room = (double *)(all + job->n_matrices);
+    double *results = (double *)(all + job->n_matrices);
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
         if (has_tiles(t)) {
             t->engine.matrices = next;
-            room += cut_into_tiles(t, next++, room);
+            results += cut_into_tiles(t, next++, results);
         }
     }
     return all;

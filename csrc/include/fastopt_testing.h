@@ -11,11 +11,11 @@ extern "C" {
 /* The instruction sets that this CPU can run, slowest first; NULL past the last. */
 const char *fastopt_isa_at(int index);
 
-/* Has all later steps run this instruction set.  0: it is not available here. */
+/* Makes all later steps use this instruction set.  Returns 0 if it is not available here. */
 int fastopt_use_isa(const char *name);
 
-/* Moves the bytes that a step of this contiguous tensor would move, with one addition per stream instead of the rule:
- * this takes the time of a step whose arithmetic is free.  It overwrites all buffers but g. */
+/* Moves the bytes that a step of this contiguous tensor moves, with one addition per stream in place of the rule: this
+ * takes the time of a step with free arithmetic.  It overwrites all buffers except g. */
 fastopt_status fastopt_traffic(const fastopt_tensor *tensor, int num_threads);
 
 #ifdef __cplusplus

@@ -1,44 +1,45 @@
-/* The way of a block: load, stages, rule, stages, store. */
+/* The steps of a block: load, stages, rule, stages, store. */
 
-/* Scratch for p, g, p before the rule, and each state buffer of a block.  Two that began at the same place of a page
- * would slow down each other's loads; a state buffer can have whole groups around the block. */
+/* Scratch for p, g, p before the rule, and each state buffer of a block.  Two scratch arrays at the same offset of a
+ * page would slow down each other's loads.  A state buffer with codes also holds the rest of the groups at both ends.
+ */
 enum { FN(SCRATCHES) = 3 + FASTOPT_MAX_STATE };
 #define SCRATCH_SIZE(n) ((n) + 4 * GROUP)
 
-/* n elements of a tensor as the rule sees them: in the memory of the caller where possible, in scratch where stages
- * come first or elements are stored in another form. */
+/* n elements of a tensor as the rule sees them: in the memory of the caller if possible, in scratch if stages come
+ * first or elements are strided or in another format. */
 typedef struct {
-    ptrdiff_t offset, n; /* the first one in the memory of p and of the state, and the number */
+    ptrdiff_t offset, n; /* the index of the first one in p and in the state; their number */
     T *p;
     const T *g;
     T *state[FASTOPT_MAX_STATE];
-    T *before;                                /* p as it was before the rule, for cautious decay */
-    T *p_scratch, *g_scratch, *state_scratch; /* the last for each state buffer, scratch_size apart */
+    T *p_before;                              /* p before the rule, for cautious decay */
+    T *p_scratch, *g_scratch, *state_scratch; /* state_scratch has an array for each state buffer, scratch_size apart */
     ptrdiff_t scratch_size;
 } FN(block);
 
-/* A block of up to `size` elements, and its scratch. */
-#define BLOCK_OF(block, size)                                                                                          \
+/* Declares a block of up to `size` elements, and its scratch. */
+#define DECLARE_BLOCK(block, size)                                                                                     \
     _Alignas(LINE) T scratch[FN(SCRATCHES)][SCRATCH_SIZE(size)];                                                       \
     FN(block)                                                                                                          \
     block;                                                                                                             \
     block.p_scratch = scratch[0];                                                                                      \
     block.g_scratch = scratch[1];                                                                                      \
-    block.before = scratch[2];                                                                                         \
+    block.p_before = scratch[2];                                                                                       \
     block.state_scratch = scratch[3];                                                                                  \
     block.scratch_size = SCRATCH_SIZE(size)
 
 /* ---- The gradient ---- */
 
 /* n elements of a gradient in another format. */
-NOINLINE static const T *FN(load_other_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n, T *scratch)
+NOINLINE static const T *FN(load_stored_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t n, T *scratch)
 {
     const fastopt_buffer buffer = {(void *)tensor->g, NULL, tensor->formats.g};
     FN(load_format)(scratch, &buffer, tensor->layout, tensor->layout ? tensor->layout->g_stride : NULL, offset, n);
     return scratch;
 }
 
-/* Up to n elements of the gradient; sets n to the number. */
+/* Up to n elements of the gradient, all of one row if it is of rows; sets n to their number. */
 static const T *FN(load_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdiff_t *n, T *scratch)
 {
     if (tensor->rows) {
@@ -48,7 +49,7 @@ static const T *FN(load_g)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrdi
         return (const T *)tensor->row_gradients[row] + column;
     }
     if (tensor->formats.g)
-        return FN(load_other_g)(tensor, offset, *n, scratch);
+        return FN(load_stored_g)(tensor, offset, *n, scratch);
     if (!tensor->layout)
         return (const T *)tensor->g + offset;
     FN(copy_strided)(scratch, (void *)tensor->g, tensor->layout, tensor->layout->g_stride, offset, *n, LOAD);
@@ -92,25 +93,25 @@ static inline T *FN(load_p)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrd
     return scratch;
 }
 
-/* Elements of a state buffer in another format: those of a block and, with codes, of all groups that it meets. */
+/* Elements of a state buffer in another format: a block and, with codes, the rest of the groups at both ends. */
 typedef struct {
     fastopt_buffer buffer;
-    ptrdiff_t offset, n, before; /* `before` of them are not the block's, but come before it */
+    ptrdiff_t offset, n, lead; /* the first `lead` elements precede the block */
 } FN(stored);
 
 static FN(stored) FN(stored_state)(const fastopt_tensor *tensor, int s, ptrdiff_t offset, ptrdiff_t n)
 {
     const fastopt_format format = tensor->formats.state[s];
-    const ptrdiff_t group = fastopt_format_infos[format].group, before = offset % group;
+    const ptrdiff_t group = fastopt_format_infos[format].group, lead = offset % group;
     const ptrdiff_t all = tensor->rows ? tensor->row_count * tensor->row_length : tensor->n;
     const ptrdiff_t end = (offset + n + group - 1) / group * group;
     return (FN(stored)){{tensor->state[s], tensor->state_rest[s], format},
-                        offset - before,
-                        (group > 1 && end > all ? all : end) - (offset - before),
-                        before};
+                        offset - lead,
+                        (group > 1 && end > all ? all : end) - (offset - lead),
+                        lead};
 }
 
-/* Sets block->state, where some format is not native. */
+/* Loads the state buffers whose format is not native. */
 NOINLINE static void FN(load_state)(FN(block) *block, const fastopt_tensor *tensor)
 {
     for (int s = 0; tensor->rule->state[s]; s++) {
@@ -119,20 +120,20 @@ NOINLINE static void FN(load_state)(FN(block) *block, const fastopt_tensor *tens
         const FN(stored) stored = FN(stored_state)(tensor, s, block->offset, block->n);
         T *scratch = block->state_scratch + s * block->scratch_size;
         FN(formats)[stored.buffer.format].load(scratch, &stored.buffer, stored.offset, stored.n);
-        block->state[s] = scratch + stored.before;
+        block->state[s] = scratch + stored.lead;
     }
 }
 
-/* The random numbers of a block.  Each serves two buffers, by its upper and its lower half. */
+/* The random numbers of a block.  Each number serves two buffers: its lower half and its upper half. */
 typedef struct {
     uint32_t numbers[BLOCK + 2 * GROUP];
-    ptrdiff_t offset, n; /* of their elements */
+    ptrdiff_t offset, n; /* the elements that have them */
     uint64_t key;
-    int count; /* of the buffers that have been rounded by them */
-    int shift; /* of the half that is next */
+    int count; /* buffers rounded so far */
+    int shift; /* to the half for the next buffer */
 } FN(random);
 
-/* Those for the next buffer in this format, elements offset to offset + n; NULL where it is rounded to nearest. */
+/* The random numbers for elements offset to offset + n of the next buffer; NULL if it is rounded to nearest. */
 static const uint32_t *FN(next_random)(FN(random) *random, const fastopt_tensor *tensor, fastopt_format format,
                                        ptrdiff_t offset, ptrdiff_t n)
 {
@@ -147,13 +148,13 @@ static const uint32_t *FN(next_random)(FN(random) *random, const fastopt_tensor 
     return random->numbers;
 }
 
-/* Stores elements that are not native: those of p, those of the state. */
+/* Stores p and the state buffers whose format is not native. */
 NOINLINE static void FN(store_formats)(const FN(block) *block, const fastopt_tensor *tensor, uint64_t key, int of_p,
                                        int of_state)
 {
     FN(random) random;
     random.key = key;
-    /* A state buffer has the same numbers in passes that do not store p. */
+    /* A state buffer gets the same random numbers whether or not the pass stores p. */
     random.count = !of_p && fastopt_format_infos[tensor->formats.p].rounds;
     random.offset = -1;
     random.shift = 0;
@@ -168,8 +169,8 @@ NOINLINE static void FN(store_formats)(const FN(block) *block, const fastopt_ten
             continue;
         const FN(stored) stored = FN(stored_state)(tensor, s, block->offset, block->n);
         const uint32_t *numbers = FN(next_random)(&random, tensor, stored.buffer.format, stored.offset, stored.n);
-        FN(formats)[stored.buffer.format].store(block->state[s] - stored.before, &stored.buffer, stored.offset,
-                                                stored.n, numbers, random.shift);
+        FN(formats)[stored.buffer.format].store(block->state[s] - stored.lead, &stored.buffer, stored.offset, stored.n,
+                                                numbers, random.shift);
     }
 }
 
@@ -183,7 +184,7 @@ static inline void FN(load_p_and_state)(FN(block) *block, const fastopt_tensor *
         FN(load_state)(block, tensor);
 }
 
-/* ---- The way ---- */
+/* ---- Load and finish ---- */
 
 static void FN(load)(FN(block) *block, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t offset,
                      ptrdiff_t n)
@@ -199,20 +200,20 @@ static void FN(load)(FN(block) *block, const fastopt_tensor *tensor, const FN(st
     }
     FN(load_p_and_state)(block, tensor);
     if (tensor->engine.has_missed_rows && tensor->last_step)
-        FN(make_up)(tensor, block->p, block->state, block->offset, block->n);
+        FN(catch_up_rows)(tensor, block->p, block->state, block->offset, block->n);
     if (stages->on_g) {
         FN(stage_g)(block->g_scratch, block->g, block->p, stages, block->n);
         block->g = block->g_scratch;
     }
 }
 
-/* The stages after the rule. */
+/* The stages after the rule, and the store. */
 static inline void FN(finish)(FN(block) *block, const fastopt_tensor *tensor, const FN(stages) *stages)
 {
     if (stages->cautious != 0)
-        FN(stage_cautious)(block->p, block->before, stages, block->n);
-    if (stages->after)
-        FN(stage_averages)(block->p, tensor, stages, block->offset, block->n);
+        FN(stage_cautious)(block->p, block->p_before, stages, block->n);
+    if (stages->after_rule)
+        FN(stage_averages_after)(block->p, tensor, stages, block->offset, block->n);
     if (tensor->engine.grain)
         FN(store_formats)(block, tensor, tensor->engine.random_key, 1, !tensor->rule->gather_writes);
     if (tensor->layout && !tensor->formats.p)
@@ -221,8 +222,8 @@ static inline void FN(finish)(FN(block) *block, const fastopt_tensor *tensor, co
         FN(zero_g)(tensor, block->offset, block->n);
 }
 
-/* A pass that leaves p as it is sees it as the last pass will, which writes it. */
-static void FN(stage_p_apart)(FN(block) *block, const FN(stages) *stages)
+/* For a pass that does not write p: applies the stage to a copy, so that the pass sees the same p as the last pass. */
+static void FN(stage_copy_of_p)(FN(block) *block, const FN(stages) *stages)
 {
     if (block->p != block->p_scratch)
         memcpy(block->p_scratch, block->p, (size_t)block->n * sizeof(T));
@@ -230,34 +231,34 @@ static void FN(stage_p_apart)(FN(block) *block, const FN(stages) *stages)
     FN(stage_p)(block->p, stages, block->n);
 }
 
-/* An update with stages.  Not inlined: its scratch and its registers would slow down updates without. */
+/* An update with stages.  Not inlined: its scratch and registers would slow down updates without stages. */
 NOINLINE static void FN(update_by_blocks)(const fastopt_tensor *tensor, const fastopt_pass *pass, FN(update_of) *loop,
                                           ptrdiff_t begin, ptrdiff_t end)
 {
     const FN(stages) stages = FN(stages_of)(tensor, pass);
-    BLOCK_OF(block, STRIP);
+    DECLARE_BLOCK(block, STRIP);
     for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
         FN(load)(&block, tensor, &stages, offset, end - offset < STRIP ? end - offset : STRIP);
-        if (stages.before)
-            FN(stage_missed)(block.p, tensor, &stages, block.offset, block.n);
+        if (stages.averages_before)
+            FN(stage_averages_before)(block.p, tensor, &stages, block.offset, block.n);
         if (stages.on_p)
             FN(stage_p)(block.p, &stages, block.n);
         if (stages.cautious != 0)
-            memcpy(block.before, block.p, (size_t)block.n * sizeof(T));
+            memcpy(block.p_before, block.p, (size_t)block.n * sizeof(T));
         loop(block.p, block.g, block.state, tensor->engine.k, block.n);
         FN(finish)(&block, tensor, &stages);
     }
 }
 
-/* An update of a rule BY_ROW, of the rows that begin within these elements: such rows are not cut.  A row of one block
- * is loaded once. */
-NOINLINE static void FN(update_each_row)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin,
-                                         ptrdiff_t end)
+/* An update of a rule BY_ROW: visits the rows that begin in this range, so that no row is cut.  A row of at most one
+ * block is loaded once. */
+NOINLINE static void FN(update_by_rows)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin,
+                                        ptrdiff_t end)
 {
     const FN(rule_ops) *ops = FN(ops_of)(tensor);
     const FN(stages) stages = FN(stages_of)(tensor, pass);
     const ptrdiff_t columns = tensor->shape[tensor->ndim - 1];
-    BLOCK_OF(block, BLOCK);
+    DECLARE_BLOCK(block, BLOCK);
     T k[FASTOPT_MAX_SCALARS];
     memcpy(k, tensor->engine.k, sizeof k);
     for (ptrdiff_t row = (begin + columns - 1) / columns * columns; row < end; row += columns) {
@@ -271,12 +272,12 @@ NOINLINE static void FN(update_each_row)(const fastopt_tensor *tensor, const fas
         for (ptrdiff_t offset = row; offset < past; offset += block.n) {
             if (columns > BLOCK)
                 FN(load)(&block, tensor, &stages, offset, past - offset < BLOCK ? past - offset : BLOCK);
-            if (stages.before)
-                FN(stage_missed)(block.p, tensor, &stages, block.offset, block.n);
+            if (stages.averages_before)
+                FN(stage_averages_before)(block.p, tensor, &stages, block.offset, block.n);
             if (stages.on_p)
                 FN(stage_p)(block.p, &stages, block.n);
             if (stages.cautious != 0)
-                memcpy(block.before, block.p, (size_t)block.n * sizeof(T));
+                memcpy(block.p_before, block.p, (size_t)block.n * sizeof(T));
             ops->update(block.p, block.g, block.state, k, block.n);
             FN(finish)(&block, tensor, &stages);
         }
@@ -287,7 +288,7 @@ static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
 {
     FN(update_of) *const loop = FN(ops_of)(tensor)->update;
     if (FN(ops_of)(tensor)->row) {
-        FN(update_each_row)(tensor, pass, begin, end);
+        FN(update_by_rows)(tensor, pass, begin, end);
     } else if (!FN(no_stages)(tensor, pass)) {
         FN(update_by_blocks)(tensor, pass, loop, begin, end);
     } else if (tensor->rows) {
@@ -300,7 +301,7 @@ static void FN(update)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
     }
 }
 
-/* Averages of a parameter that is not stepped take it in as it is. */
+/* Updates the averages of a parameter without a gradient, from its values as they are. */
 static void FN(average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
 {
     const FN(rates) rates = FN(rates_of)(tensor, tensor->averaged, tensor->round);
@@ -309,21 +310,21 @@ static void FN(average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t
         n = end - offset < BLOCK ? end - offset : BLOCK;
         const T *p = FN(load_p)(tensor, offset, n, scratch);
         if (tensor->averaged_rows)
-            FN(take_in_rows)(tensor, tensor->round, p, offset, n);
+            FN(update_averages_by_row)(tensor, tensor->round, p, offset, n);
         else
-            FN(take_in)(tensor, rates, p, offset, n);
+            FN(update_averages)(tensor, rates, p, offset, n);
     }
 }
 
-/* Makes up for the steps that rows have missed, between steps. */
+/* Lets rows catch up on missed steps, between two steps. */
 static void FN(catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
 {
-    BLOCK_OF(block, STRIP);
+    DECLARE_BLOCK(block, STRIP);
     for (block.offset = begin; block.offset < end; block.offset += block.n) {
         block.n = end - block.offset < STRIP ? end - block.offset : STRIP;
         FN(load_p_and_state)(&block, tensor);
-        if (FN(make_up)(tensor, block.p, block.state, block.offset, block.n) && tensor->engine.grain)
-            FN(store_formats)(&block, tensor, ~tensor->engine.random_key, 1, 1); /* another key than the step's */
+        if (FN(catch_up_rows)(tensor, block.p, block.state, block.offset, block.n) && tensor->engine.grain)
+            FN(store_formats)(&block, tensor, ~tensor->engine.random_key, 1, 1); /* not the key of the step */
     }
 }
 
@@ -331,11 +332,11 @@ static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
                        fastopt_sum *sums)
 {
     const FN(stages) stages = FN(stages_of)(tensor, pass);
-    BLOCK_OF(block, BLOCK);
+    DECLARE_BLOCK(block, BLOCK);
     for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
         FN(load)(&block, tensor, &stages, offset, end - offset < BLOCK ? end - offset : BLOCK);
         if (stages.on_p)
-            FN(stage_p_apart)(&block, &stages);
+            FN(stage_copy_of_p)(&block, &stages);
         FN(ops_of)(tensor)->gather(block.p, block.g, block.state, tensor->engine.k, block.n, sums);
         if (tensor->engine.grain && tensor->rule->gather_writes)
             FN(store_formats)(&block, tensor, tensor->engine.random_key, 0, 1);

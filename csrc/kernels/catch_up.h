@@ -1,6 +1,6 @@
-/* Closed forms of several steps whose gradient is 0. */
+/* Closed forms of several steps with a gradient of 0. */
 
-/* A running mean decays. */
+/* A running mean decays to rate^k mean. */
 static void FN(decay)(T *restrict mean, double rate, int64_t skipped, ptrdiff_t n)
 {
     const T left = (T)fastopt_rough_power(rate, skipped);
@@ -8,7 +8,7 @@ static void FN(decay)(T *restrict mean, double rate, int64_t skipped, ptrdiff_t 
         mean[i] *= left;
 }
 
-/* A buffer of momentum decays to mu^k b, and moves p by lr (mu + mu^2 + ... + mu^k) b on its way. */
+/* A momentum buffer b decays to mu^k b and moves p by -lr (mu + mu^2 + ... + mu^k) b. */
 static void FN(coast)(T *restrict p, T *restrict b, double lr, double mu, int64_t skipped, ptrdiff_t n)
 {
     const double power = fastopt_rough_power(mu, skipped);

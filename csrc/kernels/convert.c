@@ -1,11 +1,11 @@
-/* Whole buffers, as the kernels load and store them. */
+/* Conversion of whole buffers, with the loads and stores of the kernels. */
 #include "kernels.h"
 
-/* Whether float has this format as one that elements are converted to. */
+/* The kernels that convert between float and this format, or NULL. */
 static const fastopt_typed_kernels *kernels_for(fastopt_format format)
 {
     const fastopt_kernels *kernels = fastopt_active_kernels();
-    return kernels && format > FASTOPT_NATIVE && (int)format < FORMATS ? &kernels->of[FASTOPT_FLOAT32] : NULL;
+    return kernels && format > FASTOPT_NATIVE && (int)format < FORMATS ? &kernels->by_dtype[FASTOPT_FLOAT32] : NULL;
 }
 
 fastopt_status fastopt_decode(fastopt_format format, const void *data, const void *rest, ptrdiff_t n, float *out)

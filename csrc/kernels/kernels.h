@@ -1,4 +1,4 @@
-/* The table of kernels that each instruction set has a file for.  System headers are included here, before the target
+/* The table of kernels, which one file per instruction set fills.  System headers are included here, before the target
  * pragmas of these files. */
 #ifndef FASTOPT_KERNELS_H
 #define FASTOPT_KERNELS_H
@@ -25,32 +25,32 @@
 #define FASTOPT_X86_TARGETS 0
 #endif
 
-/* The changes that a pass makes to every gradient. */
+/* The operations of a pass on every gradient. */
 typedef struct {
-    double scale, clip_value; /* multiply by scale; infinity: do not clip */
+    double scale, clip_value; /* multiply by scale, then clip; infinity: do not clip */
     int own_scales;           /* multiply by tensor->engine.scale instead */
     int zero_grads;
-    int plain; /* no change */
+    int plain; /* none of these */
 } fastopt_pass;
 
 /* A tensor as matrices over its last two axes, cut into tiles of about TILE elements: strips of rows, cut into columns.
  * A strip holds rows of one matrix, or several whole matrices that are small.  A pass visits a tile row by row, and a
  * row span by span.
  *
- * The result of a pass for the part of a row or a column in one tile has a place of its own, so that it does not depend
- * on the threads.  If a tile holds the whole row (or column), and matrices do not share state, the pass updates the
- * state directly, without such places: where rows are short, they would take as much memory as the tensor. */
+ * The result of a pass for the part of a row or column in one tile is stored separately, so that it does not depend on
+ * threads.  If a tile holds the whole row (or column), and matrices do not share state, the pass updates the state
+ * directly: results of short rows would take as much memory as the tensor. */
 typedef struct fastopt_matrices {
     ptrdiff_t matrices, rows, columns;
     ptrdiff_t strips, strip_rows, column_tiles;
-    ptrdiff_t last_axis; /* where the entries of the last axis begin in a state buffer of AXES */
-    double kept[2];      /* the rule's, from pass to pass of a step */
-    double *of_matrices; /* the rule's, by matrix; NULL where matrices share state */
+    ptrdiff_t last_axis; /* index of the first entry of the last axis in a state buffer of AXES */
+    double kept[2];      /* numbers that the rule passes from pass to pass */
+    double *of_matrices; /* the same, by matrix; NULL if matrices share state */
     double *of_rows;     /* results by matrix, tile of columns and row; NULL: the pass updates the state */
-    double *of_columns;  /* results by strip and column; NULL likewise */
+    double *of_columns;  /* results by strip and column; NULL: likewise */
 } fastopt_matrices;
 
-/* The first row of a strip, counted through all matrices.  Strips of a part of a matrix end where it does. */
+/* The first row of a strip, counted through all matrices.  A strip never crosses the end of a matrix that is cut. */
 static inline ptrdiff_t fastopt_strip_begin(const fastopt_matrices *m, ptrdiff_t strip)
 {
     if (m->strip_rows < m->rows) {
@@ -65,34 +65,34 @@ typedef struct {
     const fastopt_tensor *tensor;
     ptrdiff_t row;              /* counted through all matrices */
     const double *of_matrix;    /* the entry of its matrix in of_matrices, or NULL */
-    double *of_row;             /* output for this row in this tile, 0 at first; its spans add to it */
+    double *of_row;             /* output for this row in this tile; starts as 0, and each span adds to it */
     double *of_columns;         /* output for each column in this tile, likewise */
-    int ends_row, ends_columns; /* whether the output is that of the whole row, of the whole columns: the pass updates
+    int ends_row, ends_columns; /* whether the output covers the whole row, or the whole columns: then the pass updates
                                    the state */
     fastopt_sum *sums;          /* output for the tile; the pass adds to it */
 } fastopt_span;
 
-/* Memory of a buffer or of its rest: so many bytes for a group of elements. */
+/* Memory of a buffer or of its rest: `bytes` for each group of elements. */
 typedef struct {
     char *memory;
     ptrdiff_t bytes, group;
     int is_read_only;
 } fastopt_stream;
 
-/* The functions of one dtype, for elements begin to end of a tensor, on the memory of the caller.
+/* The functions of one dtype, for elements begin to end of a tensor.
  *
- * scalars   fills tensor->engine.k_store for the step about to be made
+ * scalars   computes the scalars of the next step, in tensor->engine.k_store
  * update    makes the step
- * gather    makes the first pass of a rule that gathers, and adds to its sums
+ * gather    makes the first pass of a rule that gathers: adds to its sums
  * combine   finishes the scalars of such a rule, from its sums
- * catch_up  makes up for the steps that rows have missed
- * average   has averages take in the parameter as it is
+ * catch_up  lets rows catch up on missed steps
+ * average   updates the averages of a tensor at rest
  * tile      makes a pass of a rule of matrices over a tile
  * prepare   prepares the next pass of such a rule from the results of the passes so far
  * norm      adds the squares of the gradient to a sum
  * finite    whether the gradient is
- * traffic   moves the bytes of a step without the rule
- * move      the same where buffers are in other formats
+ * traffic   moves the bytes of a step, without the rule
+ * move      the same for buffers in other formats
  * load_all  loads a whole buffer that is stored in another format
  * store_all stores one, rounded to nearest */
 typedef struct {
@@ -116,7 +116,7 @@ typedef struct {
 
 typedef struct {
     const char *isa;
-    fastopt_typed_kernels of[2]; /* by fastopt_dtype */
+    fastopt_typed_kernels by_dtype[2];
 } fastopt_kernels;
 
 extern const fastopt_kernels fastopt_kernels_baseline;
@@ -125,7 +125,7 @@ extern const fastopt_kernels fastopt_kernels_avx2;
 extern const fastopt_kernels fastopt_kernels_avx512;
 #endif
 
-/* The table in use; NULL while FASTOPT_ISA names one that is not available. */
+/* The table in use; NULL if FASTOPT_ISA names an instruction set that is not available. */
 const fastopt_kernels *fastopt_active_kernels(void);
 
 #endif

@@ -6,7 +6,7 @@
 #define FASTOPT_PASTE_(name, type, isa) name##_##type##_##isa
 #define FASTOPT_PASTE(name, type, isa)  FASTOPT_PASTE_(name, type, isa)
 
-/* For NaN in either argument the result is NaN, as it is in numpy.maximum and numpy.minimum. */
+/* As numpy.maximum and numpy.minimum: NaN if either argument is NaN. */
 #define MAX(x, y) ((x) > (y) || (x) != (x) ? (x) : (y))
 #define MIN(x, y) ((x) < (y) || (x) != (x) ? (x) : (y))
 /* As numpy.sign: NaN for NaN. */
@@ -57,5 +57,5 @@
 
 const fastopt_kernels FASTOPT_TABLE(ISA) = {
     .isa = FASTOPT_TEXT(ISA),
-    .of = {FASTOPT_TYPED(f32), FASTOPT_TYPED(f64)},
+    .by_dtype = {FASTOPT_TYPED(f32), FASTOPT_TYPED(f64)},
 };

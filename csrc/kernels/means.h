@@ -1,20 +1,20 @@
-/* Running means whose weights add up to 1, and what keeps the root of one away from 0.
+/* Running means whose weights add up to 1, and lower bounds for their square roots.
  *
- * beta and 1 - beta, each rounded to float, do not add up to 1: the mean of a constant comes to another number, 1.3 %
- * smaller where beta is 0.999999.  Means of gradients are here
+ * beta and 1 - beta, each rounded to float, do not add up to 1: the mean of a constant then tends to another
+ * number, 1.3 % smaller for a beta of 0.999999.  Means of gradients are
  *
  *     m = keep m + rest g                 rest = 1 - keep, exactly
  *
- * with keep the number nearest to beta: they decay to 0, and are right however small beta is.  Means of squares, whose
+ * with keep the number nearest to beta: they decay to 0, and are exact for small betas too.  Means of squares, whose
  * beta is closer to 1, are
  *
  *     v = v + rest (g^2 - v)              rest the number nearest to 1 - beta
  *
- * which forgets at the rate of beta itself, and whose rounding errors cancel.  With a small beta a small g^2 would be
- * lost beside a large v, so below 1/2 it is the other form.  Where g^2 overflows, v becomes infinite and stays so: the
- * element stands still.  A v held at the largest number would be too small for m, and steps too large. */
+ * which decays at the rate of beta itself, and whose rounding errors cancel.  For a small beta a small g^2 would be
+ * lost beside a large v, so below 1/2 the first form is used.  If g^2 overflows, v becomes infinite and stays infinite,
+ * so that the element stops.  With v limited to the largest number, steps would be too large. */
 
-/* The number nearest to beta that leaves a rest. */
+/* The number nearest to beta, but below 1. */
 static inline T FN(keep)(double beta)
 {
     const T keep = (T)beta;
@@ -26,8 +26,8 @@ static inline T FN(rest)(double beta)
     return 1 - FN(keep)(beta);
 }
 
-/* The weight of all gradients so far in such a mean, whose beta is a hyperparameter: 1 - the product of the betas,
- * corrected for the rounding of keep.  It is at least the weight of the last gradient. */
+/* The total weight of the gradients so far in a mean of gradients, for a beta in in->hyper: 1 - the product of the
+ * betas, corrected for the rounding of keep.  It is at least the weight of the last gradient. */
 static inline double FN(weight)(const fastopt_inputs *in, const double *hyper)
 {
     const double beta = *hyper, keep = (double)FN(keep)(beta), product = fastopt_product(in, hyper);
@@ -49,16 +49,16 @@ static inline FN(squares) FN(squares_of)(double beta)
     return (FN(squares)){(T)beta, (T)(1 - beta), (T)INFINITY};
 }
 
-/* A mean of squares takes one more of them. */
-static inline T FN(take)(T mean, T square, FN(squares) of)
+/* The mean of squares after one more square. */
+static inline T FN(next_mean)(T mean, T square, FN(squares) of)
 {
     const T next = of.beta < (T)0.5 ? of.beta * mean + of.rest * square : mean + of.rest * (square - mean);
-    return next < of.infinite ? next : of.infinite; /* infinity for the NaN of infinity - infinity too */
+    return next < of.infinite ? next : of.infinite; /* infinity also for infinity - infinity, which is NaN */
 }
 
-/* By how much a mean of squares can be too small after t steps because numbers below SMALLEST count as 0: a step loses
- * less than four of them, and the mean forgets them as it forgets squares.  A sum of squares forgets none.  With the
- * root of this beside eps, no step is larger than the exact one, and where no gradient ever came there is no step. */
+/* The largest error of a mean of squares after t steps because numbers below SMALLEST count as 0: a step loses less
+ * than 4 SMALLEST, and the loss decays as the mean does.  In a sum of squares nothing decays.  With the root of this
+ * bound added to eps, no step is larger than the exact one, and without gradients there is no step. */
 static inline double FN(lost_mean)(double beta, int64_t t)
 {
     const double steps = 1 / (1 - beta);

@@ -1,4 +1,4 @@
-/* Powers of elements with the same bits everywhere: of products, sums and shifts, so that loops vectorise. */
+/* Powers of elements with the same bits everywhere, made of products, sums and shifts, so that loops vectorise. */
 
 static inline BITS FN(bits_of)(T x)
 {
@@ -20,14 +20,14 @@ static inline T FN(of_bits)(BITS bits)
  *     1 / cbrt(x) = r (1 - e)^(-1/3) = r (1 + e/3 + 2/9 e^2 + ...)
  *     cbrt(x) = y (1 - e)^(-2/3) = y (1 + 2/3 e + 5/9 e^2 + ...),       y = x r^2
  *
- * and the omitted terms are of the order of e^3.  0 and infinity have themselves as root, NaN has NaN. */
+ * and the omitted terms are of the order of e^3.  The root of 0 is 0, of infinity infinity, of NaN NaN. */
 static inline T FN(cube_root)(T x)
 {
     const int is_float = sizeof(T) == sizeof(float);
     const BITS bits = FN(bits_of)(x);
     BITS third = (bits >> 2) + (bits >> 4);
     third += third >> 4;
-    third += third >> 8; /* to 2^-16 of it: not every instruction set divides integers in packs */
+    third += third >> 8; /* to a relative error of 2^-16, since not every instruction set divides vectors of integers */
     T r = FN(of_bits)((BITS)(((is_float ? 127 : 1023) * (4.0 / 3) - 0.06) / (double)EPSILON) - third);
     for (int i = is_float; i < 2; i++) {
         const T e = 1 - x * r * r * r;
@@ -37,8 +37,8 @@ static inline T FN(cube_root)(T x)
     return y + y * (e * ((T)(2.0 / 3) + (T)(5.0 / 9) * e));
 }
 
-/* x^a for x >= 0 and 0 <= a <= 1, to 2 ulp.  a is a sum of two numbers, of which the first has so few digits that its
- * product with an exponent is exact; at_0 is 0^a.  Infinity and NaN stay.
+/* x^a for x >= 0 and 0 <= a <= 1, to 2 ulp.  The exponent is a + a_low, where a has so few digits that its product with
+ * the exponent of x is exact; at_0 is 0^a.  Infinity and NaN stay.
  *
  * x = 2^e m,                                       sqrt(1/2) <= m < sqrt(2)
  * log2(m) = 2 / ln(2) (s + s^3 / 3 + s^5 / 5 + ...),  s = (m - 1) / (m + 1)
@@ -46,7 +46,7 @@ static inline T FN(cube_root)(T x)
 static inline T FN(power)(T x, T a, T a_low, T at_0)
 {
     const int is_float = sizeof(T) == sizeof(float), digits = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
-    const T to_integers = (T)1.5 / EPSILON; /* a sum with it has no fraction, and its last bits are the integer */
+    const T to_integers = (T)1.5 / EPSILON; /* adding it rounds to an integer, which is then in the last bits */
     const BITS bits = FN(bits_of)(x);
     const BITS biased = (bits + (BITS)(0.5858 / (double)EPSILON)) >> digits;
     const T e = FN(of_bits)(biased + ((BITS)(bias + digits) << digits)) - (1 / EPSILON + (T)bias);

@@ -1,6 +1,6 @@
-/* Rows of a parameter: they make up for missed steps, are fetched ahead, and are updated one by one. */
+/* Rows of a parameter: catching up on missed steps, prefetching, updates row by row. */
 
-/* The s-th state buffer, from the entry of the element at `offset` on; from its begin for a rule of matrices. */
+/* The s-th state buffer from the entry of the element at `offset`; for a rule of matrices, from its beginning. */
 static T *FN(state_at)(const fastopt_tensor *tensor, int s, ptrdiff_t offset)
 {
     T *state = tensor->state[s];
@@ -9,10 +9,10 @@ static T *FN(state_at)(const fastopt_tensor *tensor, int s, ptrdiff_t offset)
     return tensor->rule->gathers == FASTOPT_BY_ROW ? state + offset / tensor->shape[tensor->ndim - 1] : state;
 }
 
-/* n elements of p and state make up for the steps that their rows have missed; returns whether some row has. */
-static int FN(make_up)(const fastopt_tensor *tensor, T *p, T *const *state, ptrdiff_t offset, ptrdiff_t n)
+/* Lets n elements of p and state catch up on the steps that their rows have missed; returns whether some row has. */
+static int FN(catch_up_rows)(const fastopt_tensor *tensor, T *p, T *const *state, ptrdiff_t offset, ptrdiff_t n)
 {
-    int made_up = 0;
+    int any = 0;
     for (ptrdiff_t i = 0, run; i < n && FN(ops_of)(tensor)->catch_up; i += run) {
         const ptrdiff_t row = (offset + i) / tensor->row_length, left = (row + 1) * tensor->row_length - offset - i;
         const int64_t skipped = tensor->step - 1 - tensor->last_step[row];
@@ -23,19 +23,19 @@ static int FN(make_up)(const fastopt_tensor *tensor, T *p, T *const *state, ptrd
         for (int s = 0; tensor->rule->state[s]; s++)
             of_row[s] = state[s] + i;
         FN(ops_of)(tensor)->catch_up(p + i, of_row, tensor->hyper, skipped, run);
-        made_up = 1;
+        any = 1;
     }
-    return made_up;
+    return any;
 }
 
-/* Begins to bring memory into the cache. */
+/* Prefetches memory. */
 static void FN(fetch)(const void *memory, size_t size)
 {
     for (size_t line = 0; line < size; line += LINE)
         PREFETCH((const char *)memory + line);
 }
 
-/* Of a row whose elements are in another format. */
+/* The same as FN(prefetch) for a tensor with other formats. */
 NOINLINE static void FN(prefetch_formats)(const fastopt_tensor *tensor, ptrdiff_t row)
 {
     const size_t length = (size_t)tensor->row_length, first = (size_t)tensor->rows[row] * length;
@@ -52,7 +52,7 @@ NOINLINE static void FN(prefetch_formats)(const fastopt_tensor *tensor, ptrdiff_
     FN(fetch)(tensor->row_gradients[row], length * sizeof(T) < FETCHED_BYTES ? length * sizeof(T) : FETCHED_BYTES);
 }
 
-/* Rows lie anywhere in memory: the first lines of one are fetched while rows before it are updated. */
+/* Prefetches the first lines of a row, which may lie anywhere in memory, while earlier rows are updated. */
 static void FN(prefetch)(const fastopt_tensor *tensor, ptrdiff_t row)
 {
     if (row * tensor->row_length >= tensor->n)
@@ -71,7 +71,7 @@ static void FN(prefetch)(const fastopt_tensor *tensor, ptrdiff_t row)
         FN(fetch)(FN(state_at)(tensor, s, offset), tensor->rule->extent[s] == FASTOPT_WHOLE ? fetched : sizeof(T));
 }
 
-/* Updates rows without stages, each in the memory of the caller.  Not inlined, as update_by_blocks. */
+/* Updates rows without stages, in the memory of the caller.  Not inlined, like update_by_blocks. */
 NOINLINE static void FN(update_rows)(const fastopt_tensor *tensor, FN(update_of) *loop, ptrdiff_t begin, ptrdiff_t end)
 {
     const ptrdiff_t length = tensor->row_length;

@@ -1,4 +1,4 @@
-/* The structs of state and scalars of each rule, and its record of functions, for one T. */
+/* For one T: the structs of state and scalars of each rule, and its record of functions. */
 
 /* The state and the scalars of each rule, by the names in its row. */
 #define S(x)       T *x;
@@ -24,7 +24,7 @@
 #undef SQUARES
 #undef PART
 
-/* For rules that share the functions of another one, whose hyperparameters theirs must be, or begin with. */
+/* For rules that use functions of another rule: they must have its hyperparameters, or begin with them. */
 #define SAME_HYPER(rule, other) _Static_assert(sizeof(rule##_hyper) == sizeof(other##_hyper), #rule " and " #other)
 #define BEGINS_WITH(rule, other, last)                                                                                 \
     _Static_assert(offsetof(rule##_hyper, last) == offsetof(other##_hyper, last), #rule " and " #other)
@@ -37,14 +37,14 @@ typedef void FN(pass)(T *restrict p, const T *restrict g, const void *buffers, c
  * scalars and hyperparameters.
  *
  * scalars   computes the scalars of a step
- * update    the loop of the step; of a rule that gathers, its second pass
- * row       completes the scalars of a rule BY_ROW from the mean of the squares of one row, which its state takes in
+ * update    the loop of the step; for a rule that gathers, the second pass
+ * row       for a rule BY_ROW: updates its state and scalars from the mean of the squares of one row
  * gather    the first pass of a rule that gathers: adds to its sums
  * combine   completes the scalars of such a rule from its sums
- * passes    the passes of a rule of matrices over a span, one after the other
+ * passes    the passes of a rule of matrices over a span, in order
  * prepare   prepares the next pass of such a rule from the results of the passes so far
- * decay_rate  of a rule that decays_apart, the factor of its decay: a step takes decay_rate * decay * p from p
- * catch_up  makes up for steps whose gradient was 0; NULL where nothing moves in them */
+ * decay_rate  for a rule with separate_decay: a step subtracts decay_rate * decay * p from p
+ * catch_up  catches up on steps with a gradient of 0; NULL if such a step changes nothing */
 typedef struct {
     void (*scalars)(const fastopt_inputs *in, void *scalars);
     FN(update_of) *update;
@@ -92,13 +92,13 @@ static void FN(scalars)(fastopt_tensor *tensor)
     FN(ops_of)(tensor)->scalars(&in, tensor->engine.K_STORE);
 }
 
-/* The share of p that the decay of a rule takes where that is cautious, and so does not happen within the rule. */
+/* The share of p that the own decay of a rule takes with cautious decay, which replaces the decay within the rule. */
 static double FN(own_cautious_decay)(const fastopt_tensor *tensor)
 {
-    if (!tensor->options || !tensor->options->cautious_decay || !tensor->rule->decays_apart)
+    if (!tensor->options || !tensor->options->cautious_decay || !tensor->rule->separate_decay)
         return 0;
     const double decay = tensor->hyper[fastopt_own_decay(tensor->rule)];
-    if (decay == 0) /* also where the rate is infinite */
+    if (decay == 0) /* also if the rate is infinite */
         return 0;
     return FN(ops_of)(tensor)->decay_rate(tensor->hyper, tensor->engine.k) * decay * fastopt_correction(tensor);
 }

@@ -2,21 +2,21 @@
  * rule, cautious decay and averages after it. */
 
 typedef struct {
-    T ema, swa; /* the fraction of the way to p that the averages move */
+    T ema, swa; /* an average moves to p by this share of the difference */
 } FN(rates);
 
 typedef struct {
-    int on_g, on_p, after; /* whether there is a stage on g before the rule, on p before it, on either after it */
-    int before;            /* whether averages start, or make up for rounds, before all these */
-    int zero;
+    int on_g, on_p, after_rule; /* whether there is a stage on g before the rule, on p before it, on either after it */
+    int averages_before;        /* whether averages begin, or catch up on rounds, before these stages */
+    int zero;                   /* whether g is set to zero at the end */
     T scale, scale_rest, weight_decay, shrink;
     T cautious;                 /* the share of p that cautious decay takes; 0: none */
     T clip;                     /* infinity: none */
     T lookahead;                /* below 0: not in this step */
-    FN(rates) missed, averages; /* of averages before the rule, unless each row has its own, and after it */
+    FN(rates) missed, averages; /* rates of averages before the rule, unless rows have their own, and after it */
 } FN(stages);
 
-/* Whether the rule can run on the memory of the caller, for gradients of rows row by row. */
+/* Whether the rule can run directly on the memory of the caller (row by row for gradients of rows). */
 static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
 {
     const fastopt_options *options = tensor->options;
@@ -24,10 +24,10 @@ static int FN(no_stages)(const fastopt_tensor *tensor, const fastopt_pass *pass)
         ((uintptr_t)tensor->layout | (uintptr_t)tensor->ema | (uintptr_t)tensor->swa | (uintptr_t)tensor->slow))
         return 0;
     return !options || (!options->maximize && options->weight_decay == 0 && options->decoupled_decay == 0 &&
-                        options->independent_decay == 0 && !(options->cautious_decay && tensor->rule->decays_apart));
+                        options->independent_decay == 0 && !(options->cautious_decay && tensor->rule->separate_decay));
 }
 
-/* A factor as a T.  One beyond the numbers of T is the product of two: `rest` is the second. */
+/* A factor as a T.  A factor beyond the range of T is a product of two: `rest` is the second one. */
 static T FN(split)(double factor, T *rest)
 {
     const double size = fabs(factor);
@@ -43,7 +43,7 @@ static int64_t FN(samples)(const fastopt_options *options, int64_t round)
     return round < options->swa_start ? 0 : (round - options->swa_start) / options->swa_every + 1;
 }
 
-/* The rates for the rounds after `from`, up to `to`, in all of which p was the same.  Below 0: the averages begin. */
+/* The rates for the rounds after `from`, up to `to`, in which p was constant.  If `from` is below 0, averages begin. */
 static FN(rates) FN(rates_of)(const fastopt_tensor *tensor, int64_t from, int64_t to)
 {
     const fastopt_options *options = tensor->options;
@@ -60,20 +60,20 @@ static FN(rates) FN(rates_of)(const fastopt_tensor *tensor, int64_t from, int64_
     return rates;
 }
 
-/* The stages of averages in this step. */
-static void FN(stages_of_averages)(const fastopt_tensor *tensor, FN(stages) *stages)
+/* Sets the stages of averages. */
+static void FN(set_average_stages)(const fastopt_tensor *tensor, FN(stages) *stages)
 {
     const int64_t round = tensor->round ? tensor->round : tensor->step;
     const int begins = tensor->step == 1;
     if (tensor->averaged_rows)
-        stages->before = tensor->engine.has_missed_rows;
+        stages->averages_before = tensor->engine.has_missed_rows;
     else if (begins || tensor->round)
         stages->missed = FN(rates_of)(tensor, begins ? -1 : tensor->averaged, round - 1);
     stages->averages = FN(rates_of)(tensor, round - 1, round);
-    stages->before |= begins || stages->missed.ema != 0 || stages->missed.swa != 0;
+    stages->averages_before |= begins || stages->missed.ema != 0 || stages->missed.swa != 0;
     if (tensor->slow && tensor->step % tensor->options->lookahead_every == 0)
         stages->lookahead = (T)tensor->options->lookahead_rate;
-    stages->after |= stages->averages.ema != 0 || stages->averages.swa != 0 || stages->lookahead >= 0;
+    stages->after_rule |= stages->averages.ema != 0 || stages->averages.swa != 0 || stages->lookahead >= 0;
 }
 
 static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass *pass)
@@ -101,21 +101,21 @@ static FN(stages) FN(stages_of)(const fastopt_tensor *tensor, const fastopt_pass
         stages.cautious = (T)(decoupled + options->independent_decay + FN(own_cautious_decay)(tensor));
     else
         stages.on_p = options->decoupled_decay != 0 || options->independent_decay != 0;
-    stages.after = stages.zero;
+    stages.after_rule = stages.zero;
     if (tensor->ema || tensor->swa || tensor->slow)
-        FN(stages_of_averages)(tensor, &stages);
+        FN(set_average_stages)(tensor, &stages);
     return stages;
 }
 
-/* The second part of a factor beyond the numbers of T.  Not inlined: it is rare, and would slow down the usual case. */
+/* The second part of a factor beyond the range of T.  Not inlined: it is rare and would slow down the usual case. */
 NOINLINE static void FN(scale_again)(T *out, T factor, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++)
         out[i] *= factor;
 }
 
-/* The gradient for the rule: clip(scale * g) + weight_decay * p.  Without decay p is not read: 0 * p is not 0 for an
- * infinite p. */
+/* The gradient for the rule: clip(scale * g) + weight_decay * p.  Without decay p is not read, since 0 * p is NaN for
+ * an infinite p. */
 static void FN(stage_g)(T *out, const T *g, const T *p, const FN(stages) *stages, ptrdiff_t n)
 {
     const T scale = stages->scale, clip = stages->clip, weight_decay = stages->weight_decay;
@@ -147,19 +147,19 @@ static void FN(stage_p)(T *p, const FN(stages) *stages, ptrdiff_t n)
 
 /* Cautious decay, after the rule: Chen, Li & Liu, "Cautious weight decay", 2025, https://arxiv.org/abs/2510.12402.
  *
- * p -= share before  where u before >= 0,  with u = before - p, the step as it was rounded, and `before` p before it
+ * p -= share p_before  where u p_before >= 0,  with u = p_before - p, the rounded step, and p_before p before it
  *
- * A step that is lost in rounding is one of 0.  Where p is infinite or NaN, nothing decays. */
-static void FN(stage_cautious)(T *restrict p, const T *restrict before, const FN(stages) *stages, ptrdiff_t n)
+ * A step that is lost in rounding counts as 0.  An infinite or NaN element does not decay. */
+static void FN(stage_cautious)(T *restrict p, const T *restrict p_before, const FN(stages) *stages, ptrdiff_t n)
 {
     const T share = stages->cautious;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const T u = before[i] - p[i], along = before[i] < 0 ? -u : u;
-        p[i] -= along >= 0 ? share * before[i] : 0;
+        const T u = p_before[i] - p[i], along = p_before[i] < 0 ? -u : u;
+        p[i] -= along >= 0 ? share * p_before[i] : 0;
     }
 }
 
-/* An average moves towards p; all the way, it is a copy, of subnormals too. */
+/* Moves an average towards p.  At a rate of 1 it is a copy, also of subnormals. */
 static void FN(mix)(T *restrict average, const T *restrict p, T rate, ptrdiff_t n)
 {
     if (rate == 1) {
@@ -170,7 +170,8 @@ static void FN(mix)(T *restrict average, const T *restrict p, T rate, ptrdiff_t 
         average[i] += rate * (p[i] - average[i]);
 }
 
-static void FN(take_in)(const fastopt_tensor *tensor, FN(rates) rates, const T *p, ptrdiff_t offset, ptrdiff_t n)
+static void FN(update_averages)(const fastopt_tensor *tensor, FN(rates) rates, const T *p, ptrdiff_t offset,
+                                ptrdiff_t n)
 {
     if (rates.ema != 0)
         FN(mix)((T *)tensor->ema + offset, p, rates.ema, n);
@@ -178,36 +179,37 @@ static void FN(take_in)(const fastopt_tensor *tensor, FN(rates) rates, const T *
         FN(mix)((T *)tensor->swa + offset, p, rates.swa, n);
 }
 
-/* The same where rows have rounds of their own. */
-static void FN(take_in_rows)(const fastopt_tensor *tensor, int64_t to, const T *p, ptrdiff_t offset, ptrdiff_t n)
+/* The same for rows that each have their own last round. */
+static void FN(update_averages_by_row)(const fastopt_tensor *tensor, int64_t to, const T *p, ptrdiff_t offset,
+                                       ptrdiff_t n)
 {
     for (ptrdiff_t i = 0, run; i < n; i += run) {
         const ptrdiff_t row = (offset + i) / tensor->row_length, left = (row + 1) * tensor->row_length - offset - i;
         run = left < n - i ? left : n - i;
-        FN(take_in)(tensor, FN(rates_of)(tensor, tensor->averaged_rows[row], to), p + i, offset + i, run);
+        FN(update_averages)(tensor, FN(rates_of)(tensor, tensor->averaged_rows[row], to), p + i, offset + i, run);
     }
 }
 
-/* Averages of the parameter as it is before the step. */
-static void FN(stage_missed)(const T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t offset,
-                             ptrdiff_t n)
+/* Averages before the rule: they begin, or catch up on missed rounds, with p before the step. */
+static void FN(stage_averages_before)(const T *p, const fastopt_tensor *tensor, const FN(stages) *stages,
+                                      ptrdiff_t offset, ptrdiff_t n)
 {
     if (tensor->slow && tensor->step == 1)
         memcpy((T *)tensor->slow + offset, p, (size_t)n * sizeof(T));
     if (tensor->averaged_rows)
-        FN(take_in_rows)(tensor, tensor->round - 1, p, offset, n);
+        FN(update_averages_by_row)(tensor, tensor->round - 1, p, offset, n);
     else
-        FN(take_in)(tensor, stages->missed, p, offset, n);
+        FN(update_averages)(tensor, stages->missed, p, offset, n);
 }
 
-/* Averages of the new parameter: Lookahead moves it, so it comes first. */
-static void FN(stage_averages)(T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t offset,
-                               ptrdiff_t n)
+/* Averages after the rule.  Lookahead comes first, since it moves p. */
+static void FN(stage_averages_after)(T *p, const fastopt_tensor *tensor, const FN(stages) *stages, ptrdiff_t offset,
+                                     ptrdiff_t n)
 {
     if (stages->lookahead >= 0) {
         T *slow = (T *)tensor->slow + offset;
         FN(mix)(slow, p, stages->lookahead, n);
         memcpy(p, slow, (size_t)n * sizeof(T));
     }
-    FN(take_in)(tensor, stages->averages, p, offset, n);
+    FN(update_averages)(tensor, stages->averages, p, offset, n);
 }

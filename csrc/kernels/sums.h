@@ -1,7 +1,5 @@
-/* Sums over a block, in double. */
-
-/* Sums over a block, in double.  Lanes that are summed apart make them fast, and are the same for every instruction
- * set. */
+/* Sums over a block, in double.  Separate partial sums (lanes) make them fast, and give the same bits for every
+ * instruction set. */
 static double FN(sum_lanes)(double *lanes, int width)
 {
     for (; width; width /= 2)
@@ -10,7 +8,7 @@ static double FN(sum_lanes)(double *lanes, int width)
     return lanes[0];
 }
 
-/* Of few elements, the lanes that would be 0 are left out. */
+/* For fewer elements than lanes, lanes that would stay 0 are left out. */
 #define SUM(product)                                                                                                   \
     double lanes[LANES];                                                                                               \
     if (n < LANES) {                                                                                                   \
@@ -49,23 +47,23 @@ static double FN(sum_squares)(const T *x, ptrdiff_t n)
 
 #undef SUM
 
-/* Squares of up to BLOCK elements whose sum is not safely within the doubles. */
+/* Adds squares of up to BLOCK elements whose sum may overflow or underflow in double. */
 NOINLINE static void FN(add_scaled_squares)(fastopt_sum *total, double sum, const T *x, ptrdiff_t n)
 {
-    total->vanish = sum < 0x1p-900;
-    if (total->vanish)
+    total->underflowed = sum < 0x1p-900;
+    if (total->underflowed)
         total->tiny += FN(sum_scaled_squares)(x, 0x1p600, n); /* 2^(SUM_EXPONENT / 2) */
     else
         total->huge += FN(sum_scaled_squares)(x, 0x1p-600, n);
 }
 
-/* Adds the squares of up to BLOCK elements.  Those of float always fit into double.  Where the squares of the block
- * before vanished, those of this one are scaled at once, so that arrays of zeros are read no more often than others. */
+/* Adds the squares of up to BLOCK elements.  Squares of floats always fit into double.  If the squares of the previous
+ * block underflowed, this block is scaled at once, so that arrays of zeros are read only once too. */
 static void FN(add_squares)(fastopt_sum *total, const T *x, ptrdiff_t n)
 {
-    if (total->vanish) {
+    if (total->underflowed) {
         const double scaled = FN(sum_scaled_squares)(x, 0x1p600, n);
-        if (scaled < 0x1p290) { /* the sum is below 2^-900 for certain */
+        if (scaled < 0x1p290) { /* so the unscaled sum is below 2^-900 */
             total->tiny += scaled;
             return;
         }

@@ -1,5 +1,5 @@
-/* The memory traffic of a rule: the same streams are read and written, with one addition each.  Each addition reads the
- * result of the one before, so that no compiler splits the loop. */
+/* The memory traffic of a rule: reads and writes the same streams, with one addition for each.  Each addition uses the
+ * result of the previous one, so that no compiler splits the loop. */
 
 static void FN(traffic0)(T *restrict p, const T *restrict g, T *const *restrict s, ptrdiff_t n)
 {
@@ -60,11 +60,11 @@ static void FN(traffic)(void *p, const void *g, void *const *state, int n_state,
     loops[n_state]((T *)p + begin, (const T *)g + begin, s, end - begin);
 }
 
-/* Buffers in other formats move as words, whatever they are: a part of each after the other. */
+/* Buffers in other formats are moved as words, a part of each buffer in turn. */
 static void FN(move)(const fastopt_stream *streams, int count, ptrdiff_t begin, ptrdiff_t end)
 {
     uint32_t sum = 0;
-    volatile uint32_t read; /* so that memory is, which is not written */
+    volatile uint32_t read; /* so that the compiler keeps the reads of read-only streams */
     for (ptrdiff_t first = begin, past; first < end; first = past) {
         past = end - first < 4 * GROUP ? end : first + 4 * GROUP;
         for (int i = 0; i < count; i++) {

@@ -1,4 +1,4 @@
-/* The rules, the stages, and the way of a block through them, for one T.  Included twice by kernels.inl.h. */
+/* Rules, stages and blocks for one T.  kernels.inl.h includes it twice. */
 #include "catch_up.h"
 #include "means.h"
 #include "powers.h"

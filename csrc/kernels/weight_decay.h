@@ -1,10 +1,10 @@
-/* Options of weight decay that follow the learning rate or the update: numbers of one step. */
+/* Options of weight decay that depend on the learning rate or the update: the numbers of one step. */
 #ifndef FASTOPT_WEIGHT_DECAY_H
 #define FASTOPT_WEIGHT_DECAY_H
 
 #include "../rules/rules.h"
 
-/* The largest learning rate of a tensor, the one of this step included. */
+/* The largest learning rate of a tensor so far, including this step. */
 static inline double fastopt_largest_lr(const fastopt_tensor *t)
 {
     double largest = t->hyper[0];
@@ -22,7 +22,7 @@ static inline double fastopt_correction(const fastopt_tensor *t)
     return largest > 0 ? t->hyper[0] / largest : 1;
 }
 
-/* The index of the decay that is a part of the rule, among its hyperparameters; below 0: there is none. */
+/* The index of `decay`, the own decay of a rule, among its hyperparameters; -1: it has none. */
 static inline int fastopt_own_decay(const fastopt_rule *rule)
 {
     for (int i = 0; rule->hyper[i]; i++)
@@ -31,7 +31,7 @@ static inline int fastopt_own_decay(const fastopt_rule *rule)
     return -1;
 }
 
-/* Whether the options change the decay that is a part of the rule, and with it the scalars of the step. */
+/* Whether the options change the own decay of the rule, and with it the scalars of the step. */
 static inline int fastopt_changes_own_decay(const fastopt_tensor *t)
 {
     return t->options && (t->options->cautious_decay || t->options->corrected_decay) && fastopt_own_decay(t->rule) >= 0;

@@ -1,16 +1,17 @@
-/* Powers of the decay rates.  Every step wants the next power of the same few bases, so the last ones are kept. */
+/* Powers of the decay rates.  Each step needs the next powers of the same few bases, so each thread caches the last
+ * ones. */
 #include "exact.h"
 
 #include "../platform.h"
 
 enum {
-    STRIDE = 32, /* b^n = b^(n mod STRIDE), one factor after the other, times (b^STRIDE)^(n / STRIDE), by squaring: the
-                    order of the products, and so the bits, do not depend on what is kept */
-    KEPT = 8,
+    STRIDE = 32, /* b^n = b^(n mod STRIDE), factor by factor, times (b^STRIDE)^(n / STRIDE), by squaring: a fixed order
+                    of products, so that bits do not depend on the cache */
+    CACHED = 8,
 };
 
 typedef struct {
-    int known;
+    int used;
     double b;
     int64_t n;
     fastopt_pair low, high; /* b^(n mod STRIDE), b^(n - n mod STRIDE) */
@@ -42,21 +43,21 @@ static uint64_t strides(int64_t n)
 double fastopt_power(double b, int64_t n)
 {
     static THREAD_LOCAL struct powers {
-        power powers[KEPT];
+        power powers[CACHED];
         int oldest;
     } of_thread;
-    struct powers *volatile found = &of_thread; /* once: compilers would look the address up at each access */
-    struct powers *const kept = found;
+    struct powers *volatile address = &of_thread; /* looked up once: compilers would do so at each access */
+    struct powers *const cache = address;
     const fastopt_pair one = {1, 0};
-    power *last = kept->powers, *const end = last + KEPT;
-    while (last < end && !(last->b == b && strides(last->n) == strides(n) && last->n <= n && last->known))
+    power *last = cache->powers, *const end = last + CACHED;
+    while (last < end && !(last->b == b && strides(last->n) == strides(n) && last->n <= n && last->used))
         last++;
     if (last < end) {
         last->low = by_steps(last->low, b, n - last->n);
     } else {
-        last = &kept->powers[kept->oldest];
-        kept->oldest = (kept->oldest + 1) % KEPT;
-        last->known = 1;
+        last = &cache->powers[cache->oldest];
+        cache->oldest = (cache->oldest + 1) % CACHED;
+        last->used = 1;
         last->b = b;
         last->low = by_steps(one, b, n % STRIDE);
         last->high = by_squaring(by_steps(one, b, STRIDE), n / STRIDE);

@@ -1,6 +1,6 @@
-/* Powers, exponentials and logarithms with the same bits on every machine: libm's differ between platforms and CPUs,
- * and a bias correction that differs in its last bit moves every parameter.  Only IEEE additions, products and
- * quotients are used here. */
+/* Powers, exponentials and logarithms with the same bits on every machine: results of libm differ between platforms and
+ * CPUs, and a last bit of a bias correction changes every parameter.  They use only IEEE additions, products and
+ * quotients. */
 #ifndef FASTOPT_EXACT_H
 #define FASTOPT_EXACT_H
 
@@ -33,7 +33,7 @@ static inline fastopt_pair fastopt_times(fastopt_pair a, fastopt_pair b)
     return (fastopt_pair){sum, lo - (sum - hi)};
 }
 
-/* 2^100 x for a small x, also for one that is subnormal where subnormals count as 0. */
+/* 2^100 x for a small x, also a subnormal one while subnormals are flushed. */
 static inline double fastopt_times_2_100(double x)
 {
     int64_t bits;
@@ -46,7 +46,7 @@ static inline double fastopt_times_2_100(double x)
 /* b^n for 0 <= b <= 1 and n >= 0.  Correctly rounded, except in about one of 2^40 cases. */
 double fastopt_power(double b, int64_t n);
 
-/* b^n for 0 <= b <= 1 and n >= 0, to some units in the last place.  The same everywhere, and fast for any n. */
+/* b^n for 0 <= b <= 1 and n >= 0, to a few units in the last place, fast for any n. */
 static inline double fastopt_rough_power(double b, int64_t n)
 {
     double power = 1;
@@ -88,8 +88,8 @@ static inline double fastopt_log(double x)
     return e * 6.93147180369123816490e-01 + (2 * s * sum + e * 1.90821492927058770002e-10);
 }
 
-/* x^y for x >= 0 (what is not finite counts as the largest number) and finite y >= 0, with 0^0 = 1.  The rounding of
- * y log(x) shows in the last places. */
+/* x^y for x >= 0 (infinity and NaN count as the largest number) and finite y >= 0, with 0^0 = 1.  The rounding error of
+ * y log(x) affects the last digits. */
 static inline double fastopt_pow(double x, double y)
 {
     return x == 0 ? y == 0 : fastopt_exp(y * fastopt_log(x < DBL_MAX ? x : DBL_MAX));

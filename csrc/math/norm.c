@@ -1,4 +1,4 @@
-/* Sums of squares beyond the doubles. */
+/* Sums of squares beyond the range of double. */
 #include "norm.h"
 
 double fastopt_scaled(const fastopt_sum *total, int *exponent)

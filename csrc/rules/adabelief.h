@@ -25,7 +25,7 @@ static void FN(adabelief)(T *restrict p, const T *restrict g, const void *buffer
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
         const T surprise = g[i] - m[i];
-        s[i] = FN(take)(s[i], surprise * surprise, squares) + eps;
+        s[i] = FN(next_mean)(s[i], surprise * surprise, squares) + eps;
         p[i] -= lr_t * m[i] / (SQRT(s[i]) + eps_t);
     }
 }

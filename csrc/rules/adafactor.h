@@ -21,8 +21,8 @@ static inline double FN(adafactor_eps)(const adafactor_hyper *h)
     return h->eps1 <= DBL_MAX ? h->eps1 : EPSILON;
 }
 
-/* eps1, or the least root beside which the squares that count as 0 do not show.  Those of a matrix may be of one row or
- * column, `length` times as large as the mean. */
+/* eps1, or the smallest root beside which squares that count as 0 do not matter.  In a matrix, all of them may be in
+ * one row or column of this length. */
 static inline T FN(adafactor_least)(const adafactor_hyper *h, int64_t t, ptrdiff_t length)
 {
     const double eps = FN(adafactor_eps)(h);
@@ -41,7 +41,7 @@ static inline double FN(rms)(const fastopt_sum *sum, ptrdiff_t n)
     return fastopt_root(sum, (double)n);
 }
 
-/* From the size of p: the rate before the size of u divides it. */
+/* The rate before it is divided by the size of u, from the size of p. */
 static inline double FN(adafactor_alpha)(const adafactor_hyper *h, int64_t t, double size)
 {
     const double slowing = 1 / sqrt((double)t), rho = h->lr < slowing ? h->lr : slowing;
@@ -75,7 +75,7 @@ static double FN(adafactor_decay_rate)(const void *hyper, const void *scalars)
 /* Indices in m->kept: 1 - beta, and the rate before it is divided by the size of u. */
 enum { FN(ADAFACTOR_OF_SQUARES), FN(ADAFACTOR_ALPHA) };
 
-/* Takes the mean of `count` squares into a running mean. */
+/* Adds the mean of `count` squares to a running mean. */
 static inline T FN(adafactor_mix)(T mean, double squares, ptrdiff_t count, double rest)
 {
     return (T)((1 - rest) * (double)mean + rest * (squares / (double)count));
@@ -136,7 +136,7 @@ static void FN(adafactor)(T *restrict p, const T *restrict g, const void *buffer
 
 static FN(pass) *const FN(adafactor_passes)[] = {FN(adafactor_squares), FN(adafactor_size), FN(adafactor)};
 
-/* Mixes squares that were summed in `parts` parts into n running means. */
+/* Adds squares, summed in `parts` parts, to n running means. */
 static void FN(adafactor_mix_parts)(T *means, ptrdiff_t n, const double *squares, ptrdiff_t parts, ptrdiff_t count,
                                     double rest)
 {
@@ -154,7 +154,7 @@ static void FN(adafactor_prepare)(const fastopt_tensor *tensor, fastopt_matrices
     const adafactor_hyper *h = (const void *)tensor->hyper;
     const FN(adafactor_state) *state = (const void *)tensor->state;
     FN(adafactor_k) *k = scalars;
-    const ptrdiff_t strips = m->strips / m->matrices; /* where they are of a part of a matrix */
+    const ptrdiff_t strips = m->strips / m->matrices; /* per matrix, if matrices are cut */
     if (pass_index == 0) {
         k->eps = FN(adafactor_least)(h, tensor->step, m->rows > m->columns ? m->rows : m->columns);
         m->kept[FN(ADAFACTOR_OF_SQUARES)] = FN(adafactor_rest)(h, tensor->step);
@@ -200,7 +200,7 @@ static void FN(adafactor_vector_gather)(const T *restrict p, const T *restrict g
     const FN(squares) squares = k->squares;
     T u[BLOCK];
     for (ptrdiff_t i = 0; i < n; i++) {
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         u[i] = g[i] / FN(adafactor_root)(v[i], eps);
     }
     FN(add_squares)(&sums[0], p, n);

@@ -29,7 +29,7 @@ static void FN(adam)(T *restrict p, const T *restrict g, const void *buffers, co
     const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         p[i] -= lr_t * m[i] / (SQRT(v[i]) + eps_t);
     }
 }
@@ -50,7 +50,7 @@ static void FN(amsgrad)(T *restrict p, const T *restrict g, const void *buffers,
     const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         vmax[i] = MAX(vmax[i], v[i]);
         p[i] -= lr_t * m[i] / (SQRT(vmax[i]) + eps_t);
     }

@@ -13,7 +13,7 @@ static void FN(adamax_scalars)(const fastopt_inputs *in, void *scalars)
     k->rest1 = FN(rest)(h->beta1);
     k->beta2 = (T)h->beta2;
     k->eps = (T)h->eps;
-    k->zero = 0; /* as a variable: compilers drop the subtraction of a constant 0, and with it the flushing of p */
+    k->zero = 0; /* a variable: compilers would drop the subtraction of a constant 0, which flushes p */
 }
 
 static void FN(adamax)(T *restrict p, const T *restrict g, const void *buffers, const void *scalars, ptrdiff_t n)

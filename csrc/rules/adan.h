@@ -1,5 +1,5 @@
 /* Adan.  Xie et al., "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", 2022,
- * https://arxiv.org/abs/2208.06677, with betas that are kept, 1 - beta in the paper, and its code's bias corrections.
+ * https://arxiv.org/abs/2208.06677, with beta for 1 - beta of the paper, and the bias corrections of its code.
  *
  * d = g - prev,                               prev = g on the first step
  * m = beta1 m + (1 - beta1) g
@@ -36,7 +36,7 @@ static void FN(adan)(T *restrict p, const T *restrict g, const void *buffers, co
             eps_t = k->eps_t, beta3 = k->beta3, rest3 = k->rest3, first = k->first, zero = k->zero;
     if (first != 0)
         for (ptrdiff_t i = 0; i < count; i++)
-            prev[i] = g[i] - zero; /* which flushes subnormals, as a copy would not */
+            prev[i] = g[i] - zero; /* unlike a copy, this flushes subnormals */
     for (ptrdiff_t i = 0; i < count; i++) {
         const T d = g[i] - prev[i], ahead = g[i] + beta2 * d;
         m[i] = beta1 * m[i] + rest1 * g[i];

@@ -6,8 +6,8 @@
  * v = beta2 v + (1 - beta2) g^2
  * p -= lr (m1_hat + alpha_t m2) / (sqrt(v_hat) + eps),  m1_hat = m1 / (1 - beta1^t),  v_hat = v / (1 - beta2^t)
  *
- * Over `warmup` steps alpha_t grows to alpha along a line, and beta3_t from beta1 to beta3 so that the half-life of m2
- * does nearly so: with x = t / warmup,  1 / ln(beta3_t) = (1 - x) / ln(beta1) + x / ln(beta3).
+ * Over `warmup` steps alpha_t grows linearly to alpha, and beta3_t grows from beta1 to beta3 so that the half-life of
+ * m2 grows nearly linearly: with x = t / warmup,  1 / ln(beta3_t) = (1 - x) / ln(beta1) + x / ln(beta3).
  *
  * Simplified: Morwani et al., "Connections between schedule-free optimizers, AdEMAMix, and accelerated SGD variants",
  * 2025, https://arxiv.org/abs/2502.02431.
@@ -54,7 +54,7 @@ static void FN(ademamix)(T *restrict p, const T *restrict g, const void *buffers
     for (ptrdiff_t i = 0; i < n; i++) {
         m1[i] = beta1 * m1[i] + rest1 * g[i];
         m2[i] = beta3 * m2[i] + rest3 * g[i];
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         p[i] -= (lr_1 * m1[i] + lr_2 * m2[i]) / (SQRT(v[i]) + eps_t);
     }
 }
@@ -86,7 +86,7 @@ static void FN(simplifiedademamix)(T *restrict p, const T *restrict g, const voi
     const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + g[i];
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         p[i] -= lr_t * (m[i] + alpha * g[i]) / (SQRT(v[i]) + eps_t);
     }
 }

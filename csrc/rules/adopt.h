@@ -5,7 +5,7 @@
  * p -= lr m
  * v = beta2 v + (1 - beta2) g^2,                               v = g^2 on the first step
  *
- * The paper counts steps from 0, and step 0 sets v alone: here it is step 1, whose c_t of 0 leaves m and p. */
+ * The paper counts steps from 0, and its step 0 sets only v.  Here this is step 1, whose c_t of 0 keeps m and p. */
 
 static void FN(adopt_scalars)(const fastopt_inputs *in, void *scalars)
 {
@@ -27,11 +27,11 @@ static void FN(adopt)(T *restrict p, const T *restrict g, const void *buffers, c
     const T lr = k->lr, beta1 = k->beta1, rest1 = k->rest1, eps_t = k->eps_t, clip = k->clip;
     const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const T root = SQRT(v[i]), r = g[i] / (root < eps_t ? eps_t : root); /* NaN stays in every choice */
+        const T root = SQRT(v[i]), r = g[i] / (root < eps_t ? eps_t : root); /* each choice keeps NaN */
         const T raised = r < -clip ? -clip : r, clipped = raised > clip ? clip : raised;
         m[i] = beta1 * m[i] + rest1 * clipped;
         p[i] -= lr * m[i];
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
     }
 }
 

@@ -8,17 +8,17 @@
 /* The hyperparameters of a rule that bias corrections use: bit i for the i-th. */
 static unsigned corrected(const fastopt_rule *rule)
 {
-    static const void *volatile found[RULES]; /* the bits, above one that is always set */
-    uintptr_t known = (uintptr_t)load_pointer(&found[rule->index]);
-    if (!known) {
-        known = 1;
+    static const void *volatile cache[RULES]; /* 2 * bits + 1, so that 0 means: not yet computed */
+    uintptr_t bits = (uintptr_t)load_pointer(&cache[rule->index]);
+    if (!bits) {
+        bits = 1;
         for (const char *const *name = fastopt_rule_corrected(rule); *name; name++)
             for (int i = 0; rule->hyper[i]; i++)
                 if (!strcmp(rule->hyper[i], *name))
-                    known |= (uintptr_t)2 << i;
-        store_pointer(&found[rule->index], (const void *)known);
+                    bits |= (uintptr_t)2 << i;
+        store_pointer(&cache[rule->index], (const void *)bits);
     }
-    return (unsigned)(known >> 1);
+    return (unsigned)(bits >> 1);
 }
 
 double fastopt_age_deficit(const fastopt_inputs *in, const double *beta)
@@ -36,7 +36,7 @@ static void change(fastopt_decay *decay, double value, int64_t step)
     const int64_t n = step - decay->since;
     const double power = fastopt_power(decay->value, n), limit = decay->value / (1 - decay->value);
     const double age = power * (decay->age - (double)n * decay->product) + (1 - power) * limit;
-    decay->age = age<0 ? 0 : age>(double) step ? (double)step : age; /* rounding can leave this range */
+    decay->age = age<0 ? 0 : age>(double) step ? (double)step : age; /* rounding errors can leave this range */
     decay->product *= power;
     decay->since = step;
     decay->value = value;

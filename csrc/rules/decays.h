@@ -1,6 +1,6 @@
-/* Decays that change.  A running mean that starts from 0 has given the gradients 1 minus the product of its decays so
- * far as their weight: bias corrections divide by that.  With one decay on all steps the product is decay^t, as the
- * papers and the rules here write it. */
+/* Decays that change.  In a running mean that starts from 0, the weights of the gradients add up to 1 minus the product
+ * of its decays so far; bias corrections divide by this number.  If the decay is the same in all steps, the product is
+ * decay^t, as the papers and the rules here write it. */
 #ifndef FASTOPT_DECAYS_H
 #define FASTOPT_DECAYS_H
 
@@ -25,17 +25,17 @@ static inline double fastopt_product(const fastopt_inputs *in, const double *bet
     return decay->product * fastopt_power(*beta, in->t - decay->since);
 }
 
-/* By how many steps the mean age of the gradients in a running mean is, after step t, below its limit, which is
- * beta / (1 - beta).  With one decay on all steps: t beta^t / (1 - beta^t). */
+/* The mean age of the gradients in a running mean after step t, in steps, subtracted from its limit, which is
+ * beta / (1 - beta).  If the decay is the same in all steps: t beta^t / (1 - beta^t). */
 double fastopt_age_deficit(const fastopt_inputs *in, const double *beta);
 
-/* Notes in tensor->decays the values of the step about to be made. */
+/* Records the values of the next step in tensor->decays. */
 void fastopt_note_decays(fastopt_tensor *tensor);
 
-/* Whether tensor->decays can have come from the steps before. */
+/* Whether tensor->decays can be the result of the steps so far. */
 int fastopt_valid_decays(const fastopt_tensor *tensor);
 
-/* Whether the products of two tensors of one rule are the same, once the values of the step are noted. */
+/* Whether two tensors of one rule have the same products, after fastopt_note_decays(). */
 int fastopt_same_decays(const fastopt_tensor *a, const fastopt_tensor *b);
 
 #endif

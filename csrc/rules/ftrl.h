@@ -1,12 +1,12 @@
-/* FTRL-Proximal.  McMahan et al., "Ad click prediction: a view from the trenches", 2013, Algorithm 1; with any power of
- * the sum of squares, whose root the paper takes.
+/* FTRL-Proximal.  McMahan et al., "Ad click prediction: a view from the trenches", 2013, Algorithm 1; generalized to
+ * any power of the sum of squares, of which the paper takes the square root.
  *
  * sigma = ((n + g^2)^a - n^a) / lr,                a = -lr_power
  * z += g - sigma p
  * n += g^2
  * p = -sign(z) max(|z| - lambda1, 0) / ((beta + n^a) / lr + lambda2)
  *
- * Where g is 0, z and n stay, and p is that of the last line. */
+ * If g is 0, z and n keep their values, and the last line gives p. */
 
 static inline T FN(ftrl_point)(T z, T power, T lr, T lambda1, T added)
 {
@@ -59,7 +59,7 @@ static const FN(rule_ops) FN(ftrl_ops) = {
 
 BEGINS_WITH(ftrl_power, ftrl, offset);
 
-/* a in two parts, and what is added to the power. */
+/* The scalars of the power: a in two parts, and the term that is added. */
 static void FN(ftrl_power_of)(double a, double offset, double lr, double lambda2, double lost, FN(ftrl_power_k) *k)
 {
     const double unit = sizeof(T) == sizeof(float) ? 0x1p15 : 0x1p40, high = floor(a * unit) / unit;

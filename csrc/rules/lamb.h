@@ -30,7 +30,7 @@ static void FN(lamb_gather)(const T *restrict p, const T *restrict g, const void
     T u[BLOCK];
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         u[i] = unbias * m[i] / (SQRT(v[i]) + eps_t) + decay * p[i];
     }
     FN(add_squares)(&sums[0], p, n);

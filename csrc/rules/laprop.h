@@ -29,7 +29,7 @@ static void FN(laprop)(T *restrict p, const T *restrict g, const void *buffers, 
     const T lr_t = k->lr_t, beta1 = k->beta1, rest1_t = k->rest1_t, eps_t = k->eps_t;
     const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < count; i++) {
-        n[i] = FN(take)(n[i], g[i] * g[i], squares);
+        n[i] = FN(next_mean)(n[i], g[i] * g[i], squares);
         m[i] = beta1 * m[i] + rest1_t * g[i] / (SQRT(n[i]) + eps_t);
         p[i] -= lr_t * m[i];
     }

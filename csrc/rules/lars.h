@@ -1,5 +1,5 @@
 /* LARS.  You, Gitman & Ginsburg, "Large batch training of convolutional networks", 2017,
- * https://arxiv.org/abs/1708.03888, with g the gradient that L2 decay has joined.
+ * https://arxiv.org/abs/1708.03888.  g includes L2 decay.
  *
  * ratio = trust_coefficient |p| / (|g| + eps),  1 where either norm is 0
  * b = momentum b + lr ratio g

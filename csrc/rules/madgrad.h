@@ -7,7 +7,7 @@
  * z = x0 - s / (cbrt(nu) + eps)                 x0 = p before the first step
  * p = (1 - c) p + c z,                          c = 1 - momentum
  *
- * nu takes the square of sqrt(lambda) g, so that what is lost of it is what any sum of squares loses. */
+ * lambda g^2 is computed as the square of sqrt(lambda) g, so that the bound of lost_sum holds. */
 
 static void FN(madgrad_scalars)(const fastopt_inputs *in, void *scalars)
 {
@@ -18,7 +18,7 @@ static void FN(madgrad_scalars)(const fastopt_inputs *in, void *scalars)
     k->root_lambda = (T)sqrt(lambda);
     k->eps = (T)(h->eps + fastopt_pow(FN(lost_sum)(in->t), 1.0 / 3));
     k->c = (T)(1 - h->momentum);
-    k->first = in->t == 1; /* whether x0 is still to be set */
+    k->first = in->t == 1; /* whether the step sets x0 */
     k->zero = 0;
 }
 
@@ -30,7 +30,7 @@ static void FN(madgrad)(T *restrict p, const T *restrict g, const void *buffers,
     const T lambda = k->lambda, root_lambda = k->root_lambda, eps = k->eps, c = k->c, first = k->first, zero = k->zero;
     if (first != 0)
         for (ptrdiff_t i = 0; i < n; i++)
-            x0[i] = p[i] - zero; /* which flushes subnormals, as a copy would not */
+            x0[i] = p[i] - zero; /* unlike a copy, this flushes subnormals */
     for (ptrdiff_t i = 0; i < n; i++) {
         const T root = root_lambda * g[i];
         s[i] += lambda * g[i];

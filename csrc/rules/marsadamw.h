@@ -1,5 +1,5 @@
 /* MARS-AdamW.  Yuan et al., "MARS: unleashing the power of variance reduction for training large models", 2024,
- * https://arxiv.org/abs/2411.10438, in its practical form, whose second gradient is the one of the step before.
+ * https://arxiv.org/abs/2411.10438, in its practical form, which uses the gradient of the previous step.
  *
  * c = g + gamma beta1 / (1 - beta1) (g - prev),   c / |c| where |c| > 1, the norm of the whole parameter
  * m = beta1 m + (1 - beta1) c
@@ -51,9 +51,9 @@ static void FN(marsadamw)(T *restrict p, const T *restrict g, const void *buffer
     for (ptrdiff_t i = 0; i < n; i++) {
         const T c = scale * (g[i] + ahead * (g[i] - prev[i]));
         m[i] = beta1 * m[i] + rest1 * c;
-        v[i] = FN(take)(v[i], c * c, squares);
+        v[i] = FN(next_mean)(v[i], c * c, squares);
         p[i] -= lr_t * m[i] / (SQRT(v[i]) + eps_t);
-        prev[i] = g[i] - zero; /* which flushes subnormals, as a copy would not */
+        prev[i] = g[i] - zero; /* unlike a copy, this flushes subnormals */
     }
 }
 

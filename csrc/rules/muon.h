@@ -1,12 +1,12 @@
-/* Muon, but for its Newton-Schulz iteration.  Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
+/* Muon, without its Newton-Schulz iteration.  Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
  * 2024, https://kellerjordan.github.io/posts/muon/, with the running mean of torch.optim.
  *
  * b = momentum b + (1 - momentum) g
  * u = b;                                        Nesterov: u = momentum b + (1 - momentum) g
- * u = what the caller makes of u between the two passes: the nearest orthogonal matrix, about
+ * u = about the nearest orthogonal matrix of u, which the caller computes between the two passes
  * p -= lr u
  *
- * The first pass leaves b as it is, so that nothing has been changed should the caller give up in between. */
+ * The first pass does not write b, so that nothing has changed if the caller gives up between the passes. */
 
 static void FN(muon_scalars)(const fastopt_inputs *in, void *scalars)
 {

@@ -1,6 +1,6 @@
 /* NAdam.  Dozat, "Incorporating Nesterov momentum into Adam", 2016.
  *
- * mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2);  an infinite momentum_decay is the constant momentum mu_t = beta1
+ * mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2);  if momentum_decay is infinite, mu_t = beta1
  * m = beta1 m + (1 - beta1) g
  * v = beta2 v + (1 - beta2) g^2
  * p -= lr (mu_(t+1) m / (1 - mu_1 ... mu_(t+1)) + (1 - mu_t) g / (1 - mu_1 ... mu_t)) / (sqrt(v_hat) + eps) */
@@ -38,7 +38,7 @@ static void FN(nadam)(T *restrict p, const T *restrict g, const void *buffers, c
     const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         p[i] -= (lr_m * m[i] + lr_g * g[i]) / (SQRT(v[i]) + eps_t);
     }
 }

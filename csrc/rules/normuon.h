@@ -1,7 +1,7 @@
-/* NorMuon, but for its Newton-Schulz iteration and what follows from it, as in muon.h.  Li et al., "NorMuon: making
- * Muon more efficient and scalable", 2025, https://arxiv.org/abs/2510.05491, Algorithm 1.
+/* NorMuon, without its Newton-Schulz iteration and the scaling of rows after it, as in muon.h.  Li et al., "NorMuon:
+ * making Muon more efficient and scalable", 2025, https://arxiv.org/abs/2510.05491, Algorithm 1.
  *
- * v, a number for each row, is the caller's: it changes with u between the two passes. */
+ * The caller updates v, a number for each row, between the two passes, together with u. */
 
 SAME_HYPER(normuon, muon);
 _Static_assert(offsetof(FN(normuon_state), u) == offsetof(FN(muon_state), u), "normuon and muon");

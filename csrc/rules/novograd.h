@@ -5,7 +5,7 @@
  * m = beta1 m + g / (sqrt(v) + eps) + weight_decay p
  * p -= lr m
  *
- * v is kept as v 2^v_exponent: the exponent is not 0 for squares beyond the doubles. */
+ * v is stored as v 2^v_exponent, where the exponent is 0 unless |g|^2 is beyond the range of double. */
 
 static void FN(novograd_scalars)(const fastopt_inputs *in, void *scalars)
 {
@@ -23,7 +23,7 @@ static void FN(novograd_gather)(const T *restrict p, const T *restrict g, const 
     FN(add_squares)(&sums[0], g, n);
 }
 
-/* The running mean where v or |g|^2 is beyond the doubles: in the larger unit of the two. */
+/* The running mean if v or |g|^2 is beyond the range of double, with the larger exponent of the two. */
 NOINLINE static double FN(novograd_scaled_root)(double beta2, int64_t t, const fastopt_sum *sum, novograd_carry *carry)
 {
     int of_square;

@@ -39,11 +39,11 @@ static void FN(prodigy_gather)(const T *restrict p, const T *restrict g, const v
     T moved[BLOCK], size[BLOCK], one[BLOCK];
     if (first != 0)
         for (ptrdiff_t i = 0; i < n; i++)
-            p0[i] = p[i] - (first - 1); /* 0, which flushes subnormals, as a copy would not */
+            p0[i] = p[i] - (first - 1); /* minus 0: unlike a copy, this flushes subnormals */
     for (ptrdiff_t i = 0; i < n; i++) {
         const T scaled = d * g[i];
         m[i] = beta1 * m[i] + rest1 * scaled;
-        v[i] = FN(take)(v[i], scaled * scaled, squares);
+        v[i] = FN(next_mean)(v[i], scaled * scaled, squares);
         s[i] = beta3 * s[i] + weight * g[i];
         moved[i] = p0[i] - p[i];
         size[i] = ABS(s[i]);

@@ -9,8 +9,8 @@
  *            r = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
  * otherwise  p -= lr m_hat
  * where m_hat = m / (1 - beta1^t), and rho is 1 plus twice the mean age of the gradients in v, at most rho_inf.  The
- * paper rectifies above 4, where the variance exists; torch and the paper's code above 5, where its estimate can be
- * trusted. */
+ * paper rectifies if rho > 4, where the variance exists; torch and the paper's code if rho > 5, where the estimate of
+ * the variance is reliable. */
 
 static void FN(radam_scalars)(const fastopt_inputs *in, void *scalars)
 {
@@ -39,7 +39,7 @@ static void FN(radam)(T *restrict p, const T *restrict g, const void *buffers, c
     const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         p[i] += minus_lr_t * m[i] / (rectified != 0 ? SQRT(v[i]) + eps : 1);
     }
 }

@@ -4,7 +4,7 @@
  * plain      v = alpha v + (1 - alpha) g^2;  r = sqrt(v) + eps
  * centered   s = alpha s + (1 - alpha) alpha (g - a)^2;  a = alpha a + (1 - alpha) g;  r = sqrt(s) + eps
  *
- * s is the variance v - a^2, of which nothing cancels: West, "Updating mean and variance estimates", 1979.
+ * s is the variance v - a^2, computed without cancellation: West, "Updating mean and variance estimates", 1979.
  *
  * p -= lr g / r;  with momentum  b = momentum b + g / r;  p -= lr b */
 
@@ -56,7 +56,7 @@ static void FN(rmsprop)(T *restrict p, const T *restrict g, const void *buffers,
     const T minus_lr = -k->lr, eps = k->eps;
     const FN(squares) squares = k->squares;
     for (ptrdiff_t i = 0; i < n; i++) {
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         p[i] += minus_lr * g[i] / (SQRT(v[i]) + eps);
     }
 }
@@ -71,7 +71,7 @@ static void FN(rmsprop_centered)(T *restrict p, const T *restrict g, const void 
     const FN(squares) squares = k->rmsprop.squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         const T d = g[i] - a[i];
-        s[i] = FN(take)(s[i], alpha * (d * d), squares);
+        s[i] = FN(next_mean)(s[i], alpha * (d * d), squares);
         a[i] = alpha * a[i] + rest * g[i];
         p[i] += minus_lr * g[i] / (SQRT(s[i]) + eps);
     }
@@ -86,7 +86,7 @@ static void FN(rmsprop_momentum)(T *restrict p, const T *restrict g, const void 
     const T minus_lr = -k->rmsprop.lr, eps = k->rmsprop.eps, mu = k->mu;
     const FN(squares) squares = k->rmsprop.squares;
     for (ptrdiff_t i = 0; i < n; i++) {
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         b[i] = mu * b[i] + g[i] / (SQRT(v[i]) + eps);
         p[i] += minus_lr * b[i];
     }
@@ -102,7 +102,7 @@ static void FN(rmsprop_centered_momentum)(T *restrict p, const T *restrict g, co
     const FN(squares) squares = k->rmsprop.squares;
     for (ptrdiff_t i = 0; i < n; i++) {
         const T d = g[i] - a[i];
-        s[i] = FN(take)(s[i], alpha * (d * d), squares);
+        s[i] = FN(next_mean)(s[i], alpha * (d * d), squares);
         a[i] = alpha * a[i] + rest * g[i];
         b[i] = mu * b[i] + g[i] / (SQRT(s[i]) + eps);
         p[i] += minus_lr * b[i];
@@ -117,7 +117,7 @@ static void FN(rmsprop_catch_up)(T *restrict p, const void *buffers, const void 
     FN(decay)(state->v, h->alpha, skipped, n);
 }
 
-/* A variance s and a mean a decay. */
+/* The decay of a variance s and a mean a. */
 static void FN(decay_variance)(T *restrict s, T *restrict a, double alpha, int64_t skipped, ptrdiff_t n)
 {
     const double power = fastopt_rough_power(alpha, skipped);

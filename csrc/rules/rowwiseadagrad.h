@@ -5,7 +5,8 @@
  * G of a row += mean of g^2 over the row
  * p -= lr / (sqrt(G) + eps) g
  *
- * A vector has a G for each element, as in Adagrad.  A mean loses less than 2 SMALLEST to squares that count as 0. */
+ * A vector has a G for each element, as in Adagrad.  A mean loses less than 2 SMALLEST because some squares count as 0.
+ */
 
 static void FN(rowwiseadagrad_scalars)(const fastopt_inputs *in, void *scalars)
 {

@@ -6,10 +6,10 @@
  * p -= sign(g) step
  * prev = g
  *
- * Steps start from the learning rate, which is not read again.  Signs are compared, not multiplied gradients, whose
- * product may be too small for its type. */
+ * Steps start from the learning rate, which is not read again.  The loop multiplies signs, not gradients, whose product
+ * may underflow. */
 
-/* A subnormal that is picked, not computed with, would stay one or not. */
+/* MAX and ?: copy a number without arithmetic, which may or may not flush a subnormal. */
 static inline T FN(flushed)(double x)
 {
     return (T)x < SMALLEST ? 0 : (T)x;
@@ -40,12 +40,12 @@ static void FN(rprop)(T *restrict p, const T *restrict g, const void *buffers, c
             step[i] = lr;
     for (ptrdiff_t i = 0; i < n; i++) {
         const T sign = (T)(g[i] > 0) - (T)(g[i] < 0), before = (T)(prev[i] > 0) - (T)(prev[i] < 0);
-        const T turn = sign * before;
-        const T grown = turn > 0 ? eta_plus : 1, eta = turn < 0 ? eta_minus : grown;
+        const T change = sign * before;
+        const T grown = change > 0 ? eta_plus : 1, eta = change < 0 ? eta_minus : grown;
         const T raised = MAX(step[i] * eta, step_min);
         step[i] = raised > step_max ? step_max : raised;
-        p[i] -= (turn < 0 ? 0 : sign) * step[i];
-        prev[i] = turn < 0 ? 0 : g[i] - zero; /* which flushes subnormals, as a copy would not */
+        p[i] -= (change < 0 ? 0 : sign) * step[i];
+        prev[i] = change < 0 ? 0 : g[i] - zero; /* unlike a copy, this flushes subnormals */
     }
 }
 

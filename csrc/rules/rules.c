@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-/* A hyperparameter that a property names must be one of the rule's. */
+/* The name of a hyperparameter in a property; it compiles only if the rule has it. */
 #define NAME(rule, x) (sizeof(((rule##_hyper *)0)->x) ? #x : NULL)
 
 #define S(x)                    FASTOPT_SIGNED,

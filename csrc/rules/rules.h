@@ -1,5 +1,5 @@
-/* The rows of hyper.def and rules.def by number, and a struct of the hyperparameters and of the carried doubles of each
- * rule, by the names in its row. */
+/* Numbers for the rows of hyper.def and rules.def; for each rule a struct of its hyperparameters and one of its carried
+ * doubles, with the names of its row. */
 #ifndef FASTOPT_RULES_H
 #define FASTOPT_RULES_H
 

@@ -7,10 +7,10 @@
  *          u = g / (sqrt(v_hat) + eps) + weight_decay p
  * z -= lr_t u                                                       z = p before the first step
  * x = (1 - c) x + c z
- * p = (1 - beta) z + beta x                                         where gradients are taken: the paper's y
+ * p = (1 - beta) z + beta x                                         the point of the gradients: y in the paper
  *
- * x is not kept: with x = (p - (1 - beta) z) / beta the last two lines are
- * p += c (z - p) - lr_t (1 - beta (1 - c)) u, with z as it was. */
+ * x is not stored: with x = (p - (1 - beta) z) / beta the last two lines are
+ * p += c (z - p) - lr_t (1 - beta (1 - c)) u, with the old z. */
 
 /* The scalars of both; beta is the momentum of SGD. */
 static void FN(schedulefree_scalars)(const fastopt_inputs *in, double lr, double beta, double warmup_steps, double r,
@@ -26,7 +26,7 @@ static void FN(schedulefree_scalars)(const fastopt_inputs *in, double lr, double
     k->lr_t = (T)lr_t;
     k->c = (T)c;
     k->rate = (T)(lr_t * (1 - beta * (1 - c)));
-    k->first = in->t == 1; /* whether z is still to be set */
+    k->first = in->t == 1; /* whether the step sets z */
     k->zero = 0;
 }
 
@@ -45,7 +45,7 @@ static void FN(schedulefreesgd)(T *restrict p, const T *restrict g, const void *
     const T lr_t = k->lr_t, c = k->c, rate = k->rate, first = k->first, zero = k->zero;
     if (first != 0)
         for (ptrdiff_t i = 0; i < n; i++)
-            z[i] = p[i] - zero; /* which flushes subnormals, as a copy would not */
+            z[i] = p[i] - zero; /* unlike a copy, this flushes subnormals */
     for (ptrdiff_t i = 0; i < n; i++) {
         p[i] = p[i] + c * (z[i] - p[i]) - rate * g[i];
         z[i] -= lr_t * g[i];
@@ -83,7 +83,7 @@ static void FN(schedulefreeadamw)(T *restrict p, const T *restrict g, const void
         for (ptrdiff_t i = 0; i < n; i++)
             z[i] = p[i] - zero;
     for (ptrdiff_t i = 0; i < n; i++) {
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         const T u = root2 * g[i] / (SQRT(v[i]) + eps_t) + decay * p[i];
         p[i] = p[i] + c * (z[i] - p[i]) - rate * u;
         z[i] += minus_lr_t * u;

@@ -8,7 +8,7 @@
  * whatever the dampening.
  *
  * After k steps whose gradient is 0 the buffer is momentum^k b, and p has moved by -lr (momentum + ... + momentum^k) b,
- * with Nesterov's momentum by momentum times that. */
+ * with Nesterov's momentum by momentum times as much. */
 
 static void FN(sgd_scalars)(const fastopt_inputs *in, void *scalars)
 {

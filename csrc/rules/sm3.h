@@ -21,10 +21,10 @@ static void FN(sm3_scalars)(const fastopt_inputs *in, void *scalars)
     k->w = sums ? 1 : FN(rest)(h->b2);
     k->eps = (T)(h->eps + (sums ? FN(lost_sum)(in->t) : FN(lost_mean)(h->b2, in->t)));
     k->infinity = (T)INFINITY;
-    k->zero = 0; /* as a variable: compilers make a constant anew in each turn */
+    k->zero = 0; /* a variable: compilers would build the constant again in each iteration */
 }
 
-/* The entries of mu of a row: one for each axis but the last.  Returns how many. */
+/* The entries of mu for a row: one for each axis but the last.  Returns their number. */
 static int FN(sm3_entries)(const fastopt_tensor *tensor, ptrdiff_t row, T **entries)
 {
     const int leading = tensor->ndim - 1;
@@ -38,7 +38,7 @@ static int FN(sm3_entries)(const fastopt_tensor *tensor, ptrdiff_t row, T **entr
     return leading;
 }
 
-/* The least of them. */
+/* The smallest of these entries. */
 static T FN(sm3_least)(const fastopt_tensor *tensor, ptrdiff_t row)
 {
     T *entries[FASTOPT_MAX_NDIM], least = (T)INFINITY;

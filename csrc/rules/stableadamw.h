@@ -6,7 +6,7 @@
  * rms = sqrt(mean of g^2 / max(v_hat, eps^2))
  * p -= lr / max(1, rms) (m_hat / (sqrt(v_hat) + eps) + weight_decay p)
  *
- * The paper corrects bias in its betas, which comes to the same.  All but the rate is as in LAMB. */
+ * The paper puts the bias corrections into the betas, which is equivalent.  All but the rate is as in LAMB. */
 
 SAME_HYPER(stableadamw, lamb);
 
@@ -22,9 +22,9 @@ static void FN(stableadamw_gather)(const T *restrict p, const T *restrict g, con
     T u[BLOCK];
     for (ptrdiff_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = FN(take)(v[i], g[i] * g[i], squares);
+        v[i] = FN(next_mean)(v[i], g[i] * g[i], squares);
         const T root = SQRT(v[i]);
-        u[i] = g[i] / (root < eps_t ? eps_t : root); /* NaN stays */
+        u[i] = g[i] / (root < eps_t ? eps_t : root); /* keeps NaN */
     }
     FN(add_squares)(&sums[0], u, n);
 }

@@ -1,5 +1,5 @@
-/* Words that threads share.  All operations order what stands around them, but for word_store(), which orders only what
- * stands before it. */
+/* Atomic words.  All operations are sequentially consistent, except word_store(), which only releases: writes before it
+ * are visible to a thread that loads the new value. */
 #ifndef FASTOPT_ATOMIC_H
 #define FASTOPT_ATOMIC_H
 
@@ -21,8 +21,7 @@ static inline uint32_t word_exchange(atomic_word *word, uint32_t value)
 {
     return (uint32_t)_InterlockedExchange(word, (long)value);
 }
-static inline uint32_t word_add(atomic_word *word,
-                                uint32_t amount) /* returns what was there before, as do the others */
+static inline uint32_t word_add(atomic_word *word, uint32_t amount) /* returns the old value, like the others */
 {
     return (uint32_t)_InterlockedExchangeAdd(word, (long)amount);
 }
@@ -30,7 +29,8 @@ static inline uint32_t word_and(atomic_word *word, uint32_t bits)
 {
     return (uint32_t)_InterlockedAnd(word, (long)bits);
 }
-static inline int word_replace(atomic_word *word, uint32_t expected, uint32_t value) /* whether it was as expected */
+static inline int word_replace(atomic_word *word, uint32_t expected,
+                               uint32_t value) /* returns whether it was `expected` */
 {
     return (uint32_t)_InterlockedCompareExchange(word, (long)value, (long)expected) == expected;
 }
@@ -49,8 +49,7 @@ static inline uint32_t word_exchange(atomic_word *word, uint32_t value)
 {
     return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
 }
-static inline uint32_t word_add(atomic_word *word,
-                                uint32_t amount) /* returns what was there before, as do the others */
+static inline uint32_t word_add(atomic_word *word, uint32_t amount) /* returns the old value, like the others */
 {
     return __atomic_fetch_add(word, amount, __ATOMIC_SEQ_CST);
 }
@@ -58,14 +57,15 @@ static inline uint32_t word_and(atomic_word *word, uint32_t bits)
 {
     return __atomic_fetch_and(word, bits, __ATOMIC_SEQ_CST);
 }
-static inline int word_replace(atomic_word *word, uint32_t expected, uint32_t value) /* whether it was as expected */
+static inline int word_replace(atomic_word *word, uint32_t expected,
+                               uint32_t value) /* returns whether it was `expected` */
 {
     return __atomic_compare_exchange_n(word, &expected, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 #endif
 
-/* A moment's rest within a loop that reads a word again and again. */
-static inline void pause_briefly(void)
+/* A short pause in a loop that polls a word. */
+static inline void spin_pause(void)
 {
 #if defined(_M_X64) || defined(_M_IX86)
     _mm_pause();

@@ -1,5 +1,5 @@
-/* Linux starts a thread on the CPU of the thread that made it, often wakes it there, and takes milliseconds to move it:
- * two threads then take longer than one. */
+/* Linux starts a thread on the CPU of its creator, often wakes it there, and takes milliseconds to move it: until then
+ * two threads take longer than one. */
 #ifdef __linux__
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -12,7 +12,7 @@
 #include "placement.h"
 
 #ifdef __linux__
-int fastopt_cpu(void)
+int fastopt_current_cpu(void)
 {
     return sched_getcpu();
 }
@@ -30,12 +30,12 @@ int fastopt_leave_cpu(int cpu)
     return 1;
 }
 
-int fastopt_this_thread(void)
+int fastopt_thread_id(void)
 {
     return (int)syscall(SYS_gettid);
 }
 
-void fastopt_bring(int thread)
+void fastopt_move_here(int thread)
 {
     cpu_set_t allowed, here;
     const int cpu = sched_getcpu();
@@ -48,7 +48,7 @@ void fastopt_bring(int thread)
         sched_setaffinity(thread, sizeof allowed, &allowed);
 }
 #else
-int fastopt_cpu(void)
+int fastopt_current_cpu(void)
 {
     return -1;
 }
@@ -59,12 +59,12 @@ int fastopt_leave_cpu(int cpu)
     return 0;
 }
 
-int fastopt_this_thread(void)
+int fastopt_thread_id(void)
 {
     return 0;
 }
 
-void fastopt_bring(int thread)
+void fastopt_move_here(int thread)
 {
     (void)thread;
 }

@@ -1,16 +1,17 @@
-/* Which CPU a thread runs on, where the system tells and lets it be changed. */
+/* The CPU that a thread runs on, on systems that can query and set it. */
 #ifndef FASTOPT_PLACEMENT_H
 #define FASTOPT_PLACEMENT_H
 
 /* The CPU of the calling thread, or -1. */
-int fastopt_cpu(void);
+int fastopt_current_cpu(void);
 
-/* Moves the calling thread to another of the CPUs it may use, if there is one; afterwards it may use the same ones as
- * before.  Returns whether it has moved. */
+/* Moves the calling thread to another of its allowed CPUs, if there is one; the set of allowed CPUs stays the same.
+ * Returns whether it has moved. */
 int fastopt_leave_cpu(int cpu);
 
-/* The calling thread, for fastopt_bring(), which moves a thread to this CPU if it may use it. */
-int fastopt_this_thread(void);
-void fastopt_bring(int thread);
+/* The id of the calling thread; fastopt_move_here() moves the thread with this id to the CPU of the caller, if allowed.
+ */
+int fastopt_thread_id(void);
+void fastopt_move_here(int thread);
 
 #endif

@@ -1,4 +1,4 @@
-/* Linux: futexes.  Other systems with POSIX: conditions.  Windows: WaitOnAddress. */
+/* Sleep and wake-up by futexes on Linux, condition variables on other POSIX systems, WaitOnAddress on Windows. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -34,55 +34,55 @@
 
 /* ---- Sleep ---- */
 
-void fastopt_make_bed(fastopt_bed *bed)
+void fastopt_init_sleeper(fastopt_sleeper *sleeper)
 {
-    bed->asleep = 0;
+    sleeper->asleep = 0;
 #ifdef FASTOPT_CONDITIONS
-    pthread_mutex_init(&bed->mutex, NULL);
-    pthread_cond_init(&bed->woken, NULL);
+    pthread_mutex_init(&sleeper->mutex, NULL);
+    pthread_cond_init(&sleeper->woken, NULL);
 #endif
 }
 
 #ifdef FASTOPT_CONDITIONS
-void fastopt_sleep(fastopt_bed *bed)
+void fastopt_sleep(fastopt_sleeper *sleeper)
 {
-    pthread_mutex_lock(&bed->mutex);
-    while (word_load(&bed->asleep))
-        pthread_cond_wait(&bed->woken, &bed->mutex);
-    pthread_mutex_unlock(&bed->mutex);
+    pthread_mutex_lock(&sleeper->mutex);
+    while (word_load(&sleeper->asleep))
+        pthread_cond_wait(&sleeper->woken, &sleeper->mutex);
+    pthread_mutex_unlock(&sleeper->mutex);
 }
 
-int fastopt_wake(fastopt_bed *bed)
+int fastopt_wake(fastopt_sleeper *sleeper)
 {
-    if (!word_load(&bed->asleep))
+    if (!word_load(&sleeper->asleep))
         return 0;
-    pthread_mutex_lock(&bed->mutex);
-    const int taken = word_exchange(&bed->asleep, 0) != 0;
-    pthread_cond_signal(&bed->woken);
-    pthread_mutex_unlock(&bed->mutex);
-    return taken;
+    pthread_mutex_lock(&sleeper->mutex);
+    const int slept = word_exchange(&sleeper->asleep, 0) != 0;
+    pthread_cond_signal(&sleeper->woken);
+    pthread_mutex_unlock(&sleeper->mutex);
+    return slept;
 }
 #else
-void fastopt_sleep(fastopt_bed *bed)
+void fastopt_sleep(fastopt_sleeper *sleeper)
 {
-    while (word_load(&bed->asleep)) {
+    while (word_load(&sleeper->asleep)) {
 #ifdef _WIN32
         LONG asleep = 1;
-        WaitOnAddress(&bed->asleep, &asleep, sizeof asleep, INFINITE);
+        WaitOnAddress(&sleeper->asleep, &asleep, sizeof asleep, INFINITE);
 #else
-        syscall(SYS_futex, &bed->asleep, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+        syscall(SYS_futex, &sleeper->asleep, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
 #endif
     }
 }
 
-int fastopt_wake(fastopt_bed *bed)
+int fastopt_wake(fastopt_sleeper *sleeper)
 {
-    if (!word_load(&bed->asleep) || !word_exchange(&bed->asleep, 0))
+    if (!word_load(&sleeper->asleep) || !word_exchange(&sleeper->asleep, 0))
         return 0;
 #ifdef _WIN32
-    WakeByAddressSingle((void *)&bed->asleep);
+    WakeByAddressSingle((void *)&sleeper->asleep);
 #else
-    syscall(SYS_futex, &bed->asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    syscall(SYS_futex, &sleeper->asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 #endif
     return 1;
 }
@@ -90,7 +90,7 @@ int fastopt_wake(fastopt_bed *bed)
 
 /* ---- Threads ---- */
 
-/* A library that is closed takes their code away from threads that sleep in it: ours stays. */
+/* Closing a library unmaps its code, in which its threads may sleep: this one stays loaded. */
 #ifdef _WIN32
 #define THREAD_FUNCTION unsigned __stdcall
 
@@ -133,16 +133,16 @@ static void stay_loaded(void)
 
 static int start_thread(THREAD_FUNCTION begin(void *), void *data)
 {
-    /* Signals of a fault in the thread itself, and of the profiler's clock. */
-    static const int taken[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
-    sigset_t refused, before;
+    /* The thread blocks all signals except faults of its own and the profiler's timer. */
+    static const int accepted[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
+    sigset_t blocked, previous;
     pthread_t thread;
-    sigfillset(&refused);
-    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
-        sigdelset(&refused, taken[i]);
-    pthread_sigmask(SIG_SETMASK, &refused, &before);
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++)
+        sigdelset(&blocked, accepted[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &previous);
     const int started = !pthread_create(&thread, NULL, begin, data);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_sigmask(SIG_SETMASK, &previous, NULL);
     if (started)
         pthread_detach(thread);
     return started;
@@ -164,44 +164,44 @@ double fastopt_now(void)
 typedef struct {
     int first, count;
     void (*loop)(int index);
-} beginning;
+} thread_start;
 
 #ifdef FASTOPT_OPENMP
-/* A region that never ends.  Its first thread would spin at the end until the others come: it sleeps instead. */
-static void run_loops(const beginning *mine)
+/* A region that never ends.  Its first thread would spin at the end to wait for the others, so it sleeps instead. */
+static void run_loops(const thread_start *start)
 {
     omp_set_dynamic(0);
-#pragma omp parallel num_threads(mine->count + 1)
+#pragma omp parallel num_threads(start->count + 1)
     {
         if (omp_get_thread_num())
-            mine->loop(mine->first + omp_get_thread_num() - 1);
-        fastopt_bed bed;
-        fastopt_make_bed(&bed);
-        word_exchange(&bed.asleep, 1);
-        fastopt_sleep(&bed);
+            start->loop(start->first + omp_get_thread_num() - 1);
+        fastopt_sleeper sleeper;
+        fastopt_init_sleeper(&sleeper);
+        word_exchange(&sleeper.asleep, 1);
+        fastopt_sleep(&sleeper);
     }
 }
 #else
-static void run_loops(const beginning *mine)
+static void run_loops(const thread_start *start)
 {
-    mine->loop(mine->first);
+    start->loop(start->first);
 }
 #endif
 
 static THREAD_FUNCTION begin_thread(void *data)
 {
-    const beginning mine = *(beginning *)data;
+    const thread_start start = *(thread_start *)data;
     free(data);
-    run_loops(&mine);
+    run_loops(&start);
     return 0;
 }
 
 static void start_loops(int first, int count, void (*loop)(int index))
 {
-    beginning *data = malloc(sizeof *data);
+    thread_start *data = malloc(sizeof *data);
     if (!data)
         return;
-    *data = (beginning){first, count, loop};
+    *data = (thread_start){first, count, loop};
     if (!start_thread(begin_thread, data))
         free(data);
 }

@@ -1,29 +1,30 @@
 /* The team helps one caller at a time.
  *
- * Its threads are the system's own.  Threads of OpenMP would count as those of everybody's region: where there are more
- * than CPUs, GCC's runtime has all idle ones sleep at once, and regions of the program around us, such as torch's, took
- * 5 times as long.  A build with FASTOPT_OPENMP has OpenMP make them all the same, for programs that know of no others.
+ * Its threads are made by the operating system.  OpenMP counts the threads of all regions of a process: if there are
+ * more than CPUs, GCC's runtime lets all idle threads sleep at once, and regions of other libraries, such as torch,
+ * took 5 times as long.  A build with FASTOPT_OPENMP still uses OpenMP, for programs without other threads of OpenMP.
  *
- * A caller opens a job, wakes the threads it wants, works itself until nothing is left to begin, closes the job, and
- * waits for the threads inside.  A thread that wakes enters the job if it is still open, works, and leaves.  If it
- * comes late, because the system had its CPU do something else, it stays outside, and nobody has waited for it.
- * Entering and closing are changes of one word, so that no thread sees anything of a job that has ended.
+ * A caller opens a job, wakes the threads it wants, works until no piece is left to begin, closes the job, and waits
+ * for the threads inside.  A thread that wakes enters the job if it is still open, works, and leaves.  If it comes
+ * late, because the system used its CPU for another thread, it stays outside, and the caller does not wait for it.
+ * Entering and closing change the same word, so that no thread works on a job that has ended.
  *
- * Nothing depends on a wake-up: a caller whose threads never come does all the work.  So a forked child, which has none
- * of its parent's threads, or a process that cannot start any, is never stuck.
+ * No result depends on a wake-up: if no thread comes, the caller does all the work.  So a forked child, which has none
+ * of its parent's threads, and a process that cannot start threads never hang.
  *
- * tests/support/team_model.py explores every order in which two threads and a caller can make these changes. */
+ * tests/support/team_model.py explores all orders of these operations for a caller and two threads. */
 #include "placement.h"
 #include "system.h"
 #include "threads.h"
 
-enum { LINE = 128 }; /* bytes that no two words of different threads share, so that neither slows the other's */
+enum { LINE = 128 }; /* bytes between words of different threads, which would slow each other in one cache line */
 
-static const double BRIEFLY = 5e-6, LONGER = 60e-6, SOON = 100e-6; /* seconds */
+/* Seconds: how long a thread stays awake after a job, normally and if that job came within SOON. */
+static const double BRIEFLY = 5e-6, LONGER = 60e-6, SOON = 100e-6;
 
-/* The state of the team, one word: the threads inside, how many the job wants with the caller, whether it is open,
- * whether the caller sleeps until all have left, and the job's number, which may wrap round: a thread that takes a new
- * job for the one it has just left misses it. */
+/* The state of the team in one word: the number of threads inside; the number of threads wanted, with the caller;
+ * whether the job is open; whether the caller sleeps until all have left; and the number of the job, which may wrap
+ * around: a thread that takes a new job for its last one only misses it. */
 #define INSIDE     UINT32_C(0x1ff)
 #define ONE_INSIDE UINT32_C(0x1)
 #define ONE_WANTED UINT32_C(0x200)
@@ -39,71 +40,71 @@ static int wanted(uint32_t state)
 typedef union {
     atomic_word word;
     char line[LINE];
-} lone_word;
+} padded_word;
 
 /* A thread of the team. */
 typedef union {
     struct {
-        fastopt_bed bed;
-        atomic_word inside; /* its number in the system and one, while it is inside a job; else 0 */
+        fastopt_sleeper sleeper;
+        atomic_word inside; /* its id in the system plus one while it is inside a job, else 0 */
     };
     char line[LINE];
 } member;
 
 static struct {
-    /* The data that a thread reads before it begins, in one line of the caches. */
+    /* The data that a thread reads before it begins, in one cache line. */
     union {
         struct {
             atomic_word state;
-            atomic_word cpu; /* of the caller, plus one; 0: unknown */
+            atomic_word cpu; /* the CPU of the caller plus one; 0: unknown */
             int (*work)(void *job, int thread);
             void *job;
         };
         char line[LINE];
     };
-    lone_word busy; /* whether a caller has the team */
-    lone_word next; /* to be woken by the threads that are awake */
-    int started;    /* threads, or attempts at starting them */
+    padded_word busy; /* whether a caller uses the team */
+    padded_word next; /* the next thread that a thread of the team wakes */
+    int started;      /* threads started, or tried to start */
     member caller;
     member members[FASTOPT_MAX_THREADS];
 } team;
 
 /* ---- A thread of the team ---- */
 
-static int calls(uint32_t state, int thread, uint32_t last)
+static int wants(uint32_t state, int thread, uint32_t last)
 {
     return (state & OPEN) && state / ONE_JOB != last / ONE_JOB && thread < wanted(state);
 }
 
-/* Waits for a job other than the last one, awake for some time and then asleep. */
+/* Waits for a job other than the last one: awake for `patience` seconds, then asleep. */
 static uint32_t await_job(int thread, uint32_t last, double patience)
 {
-    fastopt_bed *bed = &team.members[thread].bed;
+    fastopt_sleeper *sleeper = &team.members[thread].sleeper;
     const double end = fastopt_now() + patience;
     uint32_t state;
     do
         for (int i = 0; i < 16; i++) {
             state = word_load(&team.state);
-            if (calls(state, thread, last))
+            if (wants(state, thread, last))
                 return state;
-            pause_briefly();
+            spin_pause();
         }
     while (fastopt_now() < end);
     for (;;) {
-        word_exchange(&bed->asleep, 1);
+        word_exchange(&sleeper->asleep, 1);
         state = word_load(&team.state);
-        if (calls(state, thread, last)) {
-            word_exchange(&bed->asleep, 0);
+        if (wants(state, thread, last)) {
+            word_exchange(&sleeper->asleep, 0);
             return state;
         }
-        fastopt_sleep(bed);
+        fastopt_sleep(sleeper);
     }
 }
 
-/* Enters the job that calls, unless it closes before; returns whether it has. */
+/* Enters the open job; returns 0 if it closed before. */
 static int enter(int thread, uint32_t *state, uint32_t last)
 {
-    while (calls(*state, thread, last)) {
+    while (wants(*state, thread, last)) {
         if (word_replace(&team.state, *state, *state + ONE_INSIDE))
             return 1;
         *state = word_load(&team.state);
@@ -115,36 +116,36 @@ static void leave(void)
 {
     const uint32_t state = word_add(&team.state, -ONE_INSIDE);
     if ((state & INSIDE) == ONE_INSIDE && (state & AWAITED))
-        fastopt_wake(&team.caller.bed);
+        fastopt_wake(&team.caller.sleeper);
 }
 
-/* Each thread that is awake wakes two others. */
+/* Each thread that has entered wakes two others. */
 static void wake_next(int threads)
 {
     for (int woken = 0; woken < 2;) {
         const uint32_t next = word_add(&team.next.word, 1);
         if (next >= (uint32_t)threads)
             break;
-        woken += fastopt_wake(&team.members[next].bed);
+        woken += fastopt_wake(&team.members[next].sleeper);
     }
 }
 
-/* Linux wakes a thread on the CPU of the one that woke it if that seems best, where it waits for the caller. */
+/* Linux may wake a thread on the CPU of the caller, where it would wait for the caller: then it moves away. */
 static int has_own_cpu(void)
 {
     const int cpu = (int)word_load(&team.cpu) - 1;
-    return cpu < 0 || fastopt_cpu() != cpu || fastopt_leave_cpu(cpu);
+    return cpu < 0 || fastopt_current_cpu() != cpu || fastopt_leave_cpu(cpu);
 }
 
-static void help(int thread)
+static void serve(int thread)
 {
-    const int number = fastopt_this_thread();
+    const int number = fastopt_thread_id();
     uint32_t last = 0;
     double patience = BRIEFLY;
     for (;;) {
         const double idle_since = fastopt_now();
         uint32_t state = await_job(thread, last, patience);
-        /* Callers that make one step after the other find the thread awake. */
+        /* A caller that makes steps back to back finds the thread awake. */
         patience = fastopt_now() - idle_since < SOON ? LONGER : BRIEFLY;
         if (has_own_cpu() && enter(thread, &state, last)) {
             if (wanted(state) > 3)
@@ -160,33 +161,33 @@ static void help(int thread)
 
 /* ---- A caller ---- */
 
-/* A child has none of its parent's threads, and perhaps the team of a caller that it has not either. */
-static void forget_team(void)
+/* A forked child has none of its parent's threads; the team may be in use by one of them. */
+static void reset_after_fork(void)
 {
     for (int i = 0; i <= team.started && i < FASTOPT_MAX_THREADS; i++)
-        word_exchange(&team.members[i].bed.asleep, 0);
+        word_exchange(&team.members[i].sleeper.asleep, 0);
     team.started = 0;
     word_exchange(&team.state, 0);
     word_store(&team.busy.word, 0);
 }
 
-static void start_until(int threads)
+static void start_up_to(int threads)
 {
     static int watches_forks;
     if (!watches_forks)
-        fastopt_at_fork(forget_team);
+        fastopt_at_fork(reset_after_fork);
     watches_forks = 1;
-    fastopt_make_bed(&team.caller.bed);
+    fastopt_init_sleeper(&team.caller.sleeper);
     const int first = team.started + 1;
     for (int i = first; i < threads; i++)
-        fastopt_make_bed(&team.members[i].bed);
+        fastopt_init_sleeper(&team.members[i].sleeper);
     team.started = threads - 1;
-    fastopt_start_threads(first, threads - first, help);
+    fastopt_start_threads(first, threads - first, serve);
 }
 
-/* Waits until all threads have left: awake for so many seconds, which is longer than a piece of work takes.  Whoever is
- * inside then has lost its CPU to another thread, and may have to wait for it as long as the system gives that one.
- * It can have this CPU: the caller brings it here and sleeps. */
+/* Waits until all threads have left: first awake, for `patience` seconds, longer than a piece of work takes.  A thread
+ * that is still inside has lost its CPU to another thread, perhaps for a whole time slice.  The caller moves it to its
+ * own CPU and sleeps. */
 static void await_leaving(int threads, double patience)
 {
     const double end = fastopt_now() + patience;
@@ -195,18 +196,18 @@ static void await_leaving(int threads, double patience)
         for (int i = 0; i < 16; i++) {
             if (!(word_load(&team.state) & INSIDE))
                 return;
-            pause_briefly();
+            spin_pause();
         }
     while (fastopt_now() < end);
     for (int i = 1; i < threads; i++) {
         const uint32_t inside = word_load(&team.members[i].inside);
         if (inside)
-            fastopt_bring((int)inside - 1);
+            fastopt_move_here((int)inside - 1);
     }
     while ((state = word_load(&team.state)) & INSIDE) {
-        word_exchange(&team.caller.bed.asleep, 1);
+        word_exchange(&team.caller.sleeper.asleep, 1);
         if (word_replace(&team.state, state, state | AWAITED))
-            fastopt_sleep(&team.caller.bed);
+            fastopt_sleep(&team.caller.sleeper);
     }
 }
 
@@ -219,15 +220,15 @@ void fastopt_run(int threads, int (*work)(void *job, int thread), void *job)
         return;
     }
     if (team.started < threads - 1)
-        start_until(threads);
+        start_up_to(threads);
     team.work = work;
     team.job = job;
-    word_store(&team.cpu, (uint32_t)(fastopt_cpu() + 1));
+    word_store(&team.cpu, (uint32_t)(fastopt_current_cpu() + 1));
     word_store(&team.next.word, 3);
     const uint32_t number = word_load(&team.state) / ONE_JOB + 1;
     word_exchange(&team.state, number * ONE_JOB + OPEN + (uint32_t)threads * ONE_WANTED);
     for (int i = 1; i < threads && i < 3; i++)
-        fastopt_wake(&team.members[i].bed);
+        fastopt_wake(&team.members[i].sleeper);
     const double begin = fastopt_now();
     const int pieces = work(job, 0);
     if (word_and(&team.state, ~OPEN) & INSIDE) {

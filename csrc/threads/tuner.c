@@ -1,39 +1,39 @@
-/* Choosing the number of threads by the mean time of steps, since a training run is a sum of them.
+/* Chooses the number of threads by the mean time of steps, since the time of a training run is their sum.
  *
- * The choice is used for most steps.  Now and then half or twice as many threads are tried for some steps in a row, and
- * become the choice when the mean of their times is lower.  Times fade with age, for the choice and for what is tried
- * at the same rate, so that means of the same stretch of the loop are compared.
+ * Most steps use the choice.  Now and then half or twice as many threads are tried for some steps in a row; they become
+ * the choice if their mean time is lower.  Old times lose weight, at the same rate for all numbers of threads, so that
+ * the means that are compared cover the same part of the loop.
  *
- * Trials are paid for: each step with the choice earns a share of its time, and what a trial took longer than the
- * choice would have is taken off, and so is what the step after it took longer, which may wake threads and move data
- * between caches.  So a number of threads that is nearly as good is tried often, and one that is much
- * worse seldom. */
+ * Trials have a budget: each step with the choice adds a share of its time.  Each step of a trial takes away the time
+ * that it lost against the choice, and so does the step after the trial, which may wake threads and move data between
+ * caches.  So a number of threads that is nearly as good is tried often, and a much worse one rarely. */
 #include "tuner.h"
 
 #include <math.h>
 
 enum {
     RECENT = sizeof(((fastopt_tuner *)0)->recent) / sizeof(double),
-    TRIAL = 4,       /* steps that are counted, at least */
-    FEW = 12,        /* times of a number of threads, below which it is tried after FIRST_PAUSE steps */
-    ENOUGH = 6,      /* to be compared */
+    TRIAL = 4,       /* steps of a trial whose time counts, at least */
+    FEW = 12,        /* with fewer times than this, a number of threads is tried after FIRST_PAUSE steps already */
+    ENOUGH = 6,      /* times needed for a comparison */
     FIRST_PAUSE = 4, /* steps between trials, at least */
-    PAUSE = 16,
-    MEMORY = 256,  /* steps after which a time has faded to 1/e */
-    DEAREST = 3,   /* times the mean: the most that a trial is blamed for of a step after it */
-    DOUBTS = 4,    /* times RECENT steps of another length, until they are no mere disturbance */
-    ALLOWANCE = 8, /* steps: what the first trials may cost, and what can be saved up for later ones */
+    PAUSE = 16,      /* steps between trials, usually */
+    MEMORY = 256,    /* steps after which the weight of a time is 1/e */
+    MOST_BLAME = 3,  /* times the mean: the longest time of a step after a trial that counts against the budget */
+    CHANGED = 4,     /* medians in a row that differ from the first one: then the loop has changed */
+    ALLOWANCE = 8,   /* the budget at first and at most, in steps */
 };
 
-/* Seconds, at least, of the steps that are not counted when the number of threads has changed, since they wake threads
- * and move data between caches; and of those of a trial that are.  To wake a thread takes longer than many a step. */
-static const double SETTLING = 5e-5;
-static const double EARNED = 0.02;     /* of a step's time, for trials */
-static const double UNKNOWN = 0.5;     /* of a step's time: what a step of a trial is expected to cost */
-static const double TOO_SLOW = 1.5;    /* times the mean: a trial ends with such a step, a choice is doubted */
-static const double OUTLIER = 16;      /* times the median: such a step says nothing of the number of threads */
+/* After a change of the number of threads, times are ignored for at least this many seconds, since these steps wake
+ * threads and move data between caches.  Then a trial counts times for at least as long.  Waking a thread takes longer
+ * than a short step. */
+static const double IGNORED = 5e-5;
+static const double EARNED = 0.02;     /* share of the time of a step that is added to the budget */
+static const double UNKNOWN = 0.5;     /* expected loss of an untried number of threads, in steps */
+static const double TOO_SLOW = 1.5;    /* times the mean: ends a trial; times the first median: has changed */
+static const double OUTLIER = 16;      /* times the first median: longer times have other causes and are cut */
 static const double CERTAINTY = 0.7;   /* standard errors */
-static const double WORTH_MORE = 0.96; /* of the mean: what more threads must come to */
+static const double WORTH_MORE = 0.96; /* of the mean of the choice: more threads must be below this */
 
 static int index_of(int threads)
 {
@@ -43,7 +43,7 @@ static int index_of(int threads)
     return i;
 }
 
-/* Of 1, 2, 4, ... threads the next fewer and the next more, the most being the limit; the same where there are none. */
+/* The next smaller and the next larger of 1, 2, 4, ... limit threads; the choice itself if there is none. */
 static int fewer(const fastopt_tuner *tuner)
 {
     return tuner->threads == 1 ? 1 : 1 << (index_of(tuner->threads) - 1);
@@ -61,13 +61,13 @@ static double mean(const fastopt_tuner *tuner, int threads)
     return tuner->time[i] / tuner->weight[i];
 }
 
-/* How many times it was measured, not counting what has faded. */
+/* The number of times measured, with the weights that they still have. */
 static double count(const fastopt_tuner *tuner, int threads)
 {
-    return tuner->now > 0 ? tuner->weight[index_of(threads)] / tuner->now : 0;
+    return tuner->step_weight > 0 ? tuner->weight[index_of(threads)] / tuner->step_weight : 0;
 }
 
-/* The variance of a time relative to the square of the mean. */
+/* The variance of the times divided by the square of their mean. */
 static double spread(const fastopt_tuner *tuner, int threads)
 {
     const int i = index_of(threads);
@@ -75,9 +75,9 @@ static double spread(const fastopt_tuner *tuner, int threads)
     return variance > 0 ? variance / (m * m) : 0;
 }
 
-/* Whether another number of threads has a mean below so much of the choice's, by more than what chance makes of both.
- * Few times may have missed the seldom and long ones, so that their spread counts as a quarter of the choice's at
- * least. */
+/* Whether the mean of another number of threads is below this share of the mean of the choice, by more than chance
+ * explains.  A few times may have missed rare long ones, so that their variance counts as at least a quarter of the
+ * variance of the choice. */
 static int is_better(const fastopt_tuner *tuner, int threads, double share)
 {
     if (count(tuner, threads) < ENOUGH)
@@ -92,46 +92,46 @@ static double median(const double *times, int n)
 {
     double sorted[RECENT] = {0};
     for (int i = 0; i < n; i++) {
-        int at = i;
-        for (; at > 0 && sorted[at - 1] > times[i]; at--)
-            sorted[at] = sorted[at - 1];
-        sorted[at] = times[i];
+        int place = i;
+        for (; place > 0 && sorted[place - 1] > times[i]; place--)
+            sorted[place] = sorted[place - 1];
+        sorted[place] = times[i];
     }
     return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
 }
 
-/* Does not count the next steps: so many, and as long as it takes. */
-static void settle(fastopt_tuner *tuner, int steps)
+/* Ignores the times of the next steps: at least this many, and for at least IGNORED seconds. */
+static void ignore(fastopt_tuner *tuner, int steps)
 {
-    tuner->settling = steps;
-    tuner->seconds = SETTLING;
+    tuner->ignored_steps = steps;
+    tuner->seconds_left = IGNORED;
 }
 
-static int is_settling(fastopt_tuner *tuner, double seconds)
+static int is_ignored(fastopt_tuner *tuner, double seconds)
 {
-    if (!tuner->settling)
+    if (!tuner->ignored_steps)
         return 0;
-    tuner->seconds -= seconds;
-    if (tuner->settling > 1 || tuner->seconds <= 0)
-        tuner->settling--;
-    if (!tuner->settling)
-        tuner->seconds = SETTLING;
+    tuner->seconds_left -= seconds;
+    if (tuner->ignored_steps > 1 || tuner->seconds_left <= 0)
+        tuner->ignored_steps--;
+    if (!tuner->ignored_steps)
+        tuner->seconds_left = IGNORED;
     return 1;
 }
 
-/* Makes a number of threads the choice, and forgets how fast recent steps were. */
+/* Makes a number of threads the choice, and forgets the recent times. */
 static void choose(fastopt_tuner *tuner, int threads)
 {
     tuner->threads = threads;
     tuner->trial = 0;
-    tuner->calm = 0;
-    settle(tuner, 1);
-    tuner->n_recent = tuner->doubts = 0;
-    tuner->typical = 0;
+    tuner->since_trial = 0;
+    ignore(tuner, 1);
+    tuner->n_recent = tuner->changed_medians = 0;
+    tuner->first_median = 0;
 }
 
-/* Starts afresh from the recent steps: the loop has changed. */
-static void doubt(fastopt_tuner *tuner)
+/* Starts again from the recent times, since the loop has changed. */
+static void start_again(fastopt_tuner *tuner)
 {
     const int i = index_of(tuner->threads);
     for (int j = 0; j < FASTOPT_MAX_CHOICES; j++)
@@ -140,31 +140,31 @@ static void doubt(fastopt_tuner *tuner)
         tuner->time[i] += tuner->recent[j];
         tuner->square[i] += tuner->recent[j] * tuner->recent[j];
     }
-    tuner->now = 1;
+    tuner->step_weight = 1;
     tuner->weight[i] = RECENT;
     tuner->credit = ALLOWANCE * mean(tuner, tuner->threads);
-    tuner->calm = tuner->doubts = 0;
+    tuner->since_trial = tuner->changed_medians = 0;
 }
 
-/* Notes a time; later ones weigh more, which is as if earlier ones faded. */
+/* Adds a time.  Weights of new times grow, which equals old weights that shrink. */
 static void add(fastopt_tuner *tuner, int threads, double time)
 {
     const int i = index_of(threads);
-    tuner->now *= 1 + 1.0 / MEMORY;
-    tuner->time[i] += tuner->now * time;
-    tuner->square[i] += tuner->now * time * time;
-    tuner->weight[i] += tuner->now;
-    if (tuner->now > 1e30) {
+    tuner->step_weight *= 1 + 1.0 / MEMORY;
+    tuner->time[i] += tuner->step_weight * time;
+    tuner->square[i] += tuner->step_weight * time * time;
+    tuner->weight[i] += tuner->step_weight;
+    if (tuner->step_weight > 1e30) {
         for (int j = 0; j < FASTOPT_MAX_CHOICES; j++) {
-            tuner->time[j] /= tuner->now;
-            tuner->square[j] /= tuner->now;
-            tuner->weight[j] /= tuner->now;
+            tuner->time[j] /= tuner->step_weight;
+            tuner->square[j] /= tuner->step_weight;
+            tuner->weight[j] /= tuner->step_weight;
         }
-        tuner->now = 1;
+        tuner->step_weight = 1;
     }
 }
 
-/* Moves to half or twice as many threads if the times so far say so.  Of equals the fewer threads are the better ones:
+/* Moves to half or twice as many threads if the times so far are better.  If they are equal, fewer threads are better:
  * others can use the CPUs. */
 static void compare(fastopt_tuner *tuner)
 {
@@ -177,30 +177,30 @@ static void compare(fastopt_tuner *tuner)
         choose(tuner, many);
 }
 
-/* Begins a trial if it is time and can be afforded. */
+/* Begins a trial if the pause is over and the budget allows it. */
 static void consider_trial(fastopt_tuner *tuner)
 {
-    if (tuner->calm < FIRST_PAUSE)
+    if (tuner->since_trial < FIRST_PAUSE)
         return;
-    const int up = tuner->threads == 1 || (!tuner->up && tuner->threads < tuner->limit);
+    const int up = tuner->threads == 1 || (!tuner->tried_more && tuner->threads < tuner->limit);
     const int threads = up ? more(tuner) : fewer(tuner);
     const double known = count(tuner, threads), now = mean(tuner, tuner->threads);
     const double loss = known > 0 ? mean(tuner, threads) - now : UNKNOWN * now;
-    if ((known >= FEW && tuner->calm < PAUSE) || TRIAL * loss > tuner->credit)
+    if ((known >= FEW && tuner->since_trial < PAUSE) || TRIAL * loss > tuner->credit)
         return;
-    tuner->up = up;
+    tuner->tried_more = up;
     tuner->trial = threads;
-    tuner->left = TRIAL;
-    settle(tuner, 1);
+    tuner->trial_steps = TRIAL;
+    ignore(tuner, 1);
 }
 
 int fastopt_next_threads(fastopt_tuner *tuner, int limit)
 {
     if (tuner->threads == 0) {
         choose(tuner, limit);
-        tuner->now = 1;
-        tuner->fresh = 1;
-        settle(tuner, 2); /* their state is touched for the first time */
+        tuner->step_weight = 1;
+        tuner->is_new = 1;
+        ignore(tuner, 2); /* the first steps touch the state for the first time */
     }
     if (limit > tuner->limit)
         tuner->limit = limit;
@@ -208,7 +208,7 @@ int fastopt_next_threads(fastopt_tuner *tuner, int limit)
     return threads < limit ? threads : limit;
 }
 
-/* Takes off what a trial made a step longer than most. */
+/* Takes the time that a step lost against the choice from the budget. */
 static void pay(fastopt_tuner *tuner, double time)
 {
     const double now = mean(tuner, tuner->threads);
@@ -219,24 +219,24 @@ static void pay(fastopt_tuner *tuner, double time)
 static void note_trial(fastopt_tuner *tuner, double time, double seconds)
 {
     pay(tuner, time);
-    if (is_settling(tuner, seconds))
+    if (is_ignored(tuner, seconds))
         return;
     add(tuner, tuner->trial, time);
-    tuner->seconds -= seconds;
-    tuner->left -= tuner->left > 0;
-    if ((tuner->left > 0 || tuner->seconds > 0) && time < TOO_SLOW * mean(tuner, tuner->threads))
+    tuner->seconds_left -= seconds;
+    tuner->trial_steps -= tuner->trial_steps > 0;
+    if ((tuner->trial_steps > 0 || tuner->seconds_left > 0) && time < TOO_SLOW * mean(tuner, tuner->threads))
         return;
     tuner->trial = 0;
-    tuner->calm = 0;
-    settle(tuner, 1);
+    tuner->since_trial = 0;
+    ignore(tuner, 1);
     compare(tuner);
 }
 
 static void note_choice(fastopt_tuner *tuner, double time, double seconds)
 {
-    if (is_settling(tuner, seconds)) {
-        if (!tuner->fresh) {
-            const double most = DEAREST * mean(tuner, tuner->threads);
+    if (is_ignored(tuner, seconds)) {
+        if (!tuner->is_new) {
+            const double most = MOST_BLAME * mean(tuner, tuner->threads);
             pay(tuner, time < most ? time : most);
         }
         return;
@@ -244,23 +244,23 @@ static void note_choice(fastopt_tuner *tuner, double time, double seconds)
     add(tuner, tuner->threads, time);
     const double most = ALLOWANCE * mean(tuner, tuner->threads);
     tuner->credit += EARNED * time;
-    if (tuner->fresh || tuner->credit > most)
+    if (tuner->is_new || tuner->credit > most)
         tuner->credit = most;
-    tuner->fresh = 0;
-    tuner->calm++;
+    tuner->is_new = 0;
+    tuner->since_trial++;
     tuner->recent[tuner->n_recent++ % RECENT] = time;
     if (tuner->n_recent % RECENT == 0) {
         const double now = median(tuner->recent, RECENT);
-        const int changed = now > TOO_SLOW * tuner->typical || TOO_SLOW * now < tuner->typical;
-        tuner->doubts = changed ? tuner->doubts + 1 : 0;
-        if (tuner->typical == 0) {
-            tuner->typical = now;
-        } else if (tuner->doubts == DOUBTS) {
-            doubt(tuner);
-            tuner->typical = now;
+        const int changed = now > TOO_SLOW * tuner->first_median || TOO_SLOW * now < tuner->first_median;
+        tuner->changed_medians = changed ? tuner->changed_medians + 1 : 0;
+        if (tuner->first_median == 0) {
+            tuner->first_median = now;
+        } else if (tuner->changed_medians == CHANGED) {
+            start_again(tuner);
+            tuner->first_median = now;
         }
     }
-    if (tuner->calm % PAUSE == 0)
+    if (tuner->since_trial % PAUSE == 0)
         compare(tuner);
     consider_trial(tuner);
 }
@@ -268,10 +268,10 @@ static void note_choice(fastopt_tuner *tuner, double time, double seconds)
 void fastopt_note_time(fastopt_tuner *tuner, int threads, double seconds, ptrdiff_t elements)
 {
     if (threads != (tuner->trial ? tuner->trial : tuner->threads))
-        return; /* a shorter step than most: it says nothing of them */
+        return; /* a step with fewer elements than usual: not comparable */
     double time = seconds / (double)elements;
-    if (tuner->typical > 0 && time > OUTLIER * tuner->typical)
-        time = OUTLIER * tuner->typical;
+    if (tuner->first_median > 0 && time > OUTLIER * tuner->first_median)
+        time = OUTLIER * tuner->first_median;
     if (tuner->trial)
         note_trial(tuner, time, seconds);
     else

@@ -1,16 +1,16 @@
-# Gradients that are added up for one step.
+# Micro-batches: gradients that are summed for one step.
 
 @cython.final
 cdef class Accumulator:
     """The sums of the gradients of an optimizer since its last step.
 
     A whole gradient is added to a buffer of its parameter by a step of SGD: `sums` is the table of these buffers. Rows are
-    kept as rows while nothing else comes for their parameter and its step can take them.
+    kept as rows as long as their parameter gets nothing but rows and its step can take them.
     """
 
     cdef readonly Table sums
-    cdef Table table  # whose step uses the sums
-    cdef dict kept_rows  # by parameter its `KeptRows`
+    cdef Table table  # the table whose step uses the sums
+    cdef dict kept_rows  # parameter index: its `KeptRows`
 
     def __init__(self, str owner, Table table):
         self.sums = Table(owner, (), None)
@@ -43,7 +43,7 @@ cdef class Accumulator:
                     kept[i] = added_rows(before, <RowGrad>gradient, (<object>sums.parameters.arrays[i]).dtype)
                 elif gradient is not None and before is not None:
                     whole[i] = before.rows()
-            # Only what cannot fail from here on.
+            # Nothing from here on can fail.
             for i in kept:
                 elements -= sums.parameters.tensors[i].n
                 sums.parameters.tensors[i].g = NULL
@@ -57,7 +57,7 @@ cdef class Accumulator:
             sums.release()
 
     cdef int move_to_buffer(self, Py_ssize_t i, RowGrad rows) except -1:
-        """Put rows that have been kept, each of them once, into the buffer that a whole gradient is to be added to."""
+        """Write kept rows, each of them once, to the buffer of their parameter, before a whole gradient is added to it."""
         buffer = self.sums.parameters.arrays[i]
         buffer[rows.rows] = rows.values
         del self.kept_rows[i]
@@ -65,9 +65,10 @@ cdef class Accumulator:
         return 0
 
     cdef bint use(self, dict changes, bint mean) except -1:
-        """Step with the sums or their mean, which the step sets to zero, and begin anew; returns whether it was made.
+        """Step with the sums or their mean, and empty the sums; returns whether the step was made.
 
-        All in one go, so that an interrupt finds the sums and their count as they belong together.
+        The step sets the buffers to zero.  No Python code runs between it and the reset of the counts, so that an interrupt
+        never finds sums that are used up but still counted.
         """
         cdef Parameters sums = self.sums.parameters
         cdef Py_ssize_t i
@@ -87,7 +88,7 @@ cdef class Accumulator:
         return stepped
 
     cdef int forget(self) except -1:
-        """Begin to add anew, the buffers being zero."""
+        """Reset the counts; the buffers are zero already."""
         cdef Py_ssize_t i
         for i in range(self.sums.parameters.count):
             self.sums.parameters.tensors[i].step = 1

@@ -1,4 +1,4 @@
-# Arrays: one description for those of every library, and the checks that need nothing else.
+# Arrays: one description for the arrays of every library, and the checks that need nothing else.
 
 cdef enum:
     # Dtypes as DLPack has them: 256 times the kind (integer, unsigned, float, bfloat) plus the number of bits.
@@ -8,7 +8,7 @@ cdef enum:
     FLOAT16 = 0x210, FLOAT32 = 0x220, FLOAT64 = 0x240
     BFLOAT16 = 0x410
 
-    FIRST_REGISTERED = 256  # of NumPy's numbers of dtypes
+    FIRST_REGISTERED = 256  # NumPy's number of the first dtype that a library has registered
 
     # Devices as DLPack has them.
     CPU = 1
@@ -24,7 +24,7 @@ cdef str FORMATS = "float16, bfloat16, float32 or float64 in native byte order"
 
 
 cdef struct array_view:
-    # An array of any library. Shape and strides lie in memory of the array, or of whoever fills this in.
+    # An array of any library. Shape and strides lie in memory of the array, or of the function that fills this in.
     void *data
     const Py_ssize_t *shape
     const Py_ssize_t *strides
@@ -36,12 +36,12 @@ cdef struct array_view:
 
 
 cdef struct Span:
-    uintptr_t low, high  # addresses of the first byte and of the one behind the last; equal where there is none
+    uintptr_t low, high  # addresses of the first byte and one past the last byte; equal if there are no bytes
 
 
 # ---- Descriptions ----
 
-cdef int bfloat16_number = -1  # NumPy's number of the dtype of ml_dtypes, once an array of it has come
+cdef int bfloat16_number = -1  # NumPy's number of the dtype of ml_dtypes, once fastopt has met one of its arrays
 
 
 cdef int registered_dtype(cnp.ndarray a) noexcept:
@@ -91,7 +91,7 @@ cdef inline bint is_plain_array(object value) except -1:
 
 
 cdef inline bint describe(object value, array_view *view) except -1:
-    """Fill in the description of an array or tensor; returns False for a value that is none, or cannot be read here."""
+    """Fill in the description of an array or tensor; returns False for a value that is neither, or cannot be read here."""
     if is_plain_array(value):
         describe_numpy(<cnp.ndarray>value, view)
         return True
@@ -124,7 +124,7 @@ cdef inline fastopt_dtype core_dtype(const array_view *p) noexcept nogil:
 
 
 cdef inline int format_of(const array_view *g, int computed) noexcept nogil:
-    """The format of a gradient where the rule computes in this dtype, or -1 where there is none."""
+    """The format of a gradient where the rule computes in this dtype, or -1 if there is none."""
     if g.dtype == computed:
         return FASTOPT_NATIVE
     if g.dtype == FLOAT32:
@@ -145,7 +145,7 @@ cdef inline Py_ssize_t stride(const array_view *a, int d) noexcept nogil:
 
 
 cdef inline bint same_shape(const array_view *a, const array_view *b) noexcept nogil:
-    """Whether shapes are equal: there are so few axes that a call of memcmp would take longer."""
+    """Whether shapes are equal: a loop, since a call of memcmp takes longer for a few axes."""
     cdef int d
     if a.ndim != b.ndim:
         return False
@@ -225,7 +225,7 @@ cdef int by_address(const void *a, const void *b) noexcept nogil:
 
 
 cdef object as_bytes(const array_view *a):
-    """A NumPy array of these elements, whatever they are; it can be written if the array can."""
+    """A NumPy array of these elements as raw bytes, for any dtype; writable if the array is."""
     cdef cnp.npy_intp strides[FASTOPT_MAX_NDIM]
     cdef int d
     for d in range(a.ndim):
@@ -235,7 +235,7 @@ cdef object as_bytes(const array_view *a):
 
 
 cdef bint share_memory(const array_view *a, const array_view *b) except -1:
-    """Exactly whether two arrays have a byte in common; where that is too hard to find out, assume so."""
+    """Whether two arrays have a byte in common: exact, except that it is True where NumPy gives up."""
     if not meet(span_of(a), span_of(b)):
         return False
     try:
@@ -254,7 +254,7 @@ cdef bint overlaps_any(const array_view *a, object arrays) except -1:
 
 
 cdef bint overlaps_itself(const array_view *a) except -1:
-    """Whether two elements of an array may share memory (sure for all arrays made by slicing and transposing)."""
+    """Whether two elements of an array may share memory; exact for arrays made by slicing and transposing."""
     cdef Py_ssize_t reach = itemsize(a)
     cdef int axis
     if size_of(a) == 0:
@@ -267,7 +267,7 @@ cdef bint overlaps_itself(const array_view *a) except -1:
     return False
 
 
-# ---- Refusals: what all checks of arrays raise ----
+# ---- Refusals: the errors that checks of arrays raise ----
 
 cdef str type_name(object value):
     return type(value).__name__

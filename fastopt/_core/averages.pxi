@@ -1,24 +1,24 @@
-# The averages of parameters (ema and swa) where no step updates them.
+# Averages of parameters (ema and swa) that no step updates.
 
 cdef int64_t swa_samples(const fastopt_options *options, int64_t step) noexcept:
-    """How many values swa has taken after so many steps, if it took them from the first one on."""
+    """The number of values in swa after this many steps, counted from the first step."""
     return 0 if step < options.swa_start else (step - options.swa_start) // options.swa_every + 1
 
 
 @cython.final
 cdef class Averages:
-    """The averages of an optimizer's parameters, and up to which step they are.
+    """The averages of an optimizer's parameters, and the last step that each includes.
 
-    Steps average the parameters that have a gradient; this averages those that have none, and those that are read. A
-    parameter that has met a RowGrad has the last averaged step of each of its rows in `rounds`.
+    A step averages the parameters that have a gradient; this class averages the others, and those that are read. A
+    parameter that has had a RowGrad has the last averaged step of each of its rows in `rounds`.
     """
 
     cdef Parameters parameters
-    cdef Members members  # whose averages these are, or None
+    cdef Members members  # the tables whose averages these are, or None
     cdef tuple names  # of "ema", "swa" and "slow"
     cdef bint active  # whether there is ema or swa
-    cdef object ema_schedule  # gives the ema_decay of the step after so many, or None
-    cdef list rounds  # of each parameter, or None
+    cdef object ema_schedule  # a function: completed steps -> ema_decay of the next step, or None
+    cdef list rounds  # for each parameter an array with an entry per row, or None
 
     def __init__(self, Parameters parameters, tuple names, object ema_schedule):
         self.parameters = parameters
@@ -28,11 +28,11 @@ cdef class Averages:
         self.rounds = []
 
     cdef Averages of(self, Py_ssize_t i):
-        """The averages that parameter i belongs to: these, or those of a member."""
+        """The averages of parameter i: these, or the averages of a member."""
         return self if self.members is None else self.members.table_of(i).averages
 
     cdef bint takes_rows(self, Py_ssize_t i):
-        """Whether the gradient of a parameter can be that of rows."""
+        """Whether a parameter accepts gradients of rows."""
         cdef Parameters parameters = self.parameters
         if self.members is not None:
             return self.of(i).takes_rows(i - self.members.first_of(i))
@@ -41,7 +41,7 @@ cdef class Averages:
             and fastopt_rule_takes_rows(parameters.tensors[i].rule)
 
     cdef int track_rows(self, Py_ssize_t i, cnp.ndarray rounds) except -1:
-        """Have each row of a parameter remember the last step that its averages have taken in."""
+        """Record for each row of a parameter the last step that its averages include."""
         cdef fastopt_tensor *t = &self.parameters.tensors[i]
         if self.members is not None:
             self.of(i).track_rows(i - self.members.first_of(i), rounds)
@@ -52,14 +52,14 @@ cdef class Averages:
         return 0
 
     cdef int track_new_rows(self, Py_ssize_t i) except -1:
-        """The same for a parameter whose rows are first met in the step at hand."""
+        """Begin to record rows of a parameter whose first RowGrad comes in this step."""
         cdef fastopt_tensor *t = &self.parameters.tensors[i]
         if (t.ema != NULL or t.swa != NULL) and (t.step == 1 or t.averaged_rows == NULL):
             self.track_rows(i, np.full(t.shape[0], -1 if t.step == 1 else t.averaged, np.int64))
         return 0
 
     cdef int begin_step(self, int64_t step, object ema_decay) except -1:
-        """Set the step of all parameters that is at hand, and an ema_decay that is scheduled."""
+        """Set the number of this step for all parameters, and the scheduled ema_decay, if any."""
         cdef Py_ssize_t i
         for i in range(self.parameters.count if self.active else 0):
             self.parameters.tensors[i].round = step
@@ -67,8 +67,8 @@ cdef class Averages:
                 (<Settings>self.parameters.settings[i]).options.ema_decay = ema_decay
         return 0
 
-    cdef int take_in_unchanged(self, Py_ssize_t first, Py_ssize_t count, int threads) except -1:
-        """Average the parameters that have no gradient as they are."""
+    cdef int average_at_rest(self, Py_ssize_t first, Py_ssize_t count, int threads) except -1:
+        """Update the averages of parameters without a gradient, from their values as they are."""
         cdef Py_ssize_t i, elements = 0
         cdef bint some = False
         cdef fastopt_tensor *tensors = self.parameters.tensors + first
@@ -89,13 +89,13 @@ cdef class Averages:
         return 0
 
     cdef int64_t begun(self, Py_ssize_t i) noexcept:
-        """How many steps of all came before the first one of a parameter, 0 before that."""
+        """The steps of the optimizer before the first step of a parameter; 0 until then."""
         return self.parameters.tensors[i].begun if self.parameters.tensors[i].step > 1 else 0
 
     cdef object averaged_up_to(self, Py_ssize_t i):
-        """The last step that the averages of a parameter have taken in; of each row where they differ.
+        """The last step that the averages of a parameter include; an array by row where rows differ.
 
-        It is below 0 for rows that were never met, and 0 for a parameter that was never stepped.
+        It is below 0 for rows without a gradient so far, and 0 for a parameter without a step.
         """
         cdef fastopt_tensor *t = &self.parameters.tensors[i]
         if t.step == 1:
@@ -108,7 +108,7 @@ cdef class Averages:
         return rounds.copy()
 
     cdef int set(self, Py_ssize_t i, int64_t begun, object up_to) except -1:
-        """Set what `begun` and `averaged_up_to` return."""
+        """Set the values that `begun` and `averaged_up_to` return."""
         self.parameters.tensors[i].begun = begun
         self.parameters.tensors[i].averaged_rows = NULL
         self.rounds[i] = None
@@ -119,10 +119,10 @@ cdef class Averages:
         return 0
 
     cdef object read(self, Table table, Py_ssize_t i, str name, object buffer, double ema_decay):
-        """An average of a parameter after all steps of its table: its buffer, or a new array where that is behind.
+        """An average of a parameter after all steps of its table: its buffer, or a new array if the buffer lacks steps.
 
-        The average of a parameter that was never stepped, or of which swa has no value yet, is the parameter.  ema_decay
-        is the one of the last step.
+        Without a step, or without a value for swa, the average is a copy of the parameter.  ema_decay
+        is its value in the last step.
         """
         cdef int64_t step_count = table.step_count
         cdef fastopt_tensor t = self.parameters.tensors[i]

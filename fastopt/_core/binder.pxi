@@ -1,18 +1,18 @@
-# Gradients of a step: each is checked, and its descriptor pointed at it.
+# Gradients of a step: each is checked, and the descriptor of its parameter points to it.
 
 @cython.final
 cdef class Binder:
     """Binds gradients to the descriptors of parameters.
 
-    Whatever can have changed since the last step is checked; the rest was when the parameters were laid out. It owns the
-    arrays that it makes for the step at hand, and the spans of gradients that are set to zero.
+    It checks all that can have changed since the last step; the rest was checked when the parameters were laid out. It owns
+    the arrays that it makes for the current step, and the spans of gradients that are set to zero.
     """
 
     cdef Parameters parameters
     cdef Averages averages
-    cdef list made  # arrays of the step at hand: sums of rows, numbers
-    cdef bint zeroing  # in the step at hand
-    cdef Span *zeroed  # of each gradient that was found fit for zeroing; then room to sort them
+    cdef list step_arrays  # arrays made for the current step (sums of rows, numbers), or None
+    cdef bint zeroing  # whether the current step sets gradients to zero
+    cdef Span *zeroed  # of each gradient that passed check_zeroing; then scratch to sort them
 
     def __init__(self, Parameters parameters, Averages averages):
         self.parameters = parameters
@@ -22,7 +22,7 @@ cdef class Binder:
         free(self.zeroed)
 
     cdef int grow(self) except -1:
-        """Make room for all parameters."""
+        """Allocate spans for all parameters."""
         self.zeroed = <Span *>grown(self.zeroed, 0, 2 * self.parameters.count + 1, sizeof(Span))
         return 0
 
@@ -34,7 +34,7 @@ cdef class Binder:
         if PyTuple_GET_SIZE(gradients) != count:
             raise RuntimeError(f"{parameters.owner}: no parameters must be added while a call begins, but another thread has"
                                f" added some")
-        self.made = None
+        self.step_arrays = None
         for i in range(count):
             self.bind(parameters, i, <object>PyTuple_GET_ITEM(gradients, i))
             elements += tensors[i].n
@@ -42,11 +42,11 @@ cdef class Binder:
 
     cdef int bind_one(self, Py_ssize_t i, object gradient) except -1:
         """Bind the gradient of one parameter alone."""
-        self.made = None
+        self.step_arrays = None
         return self.bind(self.parameters, i, gradient)
 
     cdef int bind(self, Parameters parameters, Py_ssize_t i, object gradient) except -1:
-        """Point descriptor i at a gradient, after checking all that can have changed since the last step."""
+        """Point descriptor i to a gradient, after checking all that can have changed since the last step."""
         cdef fastopt_tensor *t = &parameters.tensors[i]
         cdef Entry *entry = &parameters.entries[i]
         cdef array_view g
@@ -93,22 +93,22 @@ cdef class Binder:
         return 0
 
     cdef void set_format(self, Py_ssize_t i, const array_view *g) noexcept:
-        """Have a gradient read as it is stored, for which there is a format."""
+        """Set the format in which a gradient is read, from its dtype, which has one."""
         cdef Entry *entry = &self.parameters.entries[i]
         self.parameters.tensors[i].formats.g = <unsigned char>format_of(g, computed_in(&entry.array))
         self.parameters.dtype_changes += g.dtype != entry.g_dtype
         entry.g_dtype = g.dtype
-        entry.g = NULL  # the last gradient was found clear for elements of another size
+        entry.g = NULL  # the check for overlaps was made for elements of another size
 
     cdef int keep(self, object arrays) except -1:
         """Keep arrays alive until the next step binds its gradients."""
-        if self.made is None:
-            self.made = []
-        self.made.append(arrays)
+        if self.step_arrays is None:
+            self.step_arrays = []
+        self.step_arrays.append(arrays)
         return 0
 
     cdef cnp.ndarray array_of_number(self, Py_ssize_t i, object gradient):
-        """A number as the gradient of a parameter without axes."""
+        """An array of one number, the gradient of a parameter without axes."""
         try:
             array = np.asarray(gradient if isinstance(gradient, np.floating) else float(gradient))
         except OverflowError:
@@ -118,7 +118,7 @@ cdef class Binder:
         return array
 
     cdef int bind_parameter(self, Py_ssize_t i) except -1:
-        """Point descriptor i at its parameter alone, which is to be averaged as it is; rows are left for later."""
+        """Prepare descriptor i for averages without a step; averages by row wait for the next step of their rows."""
         cdef fastopt_tensor *t = &self.parameters.tensors[i]
         self.parameters.check_unchanged(i, 0)
         t.rows = NULL
@@ -130,7 +130,7 @@ cdef class Binder:
         return 0
 
     cdef int bind_rows(self, Py_ssize_t i, RowGrad gradient) except -1:
-        """Point descriptor i at the gradients of some rows, those of one row summed."""
+        """Point descriptor i to gradients of rows; gradients of the same row are summed."""
         cdef fastopt_tensor *t = &self.parameters.tensors[i]
         cdef Entry *entry = &self.parameters.entries[i]
         cdef array_view view
@@ -147,7 +147,7 @@ cdef class Binder:
         if not self.averages.takes_rows(i):
             why = "lookahead moves all of it" if t.slow != NULL else "this rule needs all of it"
             if self.averages.of(i).ema_schedule is not None:
-                why = "what the average of other rows misses has no closed form with a schedule as ema_decay"
+                why = "averages of rows have no closed form with a schedule as ema_decay"
             raise ValueError(f"{self.parameters.gradient_of(i)} must be an array, since {why}, got a RowGrad")
         describe_numpy(values, &view)
         if view.ndim < 1 or view.shape[0] != len(rows):
@@ -166,7 +166,7 @@ cdef class Binder:
         t.g = entry.g = NULL
         values = np.require(values, requirements=["C", "A"])
         if self.zeroing:
-            values = values.copy()  # they may lie where another gradient is set to zero
+            values = values.copy()  # they may share memory with another gradient, which is set to zero
         summed = sum_rows(rows, values, length, entry.shape[0])
         if summed is None:
             raise ValueError(f"{self.parameters.owner}: rows of the RowGrad of {self.parameters.label(i)} must be >= 0 and <"
@@ -185,15 +185,15 @@ cdef class Binder:
         return 0
 
     cdef int check_groups(self) except -1:
-        """Raise where only some parameters of a group, of which the rule makes one estimate, have a gradient."""
+        """Raise where only some parameters of a group have a gradient and the rule makes one estimate for the group."""
         cdef fastopt_tensor *tensors = self.parameters.tensors
         cdef Py_ssize_t i, missing
         for i in range(1, self.parameters.count):
-            if (tensors[i].rule.gathers == FASTOPT_TOGETHER and tensors[i].hyper == tensors[i - 1].hyper
+            if (tensors[i].rule.gathers == FASTOPT_BY_GROUP and tensors[i].hyper == tensors[i - 1].hyper
                     and (tensors[i].g == NULL) != (tensors[i - 1].g == NULL)):
                 missing = i if tensors[i].g == NULL else i - 1
-                raise ValueError(f"{self.parameters.gradient_of(missing)} must be given like those of its group, of all of"
-                                 f" which this rule makes one estimate, got None")
+                raise ValueError(f"{self.parameters.gradient_of(missing)} must be given like those of its group, since"
+                                 f" this rule makes one estimate for the group, got None")
         return 0
 
     # -- gradients that are set to zero --
@@ -202,7 +202,7 @@ cdef class Binder:
         return self.parameters.tensors[i].g != NULL and self.parameters.tensors[i].rows == NULL
 
     cdef int check_writable(self, Py_ssize_t i, object gradient) except -1:
-        """Raise unless a gradient can be set to zero; those of rows stay as they are."""
+        """Raise unless a gradient can be set to zero; gradients of rows stay as they are."""
         cdef array_view g
         if self.parameters.tensors[i].rows != NULL:
             return 0
@@ -231,7 +231,7 @@ cdef class Binder:
         qsort(now, count, sizeof(Span), by_address)
         for i in range(1, count):
             if now[i].low < now[i - 1].high:
-                self.zeroed[0] = Span(1, 0)  # no gradient lies there: the next call checks again
+                self.zeroed[0] = Span(1, 0)  # no gradient has this span, so the next call checks again
                 used = [i for i in range(count) if self.has_whole_gradient(i)]
                 check_disjoint(self.parameters.owner, [f"gradient of {self.parameters.label(i)}" for i in used],
                                [gradients[i] for i in used])
@@ -239,7 +239,7 @@ cdef class Binder:
         return 0
 
     cdef int set_to_zero(self, Py_ssize_t i, object gradient) except -1:
-        """Set the gradient of a step that was skipped to zero, as a step that was made would have."""
+        """Set a gradient to zero after a skipped step, as a completed step does."""
         cdef array_view g
         if self.has_whole_gradient(i):
             describe(gradient, &g)

@@ -1,4 +1,4 @@
-# The C core as fastopt.h declares it.
+# Declarations of the C core, from fastopt.h.
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
@@ -8,7 +8,7 @@ cdef extern from "Python.h":
 cdef extern from "fastopt.h" nogil:
     enum:
         FASTOPT_ROWS_BEYOND
-        FASTOPT_MAX_STATE, FASTOPT_MAX_HYPER, FASTOPT_MAX_CARRY, FASTOPT_MAX_NDIM, FASTOPT_TOGETHER, FASTOPT_MATRICES
+        FASTOPT_MAX_STATE, FASTOPT_MAX_HYPER, FASTOPT_MAX_CARRY, FASTOPT_MAX_NDIM, FASTOPT_BY_GROUP, FASTOPT_MATRICES
         FASTOPT_BY_ROW
         FASTOPT_ALL, FASTOPT_GATHER, FASTOPT_UPDATE
 
@@ -51,7 +51,7 @@ cdef extern from "fastopt.h" nogil:
         const char **hyper
         const char **carry
         int gathers
-        int decays_apart
+        int separate_decay
         fastopt_extent *extent
         const fastopt_kind *kind
 

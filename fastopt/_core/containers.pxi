@@ -1,11 +1,11 @@
 # Containers that hold the user's arrays.
 
 cpdef bint still_holds(object container, tuple keys, tuple values) except -1:
-    """Whether a container has the same objects where it had them; of a dict, keys in its order are found fastest."""
+    """Whether a container still holds these values under these keys; fastest for keys in the order of a dict."""
     cdef Py_ssize_t i = 0, n = PyTuple_GET_SIZE(values), place = 0
     cdef PyObject *key_there
     cdef PyObject *value_there
-    if isinstance(container, list) and PyLong_AsSsize_t(<object>PyTuple_GET_ITEM(keys, n - 1)) == n - 1:  # all from 0 on
+    if isinstance(container, list) and PyLong_AsSsize_t(<object>PyTuple_GET_ITEM(keys, n - 1)) == n - 1:  # 0 to n - 1
         with cython.critical_section(container):
             if n <= PyList_GET_SIZE(container):
                 while i < n and PyList_GET_ITEM(container, i) == PyTuple_GET_ITEM(values, i):
@@ -25,9 +25,9 @@ cpdef bint still_holds(object container, tuple keys, tuple values) except -1:
 
 
 cdef int find_containers(object nest, int depth, list found) except -1:
-    """Append the lists and mappings of a nest that hold the same objects each time, with their keys and these."""
+    """Append the lists and mappings of a nest, with keys and values, unless they make a new value on each access."""
     if depth > FASTOPT_MAX_NDIM:
-        return 0  # no nest of gradients is as deep
+        return 0  # deeper than any nest of gradients
     if isinstance(nest, (list, Mapping)):
         keys = tuple(nest if isinstance(nest, Mapping) else range(len(nest)))
         values = tuple([nest[key] for key in keys])
@@ -42,7 +42,7 @@ cdef int find_containers(object nest, int depth, list found) except -1:
 
 
 cpdef tuple changed_container(list containers):
-    """The first container, with its keys and values, that holds other objects than it did, or None."""
+    """The first container whose values have changed, with its old keys and values, or None."""
     cdef tuple one
     cdef Py_ssize_t i
     for i in range(PyList_GET_SIZE(containers)):

@@ -1,22 +1,22 @@
 # Descriptions from the C core: its rules, ranges, instruction sets and build.
 
-# Below this many elements a step takes so little time that no other Python thread could use it: the GIL is kept, since
-# getting it back can take longer than the step.
+# Below this size a step keeps the GIL: it is too short to be useful to another Python thread, and getting the GIL back
+# can take longer than the step.
 cdef enum:
     KEEP_GIL_BELOW = 32768
 
-# The number of threads of steps that do not say one; fastopt.threads resolves it.
+# The number of threads of steps without num_threads; fastopt.threads resolves it.
 cdef int default_threads = 1
 
 
 def set_default_threads(int n):
-    """Set the number of threads of steps that do not say one."""
+    """Set the number of threads of steps without num_threads."""
     global default_threads
     default_threads = n
 
 
 def get_default_threads():
-    """The number of threads of steps that do not say one."""
+    """The number of threads of steps without num_threads."""
     return default_threads
 
 
@@ -24,7 +24,7 @@ Format = namedtuple("Format", "number name bytes rest_bytes group")
 
 
 def formats():
-    """How buffers can be stored, in the order of their numbers."""
+    """The formats in which buffers can be stored, in the order of their numbers."""
     cdef int i = 0
     cdef const fastopt_format_info *info
     cdef list found = []
@@ -40,11 +40,11 @@ cdef fastopt_format format_named(str name) except *:
     for one in formats():
         if one.name == name and one.number:
             return <fastopt_format><int>one.number
-    raise ValueError(f"format must be the name of one that is not native, got {name!r}")
+    raise ValueError(f"format must be the name of a format other than native, got {name!r}")
 
 
 def decoded(str name, cnp.ndarray codes, scales):
-    """The elements of contiguous codes as float32."""
+    """The elements of a contiguous buffer in this format as float32; `scales` is its second part, or None."""
     cdef cnp.ndarray out = np.empty((<object>codes).shape, np.float32)
     cdef const void *rest = NULL if scales is None else cnp.PyArray_DATA(<cnp.ndarray>scales)
     if fastopt_decode(format_named(name), cnp.PyArray_DATA(codes), rest, cnp.PyArray_SIZE(codes),
@@ -54,7 +54,7 @@ def decoded(str name, cnp.ndarray codes, scales):
 
 
 def encode(str name, cnp.ndarray values, cnp.ndarray codes, rest):
-    """Store contiguous float32 values in contiguous codes and their scales or second part, where there are any."""
+    """Store contiguous float32 values in a contiguous buffer of this format and in its second part, if it has one."""
     if fastopt_encode(format_named(name), <const float *>cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values),
                       cnp.PyArray_DATA(codes), NULL if rest is None else cnp.PyArray_DATA(<cnp.ndarray>rest)) \
             != FASTOPT_OK:

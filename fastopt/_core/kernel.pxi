@@ -2,7 +2,7 @@
 
 cdef extern from *:
     """
-    /* A rule as a built-in function: Python then hands the keywords over as they are, without a dict. */
+    /* Makes a rule a built-in function, to which Python passes keywords without a dict. */
     typedef PyObject *(*fastopt_kernel)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
     static PyObject *fastopt_function(PyMethodDef *def, const char *name, const char *doc, fastopt_kernel call,
                                       PyObject *self, PyObject *module)
@@ -36,7 +36,7 @@ cdef class Kernel:
     cdef bytes c_name, c_doc
     cdef tuple buffers, keywords  # the keywords: hyperparameters, then EXTRA_NAMES
     cdef int n_state, n_carry, n_hyper
-    cdef bint takes_matrices  # whether some state has not the shape of the parameter
+    cdef bint takes_matrices  # whether some state has another shape than the parameter
 
     def __init__(self, str name):
         self.rule = rule_named(name)
@@ -58,7 +58,7 @@ cdef class Kernel:
         ).encode()
         return fastopt_function(&self.definition, self.c_name, self.c_doc, <void *>call_kernel, self, "fastopt.kernels")
 
-    cdef int number(self, int keyword, PyObject *given, double *value) except -1:
+    cdef int read_number(self, int keyword, PyObject *given, double *value) except -1:
         """Read a number and check its range."""
         cdef const fastopt_hyper *hyper
         value[0] = PyFloat_AS_DOUBLE(<object>given) if type(<object>given) is float else self.converted(keyword, given)
@@ -77,21 +77,21 @@ cdef class Kernel:
             raise ValueError(f"{self.name}: {self.keywords[keyword]} must be a number that a float can hold,"
                              f" got {brief(<object>given)}") from None
 
-    cdef bint flag(self, int keyword, object value) except -1:
+    cdef bint read_flag(self, int keyword, object value) except -1:
         """Read a truth value."""
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{self.name}: {self.keywords[keyword]} must be True or False, got {brief(value)}")
         return bool(value)
 
     cdef int check_cautious(self, const fastopt_options *options, const double *hyper) except -1:
-        """Raise for cautious decay where the decay of the rule is on, but cannot be cautious."""
+        """Raise for cautious decay of a rule whose own decay is not 0 and cannot be cautious."""
         cdef int own = self.keywords.index("decay") if "decay" in self.keywords else -1
-        if options.cautious_decay and own >= 0 and hyper[own] and not self.rule.decays_apart:
+        if options.cautious_decay and own >= 0 and hyper[own] and not self.rule.separate_decay:
             raise ValueError(f"{self.name}: decay must be 0 with cautious_decay, since this rule mixes it into its step,"
                              f" got {hyper[own]!r}")
         return 0
 
-    cdef int64_t count(self, int keyword, object value, int64_t most) except -1:
+    cdef int64_t read_integer(self, int keyword, object value, int64_t largest) except -1:
         """Read an integer and check its range."""
         cdef int overflow = 0
         cdef int64_t number
@@ -102,20 +102,20 @@ cdef class Kernel:
                 raise TypeError(f"{self.name}: {self.keywords[keyword]} must be an integer, got {brief(value)}")
             value = int(value)
         number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        if overflow or number < 1 or number > most:
-            raise ValueError(f"{self.name}: {self.keywords[keyword]} must be {'>= 1' if value < 1 else f'<= {most}'},"
+        if overflow or number < 1 or number > largest:
+            raise ValueError(f"{self.name}: {self.keywords[keyword]} must be {'>= 1' if value < 1 else f'<= {largest}'},"
                              f" got {value}")
         return number
 
-    cdef int sort(self, PyObject *const *values, PyObject *names, PyObject **given) except -1:
-        """Put the values of keywords where `keywords` has their names; NULL for those that are not given."""
+    cdef int match_keywords(self, PyObject *const *values, PyObject *names, PyObject **given) except -1:
+        """Sort the values into the order of `keywords`; NULL for keywords that are not given."""
         cdef Py_ssize_t i, n = 0 if names == NULL else PyTuple_GET_SIZE(<object>names)
-        cdef int k, known = self.n_hyper + EXTRAS
-        for k in range(known):
+        cdef int k, count = self.n_hyper + EXTRAS
+        for k in range(count):
             given[k] = NULL
         for i in range(n):
             name = <object>PyTuple_GET_ITEM(<object>names, i)
-            for k in range(known):
+            for k in range(count):
                 if <PyObject *>name == <PyObject *>PyTuple_GET_ITEM(self.keywords, k):
                     break
             else:
@@ -189,31 +189,31 @@ cdef class Kernel:
         cdef fastopt_status status
         if n != 2 + self.n_state + self.n_carry:
             raise TypeError(f"{self.name}: buffers must be {', '.join(self.buffers)}, got {n} of them"
-                            f" (what comes after them is given by name)")
-        self.sort(arguments + n, names, given)
+                            f" (all other arguments are given by name)")
+        self.match_keywords(arguments + n, names, given)
         for i in range(self.n_hyper):
-            self.number(i, given[i], &hyper[i])
+            self.read_number(i, given[i], &hyper[i])
         memset(&t, 0, sizeof(t))
         memset(&options, 0, sizeof(options))
         i = self.n_hyper
-        t.step = self.count(i, <object>given[i], <int64_t>1 << 62)
+        t.step = self.read_integer(i, <object>given[i], <int64_t>1 << 62)
         threads = 0
         if given[i + 1] != NULL:
-            self.number(i + 1, given[i + 1], &options.weight_decay)
+            self.read_number(i + 1, given[i + 1], &options.weight_decay)
         if given[i + 2] != NULL:
-            self.number(i + 2, given[i + 2], &options.decoupled_decay)
+            self.read_number(i + 2, given[i + 2], &options.decoupled_decay)
         if given[i + 3] != NULL:
-            self.number(i + 3, given[i + 3], &options.independent_decay)
+            self.read_number(i + 3, given[i + 3], &options.independent_decay)
         if given[i + 4] != NULL:
-            self.number(i + 4, given[i + 4], &options.peak_lr)
+            self.read_number(i + 4, given[i + 4], &options.peak_lr)
             options.corrected_decay = options.peak_lr > 0
         if given[i + 5] != NULL:
-            options.cautious_decay = self.flag(i + 5, <object>given[i + 5])
+            options.cautious_decay = self.read_flag(i + 5, <object>given[i + 5])
             self.check_cautious(&options, hyper)
         if given[i + 6] != NULL:
-            options.maximize = self.flag(i + 6, <object>given[i + 6])
+            options.maximize = self.read_flag(i + 6, <object>given[i + 6])
         if given[i + 7] != NULL and <object>given[i + 7] is not None:
-            threads = self.count(i + 7, <object>given[i + 7], 1 << 30)
+            threads = self.read_integer(i + 7, <object>given[i + 7], 1 << 30)
 
         self.check(arguments, arrays)
         t.rule = self.rule

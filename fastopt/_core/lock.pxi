@@ -1,10 +1,10 @@
-# The lock of a step: who may change or read an optimizer.
+# The lock of a step: the thread that holds it may change or read the optimizer.
 
-locks = WeakSet()  # all there are
+locks = WeakSet()  # all locks of this process
 
 
 def after_fork_in_child():
-    """Give every optimizer a lock that is free: the threads that held one are not in this process."""
+    """Free every lock that a thread of the parent held, since that thread does not exist in this process."""
     cdef StepLock one
     for one in locks:
         one.reset_after_fork()
@@ -16,7 +16,7 @@ if hasattr(os, "register_at_fork"):
 
 @cython.final
 cdef class StepLock:
-    """A lock held by one thread at a time, which may read, but not change, what it guards while it holds it.
+    """A lock that one thread holds at a time; while it holds the lock, nested calls may read the optimizer, not change it.
 
     Messages begin with `owner`, such as "Adam.step".
     """
@@ -24,7 +24,7 @@ cdef class StepLock:
     cdef str owner
     cdef PyThread_type_lock lock
     cdef unsigned long holder  # the thread that holds it; 0: none
-    cdef int readers  # of that thread, while it holds it
+    cdef int readers  # nested reads of the thread that holds it
     cdef bint broken  # forked while another thread held it
     cdef object __weakref__
 
@@ -50,8 +50,8 @@ cdef class StepLock:
     cdef int check_not_held(self) except -1:
         """Raise RuntimeError where this thread holds the lock."""
         if self.holder == PyThread_get_thread_ident():
-            raise RuntimeError(f"{self.owner}: what a step, a save or a load calls (a schedule, a signal handler) must not"
-                               f" change the same optimizer, but it does")
+            raise RuntimeError(f"{self.owner}: a schedule or a signal handler called by a step, a save or a load must"
+                               f" not change the same optimizer, but it does")
         return 0
 
     cdef int acquire(self) except -1:
@@ -73,14 +73,14 @@ cdef class StepLock:
         PyThread_release_lock(self.lock)
 
     cdef bint reads_again(self) noexcept:
-        """Count another reader of the thread that holds the lock; False where this thread does not hold it."""
+        """Begin a nested read; returns False if this thread does not hold the lock."""
         if self.holder != PyThread_get_thread_ident():
             return False
         self.readers += 1
         return True
 
     cdef bint ends_reading(self) noexcept:
-        """Count one reader less; False where there is none, so that the lock itself is to be released."""
+        """End a nested read; returns False if there is none, so that the caller releases the lock."""
         if not self.readers:
             return False
         self.readers -= 1

@@ -1,25 +1,25 @@
-# Optimizers that step as one.
+# Optimizers that step as one: the members of a joined table.
 
 cdef void copy_g_dtype(Entry *to, const Entry *of) noexcept nogil:
-    """Take over the dtype of a gradient with the descriptor that has its format."""
+    """Copy the dtype of a gradient, whose format is in a descriptor that was copied too."""
     to.g_dtype = of.g_dtype
     to.g = NULL
 
 
 @cython.final
 cdef class Members:
-    """The tables whose parameters are stepped in one call, those of the first table first.
+    """The tables whose parameters are stepped in one call, in the order of the tables.
 
-    They keep what they have: settings, state, counts and locks. A joined table reads their descriptors anew whenever it
-    holds their locks, and writes them back after a step.
+    The tables keep their settings, state, counts and locks. A joined table copies their descriptors each time it takes
+    their locks, and writes them back after a step.
     """
 
     cdef tuple tables
-    cdef list firsts  # of each table the place of its first parameter among all
-    cdef list arrays  # of each table its parameters, as they were last read
-    cdef tuple lock_order  # the tables in the one order in which their locks are taken
+    cdef list firsts  # for each table the index of its first parameter among all
+    cdef list arrays  # for each table its parameters, as they were last read
+    cdef tuple lock_order  # the tables in a fixed order, in which locks are taken
     cdef Py_ssize_t count  # of all parameters
-    cdef Py_ssize_t dtype_changes  # of gradients, here and in the tables, when all had the same dtypes
+    cdef Py_ssize_t dtype_changes  # of gradients, here and in the tables, when dtypes were last copied
 
     def __init__(self, tuple tables):
         cdef Table table
@@ -32,8 +32,8 @@ cdef class Members:
             self.firsts.append(self.count)
             self.count += table.parameters.count
 
-    cdef bint are(self, list tables):
-        """Whether these are the tables, with as many parameters as when they were joined."""
+    cdef bint match(self, list tables):
+        """Whether these are the tables, and none has got further parameters since."""
         cdef Py_ssize_t k, count = 0
         for k in range(len(self.tables)):
             if tables[k] is not self.tables[k]:
@@ -41,19 +41,19 @@ cdef class Members:
             count += (<Table>tables[k]).parameters.count
         return count == self.count
 
-    cdef Py_ssize_t place_of(self, Py_ssize_t i):
-        """The place of the table that has parameter i."""
+    cdef Py_ssize_t index_of(self, Py_ssize_t i):
+        """The index of the table that has parameter i."""
         cdef Py_ssize_t k = len(self.tables) - 1
         while i < <Py_ssize_t>self.firsts[k]:
             k -= 1
         return k
 
     cdef Table table_of(self, Py_ssize_t i):
-        return self.tables[self.place_of(i)]
+        return self.tables[self.index_of(i)]
 
     cdef Py_ssize_t first_of(self, Py_ssize_t i):
-        """The place of the first parameter of the table that has parameter i."""
-        return self.firsts[self.place_of(i)]
+        """The index of the first parameter of the table that has parameter i."""
+        return self.firsts[self.index_of(i)]
 
     cdef int check_not_held(self) except -1:
         cdef Table table
@@ -80,10 +80,10 @@ cdef class Members:
             (<Table>table).release()
 
     cdef int read_arrays(self, Parameters parameters) except -1:
-        """Take over the arrays that tables have been bound to since they were last read."""
+        """Read the arrays that tables were bound to since the last read."""
         cdef Py_ssize_t k
         cdef tuple now = ()
-        if not self.are(list(self.tables)):
+        if not self.match(list(self.tables)):
             raise RuntimeError(f"{parameters.owner}: parameters of the optimizers must stay as they are while a call begins,"
                                f" but another thread has changed them")
         for k in range(len(self.tables)):
@@ -107,7 +107,7 @@ cdef class Members:
         return most
 
     cdef int read_descriptors(self, Parameters parameters) except -1:
-        """Take over the descriptors, as they are once schedules have been followed."""
+        """Copy the descriptors, after schedules have set their values."""
         cdef Table table
         cdef Py_ssize_t i, k, first
         for k in range(len(self.tables)):
@@ -124,7 +124,7 @@ cdef class Members:
         return 0
 
     cdef Py_ssize_t count_dtype_changes(self, Parameters parameters):
-        """How often gradients came in another dtype, here and in the tables."""
+        """How often the dtype of a gradient has changed, here and in the tables."""
         cdef Table table
         cdef Py_ssize_t count = parameters.dtype_changes
         for table in self.tables:
@@ -132,7 +132,7 @@ cdef class Members:
         return count
 
     cdef int write_descriptors(self, Parameters parameters, Py_ssize_t first, Py_ssize_t count) except -1:
-        """Give back the descriptors of parameters that a step was made of."""
+        """Write the descriptors of stepped parameters back to their tables."""
         cdef Parameters own
         cdef Py_ssize_t i, k, begin
         cdef bint changed = self.count_dtype_changes(parameters) != self.dtype_changes

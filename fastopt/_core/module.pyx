@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, freethreading_compatible=True
 """The bridge from NumPy arrays to the C core: check every array, fill the descriptors, make one call.
 
-A `Table` is laid out once, when an optimizer is made.  On each step it compares what can have changed since (pointers,
-shapes, flags) and touches nothing else.
+A `Table` is laid out once, when an optimizer is made.  Each step checks only what can have changed since (pointers,
+shapes, flags).
 """
 
 cimport cython
@@ -45,25 +45,25 @@ from .scalars import is_number, unwrapped
 
 cnp.import_array()
 
-# One module in several files: the C core is linked once, since its team of threads and its choice of an instruction set
-# are static. Each file uses those above it, but for the two classes named here and the description of a tensor.
+# One module in several files, so that the C core is linked once: its team of threads and its instruction set are static.
+# Each file uses only files above it, except for two classes, declared here, and the description of tensors.
 cdef class Members
 cdef class Table
 
 include "c_core.pxi"         # fastopt.h, as Cython reads it
-include "core_info.pxi"      # what the C core says of itself: rules, ranges, instruction sets, build
+include "core_info.pxi"      # queries of the C core: rules, ranges, instruction sets, build
 include "arrays.pxi"         # one description of arrays, their dtypes, shapes and memory
 include "settings.pxi"       # a group's rule, hyperparameters and options
 include "row_gradients.pxi"  # gradients of rows, and their sums
 include "tensors.pxi"        # tensors of other libraries, described alike
 include "containers.pxi"     # lists and mappings that hold the user's arrays
-include "lock.pxi"           # which thread may change or read an optimizer
-include "structure.pxi"      # the nests in which gradients come
+include "lock.pxi"           # the lock of an optimizer
+include "structure.pxi"      # nests of gradients
 include "parameters.pxi"     # descriptors of parameters and state, their memory and decays
-include "averages.pxi"       # averages of parameters where no step updates them
+include "averages.pxi"       # averages of parameters that no step updates
 include "members.pxi"        # tables that step as one
-include "binder.pxi"         # gradients: checked, and descriptors pointed at them
+include "binder.pxi"         # gradients: checked and bound to descriptors
 include "runner.pxi"         # the call of the C core: options, threads, skipped steps
 include "accumulator.pxi"    # sums of gradients
-include "table.pxi"          # an optimizer: all these, its step, schedules and saved state
+include "table.pxi"          # an optimizer: all of the above, its step, schedules and saved state
 include "kernel.pxi"         # rules as functions on the caller's own buffers

@@ -3,19 +3,19 @@
 cdef struct Entry:
     # A parameter as it was when it was laid out, and its last gradient.
     array_view array
-    Py_ssize_t *shape       # of the array, then its strides, then its axes in the order of the walk
+    Py_ssize_t *shape       # of the array; its strides and its axes in walk order follow in memory
     Py_ssize_t *strides
     Py_ssize_t *order
     Py_ssize_t size
-    double grad_norm        # by which the gradient was last clipped, unless by that of all
+    double grad_norm        # the norm by which the gradient was last clipped, with clip_norm_per
     int64_t skips           # steps in a row that have been skipped, counted with max_skips
-    bint direct             # C-contiguous and aligned, and walked in this order
+    bint direct             # C-contiguous, aligned and walked in C order
     int g_dtype
-    const void *g           # the last gradient that was found clear of parameters and state, unless it has a layout
+    const void *g           # the last gradient without a layout that passed the check for overlaps
 
 
 cdef void *grown(void *array, Py_ssize_t before, Py_ssize_t count, size_t size) except NULL:
-    """An array of `count` zeros in place of one of `before` elements, which it begins with."""
+    """Move `before` elements to a new array of `count`, whose other elements are zeros, and free the old one."""
     cdef void *larger = calloc(count, size)
     if larger == NULL:
         raise MemoryError
@@ -29,25 +29,25 @@ cdef void *grown(void *array, Py_ssize_t before, Py_ssize_t count, size_t size) 
 cdef class Parameters:
     """The parameters, state and settings of one optimizer as an array of fastopt_tensor, one for each parameter.
 
-    It owns the descriptors and the memory that they point to besides the arrays, and knows which memory gradients must
-    stay clear of. Messages begin with `owner`.
+    It owns the descriptors and all that they point to except the arrays, and knows the memory that gradients must not
+    share. Messages begin with `owner`.
     """
 
     cdef str owner
     cdef tuple names, arrays
     cdef tuple state_memory  # arrays in which state lies
     cdef list settings
-    cdef list state, formats, carry, last_steps, axes  # keep alive what descriptors and entries point to
+    cdef list state, formats, carry, last_steps, axes  # the memory that descriptors and entries point to
     cdef Py_ssize_t count
     cdef fastopt_tensor *tensors
     cdef Entry *entries
     cdef fastopt_layout **layouts
     cdef fastopt_decay *decay_records  # FASTOPT_MAX_HYPER for each parameter; used once a decay has changed
-    cdef Py_ssize_t dtype_changes  # how often a gradient came in another dtype than the one before
-    cdef Span *spans  # of all parameters and state, sorted, those that meet joined
+    cdef Py_ssize_t dtype_changes  # how often the dtype of a gradient has changed
+    cdef Span *spans  # of all parameters and state, sorted; spans that touch are merged
     cdef Py_ssize_t n_spans
     cdef bint catches_up  # whether rows make up for missed steps
-    cdef bint estimates_groups  # whether a rule makes one estimate of all parameters of a group
+    cdef bint estimates_groups  # whether some rule makes one estimate for all parameters of a group
 
     def __init__(self, str owner):
         self.owner = owner
@@ -68,7 +68,7 @@ cdef class Parameters:
 
     cdef int append(self, list names, list arrays, list settings, list state, list formats, list carry, list last_steps,
                     tuple averages, list arenas) except -1:
-        """Lay out further parameters behind those that there are, which keep all that they have."""
+        """Append descriptors of further parameters; those of the others keep their values."""
         cdef Py_ssize_t i, s, before = self.count, count = before + len(arrays), ndims = 0
         cdef int d
         cdef cnp.ndarray p, of_axes
@@ -91,7 +91,7 @@ cdef class Parameters:
         for i in range(len(arrays)):
             p = arrays[i]
             group = settings[i]
-            self.estimates_groups |= group.rule.gathers == FASTOPT_TOGETHER
+            self.estimates_groups |= group.rule.gathers == FASTOPT_BY_GROUP
             t = &self.tensors[before + i]
             t.rule = group.rule
             t.hyper = group.hyper
@@ -130,7 +130,7 @@ cdef class Parameters:
             for d in range(t.ndim):
                 entry.shape[d] = entry.array.shape[d]
                 entry.order[d] = order[d]
-            self.place(before + i, p)
+            self.locate(before + i, p)
         self.state += state
         self.formats += formats
         self.carry += carry
@@ -145,7 +145,7 @@ cdef class Parameters:
         return 0
 
     cdef int set_formats(self, fastopt_tensor *t, formats) except -1:
-        """Take over how a parameter and its state are stored."""
+        """Set the formats of a parameter and its state."""
         cdef Py_ssize_t s
         t.formats.p = <unsigned char>formats.numbers[0]
         if formats.rests[0] is not None:
@@ -158,8 +158,8 @@ cdef class Parameters:
         t.seed, t.key = formats.seed, formats.key
         return 0
 
-    cdef void place(self, Py_ssize_t i, cnp.ndarray p) noexcept:
-        """Take over where a parameter lies; the order in which it is walked remains that of its state."""
+    cdef void locate(self, Py_ssize_t i, cnp.ndarray p) noexcept:
+        """Set the memory of a parameter; the walk order stays, since the state has it too."""
         cdef Entry *entry = &self.entries[i]
         cdef int d, before = -1
         describe_numpy(p, &entry.array)
@@ -174,7 +174,7 @@ cdef class Parameters:
         entry.array.shape, entry.array.strides, entry.array.unit = entry.shape, entry.strides, 1
 
     cdef int rebind(self, tuple arrays) except -1:
-        """Take over other arrays, known to fit, in place of all parameters."""
+        """Replace all parameters by these arrays, which the caller has checked."""
         cdef Py_ssize_t i
         cdef tuple before = self.arrays
         self.arrays = arrays
@@ -184,7 +184,7 @@ cdef class Parameters:
             self.arrays = before
             raise
         for i in range(self.count):
-            self.place(i, <cnp.ndarray>PyTuple_GET_ITEM(arrays, i))
+            self.locate(i, <cnp.ndarray>PyTuple_GET_ITEM(arrays, i))
         return 0
 
     # -- names in messages --
@@ -220,7 +220,7 @@ cdef class Parameters:
         return 0
 
     cdef int check_clear(self, Py_ssize_t i, const array_view *g) except -1:
-        """Raise where a gradient shares memory with a parameter or with the state."""
+        """Raise if a gradient shares memory with a parameter or with the state."""
         cdef Span span = span_of(g)
         cdef Py_ssize_t first = 0, end = self.n_spans, middle, j
         while first < end:
@@ -240,7 +240,7 @@ cdef class Parameters:
         return 0
 
     cdef inline bint is_unchanged(self, Py_ssize_t i, const array_view *laid_out, int flags) noexcept:
-        """Whether a parameter is the array that it was when it was laid out, and has these flags."""
+        """Whether a parameter has the memory and shape that it was laid out with, and these flags."""
         cdef array_view now
         describe_numpy(<cnp.ndarray>PyTuple_GET_ITEM(self.arrays, i), &now)
         return same_memory(&now, laid_out) and now.flags & flags == flags
@@ -250,13 +250,13 @@ cdef class Parameters:
                          f" its memory, shape, strides, dtype or flags have changed")
 
     cdef int check_unchanged(self, Py_ssize_t i, int flags) except -1:
-        """Raise unless a parameter is the array that it was, and has these flags."""
+        """Raise unless `is_unchanged`."""
         return 0 if self.is_unchanged(i, &self.entries[i].array, flags) else self.refuse_changed(i)
 
     # -- walks --
 
     cdef int set_layout(self, Py_ssize_t i, const array_view *g) except -1:
-        """Describe how to walk a parameter and gradient that do not lie in memory alike."""
+        """Set the layout of a parameter and a gradient that differ in memory order, or clear it."""
         cdef fastopt_layout *layout = self.layouts[i]
         if layout == NULL:
             layout = self.layouts[i] = <fastopt_layout *>calloc(1, sizeof(fastopt_layout))
@@ -266,7 +266,7 @@ cdef class Parameters:
         return 0
 
     cdef bint describe_walk(self, Py_ssize_t i, const array_view *g, fastopt_layout *layout) noexcept:
-        """Fill in a layout with as few axes as can be; returns whether it is needed."""
+        """Fill in a layout with axes merged where possible; returns whether it is needed."""
         cdef Entry *entry = &self.entries[i]
         cdef Py_ssize_t extent, p_stride, g_stride
         cdef Py_ssize_t p_size = itemsize(&entry.array), g_size = itemsize(g)
@@ -299,14 +299,14 @@ cdef class Parameters:
     # -- counts, hyperparameters and the decays of bias corrections --
 
     cdef list steps(self):
-        """How many steps each parameter has made."""
+        """The number of steps of each parameter."""
         cdef Py_ssize_t i
         return [self.tensors[i].step - 1 for i in range(self.count)]
 
     cdef int change(self, Settings settings, dict hyper, dict options) except -1:
-        """Set hyperparameters and options of a group that are known to be valid.
+        """Set hyperparameters and options of a group, which the caller has checked.
 
-        The first change of a decay after the first step of a parameter begins its record, with the value before.
+        The first change of a decay after step 1 of a parameter starts its record, with the previous value.
         """
         cdef Py_ssize_t i
         cdef int h
@@ -318,27 +318,27 @@ cdef class Parameters:
                 continue
             record = self.decay_records + i * FASTOPT_MAX_HYPER
             for h in range(FASTOPT_MAX_HYPER):
-                record[h] = fastopt_decay(settings.before[h], 0, 1, 0)
+                record[h] = fastopt_decay(settings.previous[h], 0, 1, 0)
             self.tensors[i].decays = record
         return 0
 
     cdef list decays(self):
-        """For each parameter that has made a step its decays that bias corrections use, by name, each as a dict."""
+        """For each parameter, by name, the decays that bias corrections use, as dicts; none before its first step."""
         cdef Py_ssize_t i
         cdef Settings settings
         cdef fastopt_decay constant
         cdef list found = []
         for i in range(self.count):
-            settings, of_one = self.settings[i], {}
+            settings, records = self.settings[i], {}
             for j, name in enumerate(settings.corrected if self.tensors[i].step > 1 else ()):
-                h = settings.corrected_at[j]
+                h = settings.corrected_places[j]
                 constant = fastopt_decay(settings.hyper[h], 0, 1, 0)
-                of_one[name] = constant if self.tensors[i].decays == NULL else self.tensors[i].decays[h]
-            found.append(of_one)
+                records[name] = constant if self.tensors[i].decays == NULL else self.tensors[i].decays[h]
+            found.append(records)
         return found
 
     cdef int load(self, list steps, list decays) except -1:
-        """Set counts of steps and the `decays` of parameters that have made one."""
+        """Set counts of steps, and the `decays` of parameters whose count is not 0."""
         cdef Py_ssize_t i
         cdef int h
         cdef Settings settings
@@ -349,7 +349,7 @@ cdef class Parameters:
             settings = self.settings[i]
             record = self.decay_records + i * FASTOPT_MAX_HYPER
             for j, name in enumerate(settings.corrected if <int64_t>steps[i] else ()):
-                h = settings.corrected_at[j]
+                h = settings.corrected_places[j]
                 record[h] = <dict>(<dict>decays[i])[name]
                 if record[h].since or record[h].value != settings.hyper[h]:
                     self.tensors[i].decays = record

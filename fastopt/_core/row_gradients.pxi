@@ -1,4 +1,4 @@
-# Gradients of rows, and rows that an accumulator keeps.
+# Gradients of rows, and the rows that an accumulator keeps.
 
 SMALLEST_FLOAT32 = np.finfo(np.float32).smallest_normal
 
@@ -13,7 +13,7 @@ cdef class RowGrad:
         Which rows of the parameter (along its first axis), each at least 0.  A row may come several times: its values
         are summed, in the order in which they come.
     values : array, shape (k, *parameter.shape[1:])
-        Their gradients, as float16, bfloat16, float32 or float64; what is not the parameter's dtype is converted.
+        Their gradients, as float16, bfloat16, float32 or float64, converted to the dtype in which the rule computes.
 
     Raises
     ------
@@ -22,14 +22,15 @@ cdef class RowGrad:
 
     Notes
     -----
-    The parameter must be C-contiguous.  The step is lazy, as that of torch's SparseAdam: rows that are not named keep
-    parameter and state as they are, so running means do not decay there, momentum does not move them, weight decay does
-    not shrink them; the count of steps, and with it the bias correction, is that of the whole parameter.  For `SGD`
-    without momentum and `Adagrad` that is exactly the step with a gradient that is zero elsewhere; for `SGD` with
-    momentum, `RMSprop` and `Adadelta` it is with the optimizer's option ``catch_up=True``.  The averages of ``ema_decay``
-    and ``swa`` take in rows that stood still in closed form, to rounding, when they are met or asked for.  Rules that
-    need all of a parameter (its norm, or to start state from it), ``lookahead``, which moves all of it, an
-    ``ema_decay`` that is a schedule, and zeroing do not go with it.
+    The parameter must be C-contiguous.  The step is lazy, as in torch's SparseAdam: rows that are not in `rows` keep
+    parameter and state as they are: running means do not decay there, momentum does not move them, weight decay does
+    not shrink them.  Steps, and with them bias corrections, are counted for the whole parameter.  If a zero gradient
+    changes nothing under the rule, as with `SGD` without momentum, this is exactly the step with a gradient that is zero
+    elsewhere.  Rules with a closed form for such steps, as `SGD` with momentum, reach the same with the optimizer's option
+    ``catch_up=True``.  The averages of ``ema_decay`` and ``swa`` include the steps that a row missed in closed form, to
+    rounding, when its next gradient comes or when they are read.  A RowGrad is refused by rules that need the whole
+    parameter (its norm, or its start), with ``lookahead``, which moves all of it, and with a schedule as ``ema_decay``.
+    ``zero_grads`` leaves it as it is.
     """
 
     cdef readonly cnp.ndarray rows, values
@@ -47,7 +48,7 @@ cdef class RowGrad:
                             f" {rows.shape}")
         if not is_plain_array(values):
             raise TypeError(f"RowGrad: values must be a numpy.ndarray, got {type_name(values)}")
-        values = np.asarray(values)  # whatever a subclass says of itself
+        values = np.asarray(values)  # without the overrides of a subclass
         if values.ndim < 1 or len(values) != len(rows):
             raise ValueError(f"RowGrad: values must have one entry for each of the {len(rows)} rows, got shape"
                              f" {values.shape}")
@@ -67,13 +68,13 @@ cdef class RowGrad:
 
 @cython.final
 cdef class KeptRows:
-    """Rows that have been gathered, in the order in which they came: a few pieces, the first with each row once."""
+    """Gradients of rows, kept in the order in which they came, in a few pieces; the first piece has each row once."""
 
     cdef list pieces
     cdef Py_ssize_t summed, count  # rows in the first piece, and in all of them
 
     cdef RowGrad rows(self):
-        """All of them, each row once, the values of one row summed in the order in which they came."""
+        """All rows, each once; the values of a row are summed in the order in which they came."""
         if len(self.pieces) > 1:
             self.pieces = [summed_rows(self.pieces)]
             self.count = self.summed = len((<RowGrad>self.pieces[0]).rows)
@@ -81,7 +82,7 @@ cdef class KeptRows:
 
 
 cdef cnp.ndarray converted(cnp.ndarray values, object dtype):
-    """A copy of gradients in the dtype of their parameter, as a step converts them: subnormals of float32 count as 0."""
+    """A copy of gradients in this dtype, converted as in a step: subnormals of float32 become 0."""
     cdef cnp.ndarray copy
     with np.errstate(all="ignore"):
         copy = np.array(values, dtype, order="C")
@@ -91,7 +92,7 @@ cdef cnp.ndarray converted(cnp.ndarray values, object dtype):
 
 
 cdef KeptRows added_rows(KeptRows before, RowGrad gradient, object dtype):
-    """Rows that have been kept, and a copy of further ones; summed once they are twice as many as when they were last."""
+    """Kept rows with a copy of further ones appended; they are summed when their number has doubled since the last sum."""
     cdef KeptRows after = KeptRows.__new__(KeptRows)
     cdef RowGrad piece = RowGrad(gradient.rows, converted(gradient.values, dtype))
     after.pieces = [piece] if before is None else [*before.pieces, piece]
@@ -104,10 +105,10 @@ cdef KeptRows added_rows(KeptRows before, RowGrad gradient, object dtype):
 
 
 cdef tuple sum_rows(cnp.ndarray rows, cnp.ndarray values, Py_ssize_t length, int64_t limit):
-    """Each of some rows once, and the addresses of their values, those of one row summed in the order of `rows`.
+    """Each row once, with the address of its values; values of a row that repeats are summed in the order of `rows`.
 
-    `values` are C-contiguous, `length` for each row. Returns the rows, as many addresses, and the sums among which some of
-    them lie; or None where a row is not below the limit.
+    `values` are C-contiguous, `length` per row. Returns the rows, their addresses, and the array of sums, to which some
+    addresses point; or None if a row is not below the limit.
     """
     cdef Py_ssize_t count = cnp.PyArray_SIZE(rows), found
     cdef cnp.ndarray unique = np.empty(count, np.int64), places = np.empty(count, np.intp), addresses, sums
@@ -125,7 +126,7 @@ cdef tuple sum_rows(cnp.ndarray rows, cnp.ndarray values, Py_ssize_t length, int
 
 
 cdef RowGrad summed_rows(list pieces):
-    """Each row of several pieces once, the values of one row summed in the order in which they come."""
+    """Several pieces as one with each row once; the values of a row are summed in their order."""
     cdef cnp.ndarray rows = np.concatenate([(<RowGrad>piece).rows for piece in pieces])
     cdef cnp.ndarray values = np.concatenate([(<RowGrad>piece).values for piece in pieces])
     cdef Py_ssize_t i, count = cnp.PyArray_SIZE(rows)

@@ -1,4 +1,4 @@
-# The call of the C core that makes a step: its options, its threads, and steps that are skipped.
+# The call of the C core that makes a step: its options, its threads, and skipped steps.
 
 @cython.final
 cdef class StepRunner:
@@ -6,16 +6,16 @@ cdef class StepRunner:
 
     cdef Parameters parameters
     cdef public bint check_finite, skip_nonfinite
-    cdef public int64_t max_skips  # how many in a row; 0: any number
-    cdef public int num_threads  # 0: chosen from what steps take
+    cdef public int64_t max_skips  # the largest number of skipped steps in a row; 0: no limit
+    cdef public int num_threads  # 0: chosen from the time of steps
     cdef public double grad_scale, clip_norm, clip_value  # 0: none
-    cdef public object clip_schedule  # gives clip_norm for a step, or None
-    cdef public str clip_norm_per  # whose norm clips: that of "all", of each "group" or of each "parameter"
+    cdef public object clip_schedule  # a function: completed steps -> clip_norm, or None
+    cdef public str clip_norm_per  # the norm is taken over "all", each "group" or each "parameter"
     cdef public list group_of  # the number of each parameter's group
     cdef public bint zero_grads
     cdef public int64_t skipped_steps
-    cdef readonly object grad_norm  # of the last step that clipped, before clipping
-    cdef fastopt_tuner tuners[2]  # of steps in one call or the second of two, and of the first of two
+    cdef readonly object grad_norm  # of the last step with clip_norm, before clipping
+    cdef fastopt_tuner tuners[2]  # of whole steps and UPDATEs, and of GATHERs
 
     def __init__(self, Parameters parameters):
         self.parameters = parameters
@@ -27,7 +27,7 @@ cdef class StepRunner:
         return self.num_threads if self.num_threads else default_threads
 
     cdef int chosen_threads(self) noexcept:
-        """The number of threads that the steps so far have led to."""
+        """The number of threads in use: given, chosen by the tuner, or the default."""
         return self.num_threads or self.tuners[0].threads or default_threads
 
     def grad_norms(self):
@@ -36,7 +36,7 @@ cdef class StepRunner:
         return [self.parameters.entries[i].grad_norm for i in range(self.parameters.count)]
 
     def skips(self, list counts=None):
-        """How many steps in a row each parameter has skipped; set these counts where they are given."""
+        """The number of steps in a row that each parameter has skipped; sets these counts if they are given."""
         cdef Py_ssize_t i
         if counts is not None:
             for i in range(self.parameters.count):
@@ -44,7 +44,7 @@ cdef class StepRunner:
         return [self.parameters.entries[i].skips for i in range(self.parameters.count)]
 
     cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
-        """Set the options of the step after this many: those of the optimizer, and the changes for this step."""
+        """Set the options of the next step: the options of the optimizer, and the changes for this step."""
         call.num_threads = self.threads()
         call.check_finite = self.check_finite
         call.grad_scale = self.grad_scale
@@ -72,7 +72,7 @@ cdef class StepRunner:
         cdef fastopt_status status
         cdef Py_ssize_t i
         cdef fastopt_tensor *tensors = parameters.tensors + first
-        # The time of a step of one parameter says nothing of steps of all.
+        # A step of one parameter must not train the tuner of steps of all.
         call.tuner = NULL if self.num_threads or count < parameters.count else &self.tuners[call.part == FASTOPT_GATHER]
         if elements < KEEP_GIL_BELOW:
             status = fastopt_step_with(tensors, count, call)
@@ -98,7 +98,7 @@ cdef class StepRunner:
         return True
 
     cdef int skip(self, Py_ssize_t first, Py_ssize_t count) except -1:
-        """Count a step that is skipped for NaN or infinity in its gradients, or raise where it must not be."""
+        """Count a step that is skipped because of NaN or infinity in its gradients, or raise if it must not be skipped."""
         cdef Parameters parameters = self.parameters
         cdef Py_ssize_t i
         cdef bint too_many = False

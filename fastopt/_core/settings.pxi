@@ -18,25 +18,25 @@ cdef class Settings:
 
     cdef const fastopt_rule *rule
     cdef double hyper[FASTOPT_MAX_HYPER]
-    cdef double before[FASTOPT_MAX_HYPER]  # as they were before the last change of those that are corrected for
+    cdef double previous[FASTOPT_MAX_HYPER]  # the values before the last change of one of `corrected`
     cdef fastopt_options options
     cdef readonly tuple hyper_names, state_names, carry_names
     cdef readonly tuple corrected  # the hyperparameters whose products bias corrections use
-    cdef int corrected_at[FASTOPT_MAX_HYPER]  # their places
+    cdef int corrected_places[FASTOPT_MAX_HYPER]  # in hyper_names
     cdef int n_corrected
-    cdef readonly tuple catch_up  # the hyperparameters by which it makes up for steps without gradient, or None
+    cdef readonly tuple catch_up  # the hyperparameters of its closed form for missed steps, or None
     cdef readonly str rule_name
-    cdef readonly bint corrects_decay  # whether it carries the largest learning rate, after the numbers of the rule
-    cdef readonly bint decays_apart  # whether its own decay only takes a share of the parameter
+    cdef readonly bint corrects_decay  # whether the largest learning rate follows the carried numbers of the rule
+    cdef readonly bint separate_decay  # whether its own decay is a separate term: a share of the parameter
     cdef readonly tuple kinds  # of state buffers: "signed", "nonnegative" or "exact"
     cdef readonly bint takes_matrices  # whether its passes visit rows and columns
-    cdef readonly bint together  # whether it makes one estimate of all parameters of a group
+    cdef readonly bint estimates_group  # whether the rule makes one estimate for all parameters of a group
 
     def __init__(self, str rule, bint corrects_decay=False):
         self.rule = rule_named(rule)
         self.corrects_decay = corrects_decay
-        self.decays_apart = self.rule.decays_apart
-        self.together = self.rule.gathers == FASTOPT_TOGETHER
+        self.separate_decay = self.rule.separate_decay
+        self.estimates_group = self.rule.gathers == FASTOPT_BY_GROUP
         self.takes_matrices = self.rule.gathers == FASTOPT_MATRICES
         self.rule_name = rule
         self.hyper_names = names_of(self.rule.hyper)
@@ -46,14 +46,14 @@ cdef class Settings:
         self.corrected = names_of(fastopt_rule_corrected(self.rule))
         self.n_corrected = len(self.corrected)
         for i, name in enumerate(self.corrected):
-            self.corrected_at[i] = self.hyper_names.index(name)
+            self.corrected_places[i] = self.hyper_names.index(name)
         if fastopt_rule_catch_up(self.rule) != NULL:
             self.catch_up = names_of(fastopt_rule_catch_up(self.rule))
 
     def order(self, cnp.ndarray p):
         """The axes of a parameter from the slowest to the fastest, as it is walked.
 
-        That is its order in memory, but for rules that sum over it: their sums must not depend on the layout.
+        Rules that sum over it walk its axes in order, so that layouts do not change sums; others follow the memory.
         """
         return tuple(range(p.ndim)) if self.rule.gathers else order_of(p)
 
@@ -66,9 +66,9 @@ cdef class Settings:
         return self.rule.extent[s] == FASTOPT_WHOLE
 
     cpdef bint set(self, dict hyper, dict options) except -1:
-        """Take over values that are known to be valid; options are the fields of fastopt_options.
+        """Set values, which the caller has checked; options are the fields of fastopt_options.
 
-        Returns whether one that bias corrections use has changed; `before` are then the old values.
+        Returns whether one of `corrected` has changed; `previous` then holds the old values.
         """
         cdef int i
         cdef bint changed = False
@@ -77,8 +77,8 @@ cdef class Settings:
             after[i] = <double>hyper[name] + 0.0  # -0 is 0
         self.options = options
         for i in range(self.n_corrected):
-            changed |= after[self.corrected_at[i]] != self.hyper[self.corrected_at[i]]
+            changed |= after[self.corrected_places[i]] != self.hyper[self.corrected_places[i]]
         if changed:
-            memcpy(self.before, self.hyper, sizeof(self.before))
+            memcpy(self.previous, self.hyper, sizeof(self.previous))
         memcpy(self.hyper, after, len(self.hyper_names) * sizeof(double))
         return changed

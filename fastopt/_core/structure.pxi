@@ -1,7 +1,7 @@
-# The structure in which gradients come, and the way from it to a flat tuple.
+# The structure in which gradients come, and its conversion to a flat tuple.
 
 cdef Py_ssize_t length_of(object value) except -1:
-    """The length of a sequence, or the largest there can be."""
+    """The length of a sequence, at most PY_SSIZE_T_MAX."""
     try:
         return len(value)
     except OverflowError:
@@ -10,17 +10,17 @@ cdef Py_ssize_t length_of(object value) except -1:
 
 @cython.final
 cdef class GradientStructure:
-    """The nests of lists and mappings in which an optimizer takes its gradients: those of its parameters.
+    """The nests of lists and mappings in which gradients come: the same as for the parameters.
 
     Messages begin with `owner`.
     """
 
     cdef str owner
     cdef tuple names  # of the parameters
-    cdef list groups  # the structure of each, as in nest.py
+    cdef list groups  # the structure of each group, as in nest.py
     cdef bint grouped  # whether gradients come as a sequence with one entry per group
-    cdef bint all_named  # whether each group is a mapping, so that one mapping can hold all gradients
-    cdef tuple parts  # the structures of the optimizers that step as one, one entry for each; (): there is one optimizer
+    cdef bint all_named  # whether each group has names, so that one mapping can hold all gradients
+    cdef tuple parts  # the structure of each optimizer that steps in this one; (): only one optimizer
 
     def __init__(self, str owner):
         self.owner = owner
@@ -29,7 +29,7 @@ cdef class GradientStructure:
         self.all_named = True
 
     cdef int append(self, list names, list groups, bint grouped) except -1:
-        """Expect gradients of further groups too."""
+        """Add the structures of further groups."""
         self.names += tuple(names)
         self.groups = self.groups + groups
         self.grouped = grouped
@@ -43,7 +43,7 @@ cdef class GradientStructure:
         return 0
 
     cdef tuple flatten(self, object grads):
-        """Gradients in the order of the parameters, whatever structure they come in."""
+        """Gradients in the order of the parameters, from any structure that is allowed."""
         cdef tuple flat = (), groups
         if self.parts:
             return self.flatten_parts(grads)
@@ -78,7 +78,7 @@ cdef class GradientStructure:
             if unit:
                 what = f"a sequence with one entry per {unit}" + (" or one mapping" if self.all_named else "")
             raise TypeError(f"{self.owner}: gradients{where} must be {what}, got {type_name(grads)}")
-        # The length comes first: a sequence may be endless. What it returns as its length may be wrong: count its entries.
+        # First the length, since a sequence may be endless; then the number of entries, since the length may be wrong.
         length = length_of(grads)
         if length == count:
             grads = tuple(grads)
@@ -120,7 +120,7 @@ cdef class GradientStructure:
         cdef PyObject *key
         cdef PyObject *value
         cdef list found
-        if type(grads) is dict and len(<dict>grads) == n:  # the same keys in the same order are found fastest
+        if type(grads) is dict and len(<dict>grads) == n:  # fastest: the same keys in the same order
             found = [None] * n
             with cython.critical_section(grads):
                 while i < n and PyDict_Next(grads, &place, &key, &value) and key == PyTuple_GET_ITEM(names, i):
@@ -139,21 +139,21 @@ cdef class GradientStructure:
         return tuple([grads[name] for name in names])
 
     cdef tuple flatten_named(self, object grads):
-        """Gradients of all groups in one mapping, by name or nested like the parameters that have these names."""
+        """Gradients of all groups in one mapping, by name, or nested like the parameters."""
         cdef dict found = {}
         if any([name not in grads for name in self.names]):
-            self.enter_names(grads, "", 0, found)
+            self.add_by_name(grads, "", 0, found)
             grads = found
         return self.flatten_mapping(grads, self.names, "")
 
-    cdef int enter_names(self, object grads, str prefix, int depth, dict found) except -1:
-        """Enter the gradients of a nest by their names."""
+    cdef int add_by_name(self, object grads, str prefix, int depth, dict found) except -1:
+        """Add the gradients of a nest to `found` by their names."""
         if depth > FASTOPT_MAX_NDIM:
             raise ValueError(f"{self.owner}: gradients must be nested like the parameters, got them deeper")
         for key, entry in grads.items() if isinstance(grads, Mapping) else enumerate(grads):
             name = f"{prefix}{key}" if prefix else key
             if isinstance(entry, (list, tuple, Mapping)):
-                self.enter_names(entry, f"{name}.", depth + 1, found)
+                self.add_by_name(entry, f"{name}.", depth + 1, found)
             else:
                 found[name] = entry
         return 0

@@ -9,11 +9,11 @@ cdef class Table:
     Parameters
     ----------
     owner : str
-        The method whose messages these are.
+        The method that messages name.
     averages : tuple of str
-        Which averages of the parameters there are, of "ema", "swa" and "slow".
+        The averages of the parameters, of "ema", "swa" and "slow".
     ema_schedule : callable or None
-        Gives the ema_decay of the step after so many, known to be valid, where it is not a number.
+        A scheduled ema_decay: completed steps -> its value in the next step, checked.
     """
 
     cdef StepLock lock
@@ -22,17 +22,17 @@ cdef class Table:
     cdef Averages averages
     cdef Binder binder
     cdef readonly StepRunner runner
-    cdef Members members  # the tables that step as one in this one, or None
-    cdef readonly list containers  # in which the user has the parameters, as in nest.py
+    cdef Members members  # the tables that step as one in this table, or None
+    cdef readonly list containers  # the containers of the user that hold the parameters, as in nest.py
     cdef tuple bound  # the gradients of a step without arguments, or None
-    cdef list bound_containers  # in which these are
+    cdef list bound_containers  # the containers of these gradients
     cdef bint unbound  # whether gradients were bound before parameters were added
-    cdef bint in_two  # whether a step has something between gathering and updating
-    cdef object between  # gives, as a weak reference does, the function to call then, or None
+    cdef bint has_gather_hook  # whether this table or a member has a gather_hook
+    cdef object gather_hook  # a weak reference to the function to call between GATHER and UPDATE, or None
     cdef readonly int64_t step_count
-    cdef int64_t schedule_step  # the count of steps by which the step at hand reads schedules
-    cdef readonly dict schedules  # of Settings, each gives the arguments of Settings.set for a step
-    cdef public object swapped  # the name of the average that is in the place of the parameters, or None
+    cdef int64_t schedule_step  # the count of steps at which this step reads schedules
+    cdef readonly dict schedules  # Settings: function from completed steps to the arguments of Settings.set
+    cdef public object swapped  # the name of the average that the parameters hold now, or None
 
     def __init__(self, str owner, tuple averages, object ema_schedule):
         self.lock = StepLock(owner)
@@ -46,25 +46,24 @@ cdef class Table:
 
     def append(self, list names, list arrays, list settings, list state, list formats, list carry, list last_steps,
                list structure, bint grouped, list arenas, list containers):
-        """Lay out parameters of further groups behind those that there are, which keep all that they have.
+        """Append the parameters of further groups; those of the other groups keep their state and counts.
 
-        The lock is held, but for the first. Gradients that were bound have another structure now, and are let go.
+        The caller holds the lock, except in the first call. Bound gradients are dropped: their structure has changed.
 
         Parameters
         ----------
         names, arrays, settings, state, formats, carry, last_steps : list
-            Per parameter: its name, the array, its group's `Settings`, its state arrays in the order of the rule and then
-            of the averages (each contiguous in the parameter's walk order), how they are stored or None where that is natively,
-            its float64 array of carried numbers, and for rows that make up for missed steps the int64 array of the last
-            step of each, or None.
+            For each parameter: its name; the array; its group's `Settings`; its state arrays in the order of the rule, then
+            of the averages (each contiguous in the parameter's walk order); their formats, or None if all are native; its
+            float64 array of carried numbers; with catch_up the int64 array of the last step of each row, else None.
         structure : list
             The structure of each group, as in nest.py.
         grouped : bool
             Whether gradients come as a sequence with one entry per group.
         arenas : list of numpy.ndarray
-            The memory the state lies in; gradients must stay clear of it.
+            The memory of the state, which gradients must not share.
         containers : list
-            Those in which the user has the parameters, as in nest.py: a step raises where one holds another array.
+            The containers of the user that hold the parameters, as in nest.py: a step raises if one holds another array.
         """
         self.parameters.append(names, arrays, settings, state, formats, carry, last_steps, self.averages.names, arenas)
         self.structure.append(names, structure, grouped)
@@ -77,7 +76,7 @@ cdef class Table:
 
     @staticmethod
     def joined(str owner, list names, tuple tables):
-        """A table whose step is one of all parameters of these tables, in one call."""
+        """A table that steps all parameters of these tables in one call."""
         cdef Table table = Table(owner, (), None)
         cdef Parameters own
         cdef list arrays = [], settings = [], state = [], formats = [], carry = [], last_steps = [], arenas = []
@@ -94,26 +93,26 @@ cdef class Table:
         table.structure.use_parts(tuple([(<Table>one).structure for one in tables]))
         table.members = table.averages.members = Members(tables)
         table.averages.active = any([(<Table>one).averages.active for one in tables])
-        table.in_two = any([(<Table>one).in_two for one in tables])
+        table.has_gather_hook = any([(<Table>one).has_gather_hook for one in tables])
         return table
 
     def joins(self, list tables):
-        """Whether these are the members, with as many parameters as when they were joined."""
-        return self.members.are(tables)
+        """Whether these are the members, and none has got further parameters since."""
+        return self.members.match(tables)
 
-    def call_in_between(self, function):
-        """Make steps in two, and call the function of a weak reference between these with the parameters at hand."""
-        self.between = function
-        self.in_two = True
+    def set_gather_hook(self, function):
+        """Call the function of this weak reference between the GATHER and the UPDATE of each step."""
+        self.gather_hook = function
+        self.has_gather_hook = True
 
     # -- the lock --
 
     cdef int acquire(self) except -1:
-        """Wait for the lock, and for those of the members."""
+        """Wait for the lock, and for the locks of the members."""
         return self.lock.acquire() if self.members is None else self.acquire_all()
 
     cdef int acquire_all(self) except -1:
-        self.members.check_not_held()  # before waiting: the thread that holds this lock may wait for that of a member
+        self.members.check_not_held()  # before waiting: another thread may hold this lock and wait for a member
         self.lock.acquire()
         try:
             self.members.acquire()
@@ -134,10 +133,10 @@ cdef class Table:
         self.lock.release()
 
     def __enter__(self):
-        """Keep steps of other threads out while reading.
+        """Take the lock for reading.
 
-        A thread that holds the lock already, in a signal handler that saves for instance, may read as well: a step changes
-        nothing before it is done, nor while Python code can run.
+        A thread that already holds the lock may read too, for example in a signal handler that saves: a step writes only
+        while no Python code can run.
         """
         if not self.lock.reads_again():
             self.acquire()
@@ -150,10 +149,10 @@ cdef class Table:
         """Raise RuntimeError where this thread holds the lock."""
         self.lock.check_not_held()
 
-    # -- checks of what the user holds --
+    # -- checks of the containers and parameters of the user --
 
     def check_own(self, str label):
-        """Raise ValueError while an average is in the place of the parameters, here or in a member."""
+        """Raise ValueError while the parameters, here or in a member, hold an average."""
         if self.members is not None:
             for member in self.members.tables:
                 (<Table>member).check_own(label)
@@ -162,7 +161,7 @@ cdef class Table:
                              f" average in their place")
 
     cpdef int check_containers(self, str owner) except -1:
-        """Raise ValueError where a container of parameters holds another array than the optimizer."""
+        """Raise ValueError if a container holds another array than the optimizer."""
         cdef tuple changed
         if self.members is not None:
             for member in self.members.tables:
@@ -174,13 +173,13 @@ cdef class Table:
         others = [name for key, value, name in zip(keys, values, names) if not still_holds(container, (key,), (value,))]
         label = self.parameters.label(self.parameters.names.index(others[0] if others else names[0]))
         raise ValueError(f"{owner}: {label} must stay the array that the optimizer updates, but the {type_name(container)}"
-                         f" that it came in no longer holds it: assign to the array in place, or call rebind() with those"
-                         f" that are to be updated")
+                         f" that it came in no longer holds it: assign to the array in place, or call rebind() with the"
+                         f" new arrays")
 
     def rebind(self, str owner, list arrays, list groups, list plain, list containers):
-        """Take over arrays that are known to fit in place of the parameters.
+        """Replace the parameters by these arrays, which the caller has checked.
 
-        `groups` are pairs of a group and its arrays, and `plain` is the list of the arrays to change.
+        `groups` are pairs of a group and its arrays; `plain`, the list of NumPy arrays of the optimizer, is updated.
         """
         cdef Py_ssize_t i
         cdef array_view view
@@ -212,7 +211,7 @@ cdef class Table:
     # -- the step --
 
     def bind(self, grads):
-        """Take the gradients of every step without arguments from these arrays."""
+        """Bind gradients: steps without arguments use these arrays."""
         cdef tuple flat = self.structure.flatten(grads)
         cdef list containers = []
         self.acquire()
@@ -225,7 +224,7 @@ cdef class Table:
             self.release()
 
     cdef tuple bound_gradients(self):
-        """The gradients that are bound, which must be where they were."""
+        """The bound gradients, which must still be in their containers."""
         cdef tuple changed
         if self.bound is None:
             again = " (again, after parameters were added)" if self.unbound else ""
@@ -238,11 +237,11 @@ cdef class Table:
         return self.bound
 
     def step(self, grads):
-        """Check all, then update all."""
+        """Check everything, then update all parameters."""
         self.make_step(grads, None, None, False)
 
     def step_with(self, grads, dict changes, Accumulator accumulated=None, bint mean=True):
-        """A step with options of its own, known to be valid; returns whether it was made.
+        """Make a step with options for it alone, which the caller has checked; returns False for a skipped step.
 
         With `accumulated`, the gradients are its sums, or their mean, and it is empty afterwards.
         """
@@ -308,7 +307,7 @@ cdef class Table:
         return found, tuple([tensor for tensor, gradient in zip(tensors, found) if gradient is not None])
 
     cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
-        """Set the options of the step after this many."""
+        """Set the options of the step that follows this many."""
         if self.swapped is not None or self.members is not None:
             self.check_own(self.parameters.owner)
         self.runner.prepare(call, changes, step_count)
@@ -316,7 +315,7 @@ cdef class Table:
         return 0
 
     cdef bint step_all(self, tuple flat, dict changes, double divisor) except -1:
-        """The step, while the lock is held; gradients are divided by `divisor` besides."""
+        """Make the step; the caller holds the lock.  Gradients are also divided by `divisor`."""
         cdef fastopt_call call
         cdef Parameters parameters = self.parameters
         cdef Binder binder = self.binder
@@ -335,13 +334,13 @@ cdef class Table:
             binder.check_groups()
         if call.zero_grads:
             binder.check_zeroing(flat)
-        if not (self.run_in_two(&call, 0, parameters.count, elements) if self.in_two
+        if not (self.run_with_hooks(&call, 0, parameters.count, elements) if self.has_gather_hook
                 else self.runner.run(&call, 0, parameters.count, elements)):
             for i in range(parameters.count if call.zero_grads else 0):
                 binder.set_to_zero(i, <object>PyTuple_GET_ITEM(flat, i))
             return False
         if self.averages.active:
-            self.averages.take_in_unchanged(0, parameters.count, self.runner.chosen_threads())
+            self.averages.average_at_rest(0, parameters.count, self.runner.chosen_threads())
         self.count_steps(0, parameters.count)
         self.step_count += 1
         if self.members is not None:
@@ -350,13 +349,13 @@ cdef class Table:
         return True
 
     def step_one(self, name, gradient, dict changes=None):
-        """The same for one parameter; its count of steps leads that of the optimizer."""
+        """Step one parameter; its count of steps may be one ahead of the optimizer's."""
         cdef fastopt_call call
         cdef Parameters parameters = self.parameters
         cdef fastopt_tensor *t
         cdef Py_ssize_t i
         cdef int64_t step_count
-        cdef Table of
+        cdef Table table
         if name not in parameters.names:
             raise ValueError(f"{parameters.owner}_one: name must be that of a parameter, got {brief(name)}")
         i = parameters.names.index(name)
@@ -364,68 +363,68 @@ cdef class Table:
             self.check_containers(f"{parameters.owner}_one")
         self.acquire()
         try:
-            # In a round that has begun, step_count is one ahead of the steps that the others have made.
-            of = self.table_of(i)
+            # Once some parameters have made this step, step_count is one ahead of the others.
+            table = self.table_of(i)
             self.read_descriptors()
             t = &parameters.tensors[i]
-            step_count = max(t.step - 1, of.step_count - 1)
+            step_count = max(t.step - 1, table.step_count - 1)
             self.prepare(&call, changes, step_count)
             if call.clip_norm and self.runner.clip_norm_per != "parameter":
                 raise ValueError(f"{parameters.owner}_one: clip_norm must be None, since the norm of all gradients"
                                  f" (clip_norm_per={self.runner.clip_norm_per!r}) needs all of them, got"
                                  f" {call.clip_norm!r}")
-            if t.rule.gathers == FASTOPT_TOGETHER:
+            if t.rule.gathers == FASTOPT_BY_GROUP:
                 raise ValueError(f"{parameters.owner}_one: this rule needs the gradients of all parameters at once")
-            of.follow_schedules(step_count)
+            table.follow_schedules(step_count)
             self.read_descriptors()
             self.binder.bind_one(i, gradient)
             if t.g == NULL:
                 if self.averages.active:
-                    self.averages.take_in_unchanged(i, 1, self.runner.chosen_threads())
+                    self.averages.average_at_rest(i, 1, self.runner.chosen_threads())
                     self.count_steps(i, 1)
                 return True
             if call.zero_grads:
                 self.binder.check_writable(i, gradient)
-            if not (self.run_in_two(&call, i, 1, t.n) if of.in_two else self.runner.run(&call, i, 1, t.n)):
+            if not (self.run_with_hooks(&call, i, 1, t.n) if table.has_gather_hook else self.runner.run(&call, i, 1, t.n)):
                 if call.zero_grads:
                     self.binder.set_to_zero(i, gradient)
                 return False
             self.count_steps(i, 1)
-            of.step_count = max(of.step_count, t.step - 1)
-            self.step_count = max(self.step_count, of.step_count)
+            table.step_count = max(table.step_count, t.step - 1)
+            self.step_count = max(self.step_count, table.step_count)
             return True
         finally:
             self.release()
 
-    cdef bint run_in_two(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
-        """Make a step of parameters in two calls; returns whether it was made."""
+    cdef bint run_with_hooks(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
+        """Make a step as a GATHER, the hooks and an UPDATE; returns whether it was made."""
         call.part = FASTOPT_GATHER
         if not self.runner.run(call, first, count, elements):
             return False
-        self.call_between(first, first + count)
+        self.call_hooks(first, first + count)
         call.part = FASTOPT_UPDATE
         return self.runner.run(call, first, count, elements)
 
-    cdef int call_between(self, Py_ssize_t first, Py_ssize_t end) except -1:
-        """Call what this table and the members have between gathering and updating with the parameters at hand."""
+    cdef int call_hooks(self, Py_ssize_t first, Py_ssize_t end) except -1:
+        """Call the hooks of this table and of its members, with their parameters that have a gradient."""
         cdef Py_ssize_t i, k, begin
         cdef Table member
-        if self.between is not None:
+        if self.gather_hook is not None:
             used = [i for i in range(first, end) if self.parameters.tensors[i].g != NULL]
             if used:
-                self.between()(used, self.schedule_step)
+                self.gather_hook()(used, self.schedule_step)
         for k in range(len(self.members.tables) if self.members is not None else 0):
             member = self.members.tables[k]
             begin = self.members.firsts[k]
-            if member.in_two:
+            if member.has_gather_hook:
                 used = [i - begin for i in range(max(first, begin), min(end, begin + member.parameters.count))
                         if self.parameters.tensors[i].g != NULL]
                 if used:
-                    member.between()(used, member.schedule_step)
+                    member.gather_hook()(used, member.schedule_step)
         return 0
 
     cdef int count_steps(self, Py_ssize_t first, Py_ssize_t count) except -1:
-        """Count a step that was made of the parameters that have a gradient, here and in the members."""
+        """Count a step of the parameters that have a gradient, here and in the members."""
         cdef fastopt_tensor *tensors = self.parameters.tensors
         cdef Py_ssize_t i
         for i in range(first, first + count):
@@ -442,7 +441,7 @@ cdef class Table:
     # -- hyperparameters --
 
     cdef int follow_schedules(self, int64_t step_count) except -1:
-        """Set what changes from step to step, once all of it is known to be valid."""
+        """Set all scheduled values, after checking all of them."""
         self.schedule_step = step_count
         return self.set_scheduled() if self.schedules or self.averages.active or self.members is not None else 0
 
@@ -453,7 +452,8 @@ cdef class Table:
         for table in tables:
             if self.members is not None:
                 table.schedule_step = table.step_count
-            values += [(table, settings, at(table.schedule_step)) for settings, at in list(table.schedules.items())]
+            values += [(table, settings, schedule(table.schedule_step))
+                       for settings, schedule in list(table.schedules.items())]
         for table in tables:
             ema_schedule = table.averages.ema_schedule
             decays.append(None if ema_schedule is None else ema_schedule(table.schedule_step))
@@ -464,31 +464,31 @@ cdef class Table:
         return 0
 
     def adopt(self, list changes):
-        """Take over hyperparameters of groups that are known to be valid.
+        """Set hyperparameters of groups, which the caller has checked.
 
-        Each change is a group, all that it holds besides its parameters, its `Settings` (a tuple of them), and what gives the arguments of
-        `Settings.set` for a step, or None and these arguments.
+        Each change is a group, its entries except "params", the tuple of its `Settings`, and either a function from
+        completed steps to the arguments of `Settings.set`, or None; then these arguments.
         """
-        for group, hyper, of_group, plan, arguments in changes:
+        for group, hyper, of_group, schedule, arguments in changes:
             for key in [key for key in group if key not in hyper and key != "params"]:
                 dict.pop(group, key)
             dict.update(group, hyper)
             for settings in of_group:
-                if plan is None:
+                if schedule is None:
                     self.parameters.change(<Settings>settings, <dict>arguments[0], <dict>arguments[1])
                     self.schedules.pop(settings, None)
                 else:
-                    self.schedules[settings] = plan
+                    self.schedules[settings] = schedule
 
-    # -- rows that make up for missed steps --
+    # -- rows that catch up on missed steps --
 
     @property
     def catches_up(self):
-        """Whether rows make up for the steps that they have missed."""
+        """Whether rows catch up on steps that they have missed."""
         return self.parameters.catches_up
 
     def catch_up(self):
-        """Have all rows make up for the steps that they have missed."""
+        """Let all rows catch up on the steps that they have missed."""
         self.check_containers(self.parameters.owner)
         self.acquire()
         try:
@@ -497,12 +497,12 @@ cdef class Table:
             self.release()
 
     def catch_up_locked(self):
-        """The same while the lock is held."""
+        """The same for a caller that holds the lock."""
         cdef Parameters parameters = self.parameters
         cdef Py_ssize_t i
         cdef int threads = self.runner.threads()
         cdef fastopt_status status
-        self.follow_schedules(self.step_count)  # which sets all hyperparameters of a group, also after a load
+        self.follow_schedules(self.step_count)  # sets all hyperparameters of groups, also after a load
         for i in range(parameters.count):
             parameters.tensors[i].g = NULL
             parameters.entries[i].g = NULL
@@ -520,34 +520,34 @@ cdef class Table:
     # -- reading and loading --
 
     def steps(self):
-        """How many steps each parameter has made."""
+        """The number of steps of each parameter."""
         return self.parameters.steps()
 
     def decays(self):
-        """For each parameter that has made a step its decays that bias corrections use, by name, each as a dict."""
+        """For each parameter, by name, the decays that bias corrections use, as dicts; none before its first step."""
         return self.parameters.decays()
 
     def takes_rows(self, Py_ssize_t i):
-        """Whether the gradient of a parameter can be that of rows."""
+        """Whether a parameter accepts gradients of rows."""
         return self.averages.takes_rows(i)
 
     def begun(self, Py_ssize_t i):
-        """How many steps of all came before the first one of a parameter, 0 before that."""
+        """The steps of the optimizer before the first step of a parameter; 0 until then."""
         return self.averages.begun(i)
 
     def averaged_up_to(self, Py_ssize_t i):
-        """The last step that the averages of a parameter have taken in; of each row where they differ."""
+        """The last step that the averages of a parameter include; an array by row where rows differ."""
         return self.averages.averaged_up_to(i)
 
     def average(self, Py_ssize_t i, str name, buffer, double ema_decay):
-        """An average of a parameter after all steps so far; ema_decay is the one of the last step."""
+        """An average of a parameter after all steps so far; ema_decay is its value in the last step."""
         return self.averages.read(self, i, name, buffer, ema_decay)
 
     def load(self, list steps, list averaged, int64_t step_count, list changes, list values, list decays):
-        """While the lock is held, set counts of steps, hyperparameters, arrays and `decays` to values known to fit them.
+        """Set counts of steps, hyperparameters, arrays and `decays`, which the caller, who holds the lock, has checked.
 
-        `averaged` is what `begun` and `averaged_up_to` gave for each parameter, of arrays copies that nobody else has.  No
-        Python code runs on the way, so that nothing can interrupt it.
+        `averaged` has for each parameter the values of `begun` and `averaged_up_to`, the latter as a copy of its own.  No
+        Python code runs meanwhile, so that nothing can interrupt it.
         """
         cdef Py_ssize_t i
         self.adopt(changes)
@@ -560,7 +560,7 @@ cdef class Table:
             array[...] = value
 
     def traffic(self, Py_ssize_t i, cnp.ndarray g, int num_threads):
-        """Move the bytes that a step of contiguous parameter i would move, and nothing else: all of it is overwritten."""
+        """Move the bytes of a step of a contiguous parameter, without the rule; this overwrites all its arrays."""
         self.binder.bind_one(i, g)
         if self.parameters.tensors[i].layout != NULL or self.parameters.tensors[i].formats.g != FASTOPT_NATIVE \
                 or self.parameters.tensors[i].formats.p != FASTOPT_NATIVE:

@@ -88,7 +88,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Race:
-    """What one rule did."""
+    """The results of one rule."""
 
     losses: list[float]
     accuracy: float

@@ -1,4 +1,4 @@
-"""What the pictures of the demo and of the comparison have in common."""
+"""Shared parts of the pictures of the demo and of the comparison."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class NewtonSchulz(Optimizer):
         # Of one step, so no state.
         new = (dict.pop(arrays, "u") for arrays in self.state.values() if "u" in arrays)
         self._directions: tuple[Array, ...] = (*getattr(self, "_directions", ()), *new)
-        self._table.call_in_between(WeakMethod(self._orthogonalize))  # the table is not to keep the optimizer alive
+        self._table.set_gather_hook(WeakMethod(self._orthogonalize))  # the table is not to keep the optimizer alive
 
     def _orthogonalize(self, used: list[int], step_count: int) -> None:
         """Replace the directions of these parameters by their steps; state changes once all are computed."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+
+import numpy as np
 
 from fastopt.cli import Parser, console, integer, names
 from fastopt.threads import usable_cpus
@@ -30,6 +33,20 @@ def rates(text: str) -> list[float]:
         required = "must be numbers above 0 and below 1e6, each at most once, with commas between them"
         raise argparse.ArgumentTypeError(f"{required}; got {text!r}")
     return sorted(chosen)
+
+
+def options(text: str) -> dict[str, object]:
+    """Return the argument as keyword arguments of an optimizer: numbers, strings, truth values, tuples of these."""
+    required = "must be options as in Python, such as weight_decay=0.1,cautious_decay=True"
+    try:
+        call = ast.parse(f"rule({text})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not all(keyword.arg for keyword in call.keywords):
+            raise ValueError(required)
+        found = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        hash(tuple(found.values()))
+    except (SyntaxError, TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{required}; got {text!r}") from None
+    return found
 
 
 def folder(text: str) -> Path:
@@ -71,6 +88,7 @@ def parser() -> Parser:
         ("--schedules", names(*SCHEDULES), ["constant"], "A,B", f"of {', '.join(SCHEDULES)} (default: constant)"),
         ("--seeds", integer(1, 1000), None, "N", "trainings at each rule's best learning rate (default: 5)"),
         ("--rates", rates, None, "A,B", "learning rates to try (default: 1e-6 to 100, two per decade)"),
+        ("--options", options, {}, "A=1,B=2", "options of every rule, such as weight_decay=0.1,cautious_decay=True"),
         ("--processes", integer(1, 256), usable_cpus(), "N", "trainings at a time (default: one per CPU)"),
         ("--out", folder, Path("fastopt-compare"), "DIR", "folder of the results (default: fastopt-compare)"),
         ("--page", page, None, "FILE", "a Markdown page whose tables are rewritten too"),
@@ -92,13 +110,20 @@ def main(arguments: Sequence[str]) -> int:
     options.shorter = QUICK["shorter"] if options.quick else 1
     options.rates = options.rates or (QUICK["rates"] if options.quick else RATES)
     options.seeds = options.seeds or (QUICK["seeds"] if options.quick else 5)
-    options.out.mkdir(exist_ok=True)
     rules = {name: rule for name, rule in find_rules().items() if name in options.rules}
+    for name, rule in rules.items():
+        try:
+            rule.make({"W1": np.zeros((2, 2)), "W2": np.zeros((2, 2))}, rule.default, **options.options)
+        except (TypeError, ValueError) as error:
+            checked.error(f"argument --options: must be options of every rule that is compared; {name}: {error}")
+    if not any(rule.suits(name) for rule in rules.values() for name in options.tasks):
+        checked.error("argument --tasks: must have a task that one of the rules can train")
+    options.out.mkdir(exist_ok=True)
     results = run(options, rules)
 
     table = report.rows(results)
     show(table)
-    settings = {key: getattr(options, key) for key in ("rates", "seeds", "shorter")}
+    settings = {key: getattr(options, key) for key in ("rates", "seeds", "shorter", "options")}
     report.write_csv(table, options.out / "compare.csv")
     report.write_json(results, settings, options.out / "compare.json")
     schedule = options.schedules[0]
@@ -138,6 +163,7 @@ def run(options: argparse.Namespace, rules: dict[str, Rule]) -> report.Results:
             options.seeds,
             shorter=options.shorter,
             processes=options.processes,
+            options=options.options,
             progress=progress,
         )
 

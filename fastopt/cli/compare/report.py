@@ -1,4 +1,4 @@
-"""What a comparison says: tables, files and pictures."""
+"""The results of a comparison: tables, files and pictures."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def median_curve(runs: Sequence[Run]) -> list[float]:
 
 
 def left_of(results: Results, name: str) -> Callable[[float], float]:
-    """Return the function that tells how much of the way down is left at a loss: 1 at the start, 0 at the best rule."""
+    """Return the function from a loss to the share of the way down that is left: 1 at the start, 0 at the best rule."""
     here = [result for (task_name, _, _), result in results.items() if task_name == name]
     start = statistics.median(run.curve[0] for result in here for run in result.runs)
     best = min(mean(run.loss for run in result.runs) for result in here)

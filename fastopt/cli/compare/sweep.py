@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ SWEEP_SEEDS = 2  # the seeds that choose the learning rate
 POINTS = 40  # of a loss curve
 HOPELESS = 1e6  # times the first loss: where a training is given up
 
-# name: (learning rate, steps) -> what an optimizer takes as its learning rate
+# name: (learning rate, steps) -> the lr of the optimizer
 SCHEDULES: dict[str, Callable[[float, int], float | Callable[[int], float]]] = {
     "constant": lambda lr, steps: lr,
     "linear": lambda lr, steps: schedules.linear(lr, 0.0, steps),
@@ -49,8 +50,12 @@ def tenth(steps: int) -> int:
     return max(1, steps // 10)
 
 
-# Classes all of whose rules are compared; of the others it is the one of the defaults.
+# Classes of which all rules are compared; of other classes, only the rule of their defaults.
 ALL_VARIANTS = ("SGD", "Adam")
+
+
+# The learning rate of AdamW for the arrays that a rule for matrices alone does not take.
+REST_RATE = 0.01
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,29 @@ class Rule:
 
     optimizer: str
     options: dict[str, Any] = field(default_factory=dict)
+    matrices_only: bool = False  # it steps the hidden matrices, and AdamW all other arrays
 
-    def make(self, params: Any, lr: float | Callable[[int], float]) -> Any:
+    def make(self, params: Any, lr: float | Callable[[int], float], **options: Any) -> Any:
         """Return the optimizer, on one thread."""
-        return getattr(fastopt, self.optimizer)(params, lr=lr, num_threads=1, **self.options)
+        cls = getattr(fastopt, self.optimizer)
+        if not self.matrices_only:
+            return cls(params, lr=lr, num_threads=1, **self.options, **options)
+        hidden = hidden_matrices(params)
+        rest = {name: p for name, p in params.items() if name not in hidden}
+        optimizers = [cls({name: params[name] for name in hidden}, lr=lr, **self.options, **options)]
+        return fastopt.Combined([*optimizers, fastopt.AdamW(rest, lr=REST_RATE)], num_threads=1)
 
     @property
     def default(self) -> float:
         """The learning rate that the class has by default."""
         return float(inspect.signature(getattr(fastopt, self.optimizer)).parameters["lr"].default)
+
+    def suits(self, name: str) -> bool:
+        """Return whether the rule can train a task: the task has arrays for it, and it takes their gradients."""
+        chosen = task(name)
+        if self.matrices_only:
+            return bool(hidden_matrices(chosen.start(np.random.default_rng(0))))
+        return not chosen.rows or self.takes_rows()
 
     def takes_rows(self) -> bool:
         """Return whether a step takes a RowGrad; rules that need all of a gradient do not."""
@@ -79,21 +98,31 @@ class Rule:
         return True
 
 
+def takes_vectors(cls: type[fastopt.Optimizer]) -> bool:
+    """Return whether a class takes arrays of any shape, not matrices alone."""
+    try:
+        cls(np.zeros(1))
+    except ValueError:
+        return False
+    return True
+
+
+def hidden_matrices(params: Mapping[str, Any]) -> list[str]:
+    """Return the names of the matrices between layers: neither an embedding nor the last layer's weights."""
+    return [name for name, p in params.items() if p.ndim == 2 and name != "embedding"][:-1]
+
+
 @cache
 def find_rules() -> dict[str, Rule]:
-    """Return every rule of the package that needs nothing but parameters of any shape, by name."""
+    """Return every rule of the package that needs nothing but parameters, by name."""
     rules = {}
     for name, cls in catalogue.classes().items():
         parameters = list(inspect.signature(cls).parameters.values())
         if any(p.default is p.empty for p in parameters[1:]) or "lr" not in {p.name for p in parameters}:
             continue
-        try:
-            cls(np.zeros(1))
-        except ValueError:  # Muon is for matrices alone, and tasks have biases
-            continue
         for rule in list(catalogue.variants(name).values())[: None if name in ALL_VARIANTS else 1]:
-            rules[rule.name] = Rule(name, dict(rule.options))
-    # As in the lecture: SGD before the rules that are named after it, and all others in the order of the alphabet.
+            rules[rule.name] = Rule(name, dict(rule.options), matrices_only=not takes_vectors(cls))
+    # As in the lecture: SGD and its momenta first, then all others in alphabetical order.
     first = list(catalogue.variants("SGD"))
     return {label: rules[label] for label in [*first, *sorted(rules.keys() - first)]}
 
@@ -108,12 +137,13 @@ class Job:
     rate: float
     seed: int
     steps: int
-    points: int = 1  # how often the loss is told, at most once per step
+    points: int = 1  # of the loss curve, after the start; at most one per step
+    options: tuple[tuple[str, Any], ...] = ()  # of the rule, besides its own
 
 
 @dataclass(frozen=True)
 class Run:
-    """What came of it; infinity where it diverged."""
+    """The result of a training; infinity if it diverged."""
 
     curve: list[float]  # the loss on the training data, before the first step and then at equal distances
     held_out: float
@@ -126,7 +156,7 @@ class Run:
 
 @dataclass
 class Result:
-    """What one rule did on one task with one schedule."""
+    """The results of one rule on one task with one schedule."""
 
     steps: int
     sweep_start: float  # the loss before the first step, with the seeds of the sweep
@@ -141,8 +171,9 @@ def train(job: Job) -> Run:
     """Train, and return the losses."""
     chosen = task(job.task)
     params = chosen.start(np.random.default_rng([job.seed, 0]))
-    optimizer = find_rules()[job.rule].make(params, SCHEDULES[job.schedule](job.rate, job.steps))
-    told = {round(job.steps * i / job.points) for i in range(1, job.points + 1)}
+    rate = SCHEDULES[job.schedule](job.rate, job.steps)
+    optimizer = find_rules()[job.rule].make(params, rate, **dict(job.options))
+    recorded = {round(job.steps * i / job.points) for i in range(1, job.points + 1)}
     curve = [chosen.loss(params, chosen.train)]
     with np.errstate(all="ignore"):
         for t, batch in enumerate(chosen.batches(job.steps, np.random.default_rng([job.seed, 1]))):
@@ -150,7 +181,7 @@ def train(job: Job) -> Run:
             if not loss < HOPELESS * curve[0]:
                 break
             optimizer.step(grads)
-            if t + 1 in told:
+            if t + 1 in recorded:
                 with averaged(optimizer):
                     curve.append(finite(chosen.loss(params, chosen.train)))
         with averaged(optimizer):
@@ -161,7 +192,7 @@ def train(job: Job) -> Run:
 
 
 def averaged(optimizer: Any) -> Any:
-    """Return the context in which the parameters are those to use: their average, where the rule keeps one."""
+    """Return the context in which the parameters hold their average, if the rule keeps one."""
     averages = optimizer.averages
     return optimizer.swapped(averages[0]) if averages else nullcontext()
 
@@ -188,6 +219,7 @@ def compare(
     *,
     shorter: int = 1,
     processes: int = 1,
+    options: Mapping[str, Any] = MappingProxyType({}),
     progress: Callable[[str, int, int], None] = lambda task, done, total: None,
 ) -> dict[tuple[str, str, str], Result]:
     """Train everything.
@@ -195,29 +227,31 @@ def compare(
     Parameters
     ----------
     tasks, rules, scheduled
-        What to combine.
+        The combinations to train.
     rates : list of float
         The learning rates to try.
     seeds : int
         Fresh seeds at the best learning rate.
     shorter : int
-        What the number of steps is divided by.
+        The divisor of the number of steps.
     processes : int
         How many trainings run at a time.
+    options : mapping
+        Options of every rule, besides its own.
     progress : callable
-        Told the name of the task, how many trainings are done and how many there are.
+        Called with the name of the task, the number of trainings done, and the number of all.
 
     Returns
     -------
     dict
-        Of each (task, schedule, rule); rules that do not take a task's gradients are left out.
+        The result of each (task, schedule, rule), without rules that cannot train a task.
     """
     combinations = [
-        (name, schedule, rule)
+        (name, schedule, label)
         for name in tasks
         for schedule in scheduled
-        for rule, how in rules.items()
-        if not task(name).rows or how.takes_rows()
+        for label, rule in rules.items()
+        if rule.suits(name)
     ]
     total = len(combinations) * (len(rates) * SWEEP_SEEDS + 2 * seeds)
     done = 0
@@ -227,7 +261,8 @@ def compare(
         return max(1, task(name).steps // shorter)
 
     def job(name: str, schedule: str, rule: str, rate: float, seed: int, points: int) -> Job:
-        return Job(name, rule, schedule, rate, seed, steps(name), min(points, steps(name)))
+        count = steps(name)
+        return Job(name, rule, schedule, rate, seed, count, min(points, count), tuple(options.items()))
 
     fresh = range(SWEEP_SEEDS, SWEEP_SEEDS + seeds)
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), begin)

@@ -32,10 +32,10 @@ class Batch(NamedTuple):
 
 
 class Task:
-    """What is trained, on what, and for how long.
+    """A model, its data and the length of its training.
 
-    `train` and `held_out` are what losses are told of; `least` is the least possible loss on `train` where that is
-    known, and 0 elsewhere.
+    Losses are computed on `train` and `held_out`; `least` is the least possible loss on `train` if it is known, else
+    0.
     """
 
     name: ClassVar[str]
@@ -204,7 +204,7 @@ class Text(Task):
         self.symbols = int(common.sum()) + 1
         x = np.lib.stride_tricks.sliding_window_view(codes[:-1], self.context)
         y = codes[self.context :]
-        # The last tenth is held out; of the rest, losses are told of one place in 200.
+        # The last tenth is held out; of the rest, training losses use one place in 200.
         end = len(y) * 9 // 10
         self.places = Batch(x[:end], y[:end])
         self.train, self.held_out = Batch(x[:end:200], y[:end:200]), Batch(x[end::40], y[end::40])
