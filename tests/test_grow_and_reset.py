@@ -402,9 +402,7 @@ def test_what_cannot_be_reset():
     opt.step({name: np.ones(shape) for name, shape in SHAPES.items()})
     with refused("Prodigy.reset: names must be those of parameters, got 'd'", opt):
         opt.reset(["a", "b", "d"])
-    with refused(
-        "names must have all parameters of a group, since this rule makes one estimate for it, but 'b'", opt
-    ):
+    with refused("names must have all parameters of a group, since this rule makes one estimate for it, but 'b'", opt):
         opt.reset(["a"])
     opt.reset(["a", "b"])
     opt.reset("c")
