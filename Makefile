@@ -43,12 +43,12 @@ lint: $(VENV)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*/*.[ch] tests/*.c
+	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*/*.[ch] tests/*.[ch]
 
 format: $(VENV)/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.h csrc/*/*.[ch] tests/*.c
+	$(BIN)/clang-format -i csrc/*.h csrc/*/*.[ch] tests/*.[ch]
 
 config: $(VENV)/demo
 	$(BIN)/python -m fastopt config

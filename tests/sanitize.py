@@ -6,6 +6,7 @@ c         the C programs c_api, storage, stress and stress_team under AddressSan
           by gcc and by clang
 threads   stress and stress_team under ThreadSanitizer, by gcc and by clang, whose threads sleep on futexes, and on the
           conditions of systems without them
+helgrind  stress_team under valgrind's helgrind, with both
 python    the tests of the package with an extension under AddressSanitizer and UndefinedBehaviorSanitizer.  Leaks are
           left to the next part, since CPython itself frees little at its end.
 leaks     10,000 optimizers made, stepped, failed and freed under valgrind: what is in use at the end must not grow
@@ -145,6 +146,18 @@ def threads(run: Run) -> Iterator[str]:
         raise Skipped("there is no compiler to do it with")
 
 
+def helgrind(run: Run) -> Iterator[str]:
+    need("gcc", "valgrind")
+    if not can_build(run, "gcc", "-include", str(HERE / "helgrind.h")):
+        raise Skipped("the headers of valgrind are not installed")
+    for flag in ("-UFASTOPT_NO_FUTEX", "-DFASTOPT_NO_FUTEX"):
+        program = build(run, "stress_team", "gcc", flag, "-include", HERE / "helgrind.h")
+        for callers, jobs, most in ((1, 2000, 2), (3, 1000, 4)):
+            count = jobs if run.short else 10 * jobs
+            said = call("valgrind", "-q", "--tool=helgrind", "--error-exitcode=9", program, callers, count, most)
+            yield f"{flag}: stress_team, up to {most} threads: {said.strip().splitlines()[-1]}"
+
+
 # For the extension: what works on arrays, and threads, forks and signals.  Sizes that matter to memory are those about
 # a block and a vector, so that tests of many steps or of much data are left out.
 SUITE = ["rules", "properties", "bad_input", "kernels", "stages", "averages", "rows", "micro_batches"]
@@ -262,6 +275,7 @@ def fuzz(run: Run) -> Iterator[str]:
 PARTS: dict[str, Callable[[Run], Iterator[str]]] = {
     "c": c_programs,
     "threads": threads,
+    "helgrind": helgrind,
     "python": python_suite,
     "leaks": leaks,
     "fuzz": fuzz,
