@@ -16,12 +16,18 @@ cdef class StepRunner:
     cdef public int64_t skipped_steps
     cdef readonly object grad_norm  # of the last step with clip_norm, before clipping
     cdef fastopt_tuner tuners[2]  # of whole steps and UPDATEs, and of GATHERs
+    cdef fastopt_tuner *of_each  # the same for each parameter stepped by itself, once one has been; else NULL
 
     def __init__(self, Parameters parameters):
         self.parameters = parameters
 
+    def __dealloc__(self):
+        free(self.of_each)
+
     cdef void forget_timings(self) noexcept:
         memset(self.tuners, 0, sizeof(self.tuners))
+        free(self.of_each)
+        self.of_each = NULL
 
     cdef inline int threads(self) noexcept:
         return self.num_threads if self.num_threads else default_threads
@@ -66,14 +72,25 @@ cdef class StepRunner:
         for i in range(self.parameters.count):
             self.parameters.tensors[i].clip_group = i if self.clip_norm_per == "parameter" else self.group_of[i]
 
+    cdef fastopt_tuner *tuner_of(self, Py_ssize_t first, Py_ssize_t count, bint is_gathering) except? NULL:
+        """The tuner of steps of these parameters: all, or one by itself."""
+        if self.num_threads:
+            return NULL
+        if count == self.parameters.count:
+            return &self.tuners[is_gathering]
+        if self.of_each == NULL:
+            self.of_each = <fastopt_tuner *>calloc(2 * self.parameters.count, sizeof(fastopt_tuner))
+            if self.of_each == NULL:
+                raise MemoryError
+        return &self.of_each[2 * first + is_gathering]
+
     cdef bint run(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
         """Make the call; returns whether the step was made."""
         cdef Parameters parameters = self.parameters
         cdef fastopt_status status
         cdef Py_ssize_t i
         cdef fastopt_tensor *tensors = parameters.tensors + first
-        # A step of one parameter must not train the tuner of steps of all.
-        call.tuner = NULL if self.num_threads or count < parameters.count else &self.tuners[call.part == FASTOPT_GATHER]
+        call.tuner = self.tuner_of(first, count, call.part == FASTOPT_GATHER)
         if elements < KEEP_GIL_BELOW:
             status = fastopt_step_with(tensors, count, call)
         else:
