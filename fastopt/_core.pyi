@@ -1,10 +1,11 @@
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, Literal, NamedTuple, Protocol, final
 
 from numpy.typing import NDArray
 
 from .nest import Array, Name, Watched
 from .storage import Formats
+from .stored import Stored
 
 class Format(NamedTuple):
     number: int
@@ -145,7 +146,7 @@ class Kernel(Protocol):
         p: Array,
         g: Array,
         /,
-        *state: Array,
+        *state: Array | Stored,
         step: int,
         weight_decay: float = ...,
         decoupled_decay: float = ...,
@@ -154,6 +155,9 @@ class Kernel(Protocol):
         cautious_decay: bool = ...,
         maximize: bool = ...,
         num_threads: int | None = ...,
+        rounding: Literal["stochastic", "nearest"] = ...,
+        seed: int = ...,
+        name: Name = ...,
         **hyper: float,
     ) -> None: ...
 

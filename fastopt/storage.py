@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from . import _core
 from .arena import buffer
 from .nest import Array, Name
-from .stored import Stored
+from .stored import DTYPES, FORMATS, Stored, misfit
 
-#: The formats of the C core, by name: number, bytes of an element, bytes of an entry of the rest, elements to an entry.
-FORMATS: dict[str, _core.Format] = {one.name: one for one in _core.formats()}
 NATIVE = FORMATS["native"]
 
 # How a parameter of 16 bits is stored, by its dtype and by the word for its master.
@@ -32,18 +30,6 @@ OF_PARAMETERS: dict[str, dict[str | None, str]] = {
 }
 OF_ITSELF = ("low", "master")  # letters of the second part of a parameter
 OF_STORAGE = ("state_dtype", "master", "rounding")  # hyperparameters of groups that say how it is stored
-# The memory of a buffer as NumPy sees it, and of its rest, by its format.
-DTYPES: dict[str, tuple[type[np.generic], type[np.generic] | None]] = {
-    "float16": (np.float16, None),
-    "bfloat16": (np.uint16, None),
-    "float32": (np.float32, None),
-    "split16": (np.uint16, np.int16),
-    "split8": (np.uint16, np.int8),
-    "master_float16": (np.float16, np.float32),
-    "master_bfloat16": (np.uint16, np.float32),
-    "codes_signed": (np.int8, np.float32),
-    "codes_nonnegative": (np.uint8, np.float32),
-}
 
 
 class Slot(NamedTuple):
@@ -227,7 +213,8 @@ def key_of(name: Name) -> int:
     """Return the number by which a parameter's elements are rounded, the same wherever it has this name."""
     from hashlib import blake2b  # only those whose elements are rounded pay for it
 
-    return int.from_bytes(blake2b(repr(name).encode(), digest_size=8).digest(), "little")
+    plain = str(name) if isinstance(name, str) else int(name)  # a subclass may have another repr
+    return int.from_bytes(blake2b(repr(plain).encode(), digest_size=8).digest(), "little")
 
 
 def initial_values(letters: Mapping[str, Array | Stored], initial: Mapping[str, float]) -> list[tuple[Array, Any]]:
@@ -311,11 +298,14 @@ def stored_as_here(
                 return entry, f"the codes of {letter!r} in {where} must be {what}{once}"
             return entry, f"{letter!r} in {where} must be stored as {now}, got {brief(before)}{once}"
         scales = found.pop(letter + SCALES, None)
-        if problem := _damage(f"{letter!r} in {where}", before, entry[letter], scales, value.shape):
+        what, values = f"{letter!r} in {where}", entry[letter]
+        if before == "native":
+            if not isinstance(values, np.ndarray) or values.shape != value.shape:
+                return entry, f"{what} must be an array of shape {value.shape}, got {brief(values)}"
+        elif problem := misfit(what, before, values, scales, value.shape):
             return entry, problem
-        values = entry[letter]
-        if before != "native":
-            values = np.asarray(Stored(before, values, scales, tuple(order)))
+        else:
+            values = np.asarray(Stored(before, values, scales, order))
         if isinstance(value, Stored):
             found[letter], scales = value.encoded(values)
             found |= {} if scales is None else {letter + SCALES: scales}
@@ -329,19 +319,3 @@ def stored_as_here(
             if letter in letters:
                 found[letter] = rest_of(str(of_p_here), array, values_of(array, entry))
     return found | here, None
-
-
-def _damage(what: str, stored: Any, codes: Any, scales: Any, shape: tuple[int, ...]) -> str | None:
-    """Return why a saved buffer cannot have this format and this shape, or None."""
-    data, rest = DTYPES.get(stored, (None, None)) if isinstance(stored, str) else (None, None)
-    of_state_buffers = stored == "native" or (data is not None and not stored.startswith(("split", "master")))
-    if not of_state_buffers:
-        return f"{what} must be stored in a format of state buffers, got {brief(stored)}"
-    if not isinstance(codes, np.ndarray) or codes.shape != shape or (data is not None and codes.dtype != data):
-        return f"{what} must be an array of shape {shape} that fits {stored}, got {brief(codes)}"
-    n_scales = -(-codes.size // FORMATS[stored].group) if rest else 0
-    if (rest or scales is not None) and (
-        not isinstance(scales, np.ndarray) or scales.shape != (n_scales,) or scales.dtype != rest
-    ):
-        return f"{what} must have {n_scales} scales of float32, got {brief(scales)}"
-    return None

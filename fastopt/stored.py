@@ -1,8 +1,9 @@
-"""A buffer in another format than that in which the rule computes, as users see it."""
+"""A buffer in another format than the dtype in which the rule computes, as users see it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,63 @@ import numpy as np
 from . import _core
 from .nest import Array
 
+#: The formats of the C core, by name: number, bytes of an element, bytes of an entry of the rest, elements to an entry.
+FORMATS: dict[str, _core.Format] = {one.name: one for one in _core.formats()}
+# The memory of a buffer as NumPy sees it, and of its rest, by its format.
+DTYPES: dict[str, tuple[type[np.generic], type[np.generic] | None]] = {
+    "float16": (np.float16, None),
+    "bfloat16": (np.uint16, None),
+    "float32": (np.float32, None),
+    "split16": (np.uint16, np.int16),
+    "split8": (np.uint16, np.int8),
+    "master_float16": (np.float16, np.float32),
+    "master_bfloat16": (np.uint16, np.float32),
+    "codes_signed": (np.int8, np.float32),
+    "codes_nonnegative": (np.uint8, np.float32),
+}
+OF_STATE = tuple(name for name in DTYPES if not name.startswith(("split", "master")))  # formats of state buffers
+
+
+def misfit(what: str, format: Any, codes: Any, scales: Any, shape: tuple[int, ...]) -> str | None:
+    """Return why codes and scales cannot be a state buffer of this format and shape, or None."""
+    if not isinstance(format, str) or format not in OF_STATE:
+        return f"{what} must be stored in a format of state buffers, got {brief(format)}"
+    data, rest = DTYPES[format]
+    if not isinstance(codes, np.ndarray) or codes.shape != shape or codes.dtype != data:
+        return f"{what} must be an array of shape {shape} that fits {format}, got {brief(codes)}"
+    n_scales = -(-codes.size // FORMATS[format].group) if rest else 0
+    if (rest or scales is not None) and (
+        not isinstance(scales, np.ndarray) or scales.shape != (n_scales,) or scales.dtype != rest
+    ):
+        return f"{what} must have {n_scales} scales of float32, got {brief(scales)}"
+    return None
+
 
 class Stored:
     """A state buffer of bfloat16, float16 or 8-bit codes: ``numpy.asarray(buffer)`` has its values as float32.
 
     Reading elements gives float32; setting them rounds to nearest.
 
-    What a step writes is seen at once in `codes` and `scales`, and in arrays that are made from then on.
+    What a step writes is seen at once in `codes` and `scales`, and in arrays that are made from then on.  Optimizers
+    make these buffers; for `fastopt.kernels` users do, zeros of both being elements that are 0::
 
-    Attributes
+        m = Stored("codes_signed", np.zeros(p.shape, np.int8), np.zeros(-(-p.size // 64), np.float32))
+
+    Parameters
     ----------
+    format : {"float16", "bfloat16", "float32", "codes_signed", "codes_nonnegative"}
+        Codes are of 8 bits: signed, or for elements that are never negative.
     codes : ndarray
-        The memory: float16, the bits of bfloat16 as uint16, int8 or uint8, of the parameter's shape.
-    scales : ndarray of float32 or None
+        The memory: float16, the bits of bfloat16 as uint16, float32, int8 or uint8, of the parameter's shape.
+    scales : ndarray of float32, optional
         The scale of each 64 codes, in the order in which the parameter is walked; None where there are none.
-    format : str
-        "float16", "bfloat16", "codes_signed" or "codes_nonnegative".
+    order : sequence of int, optional
+        The axes of the parameter from the slowest to the fastest as it is walked, by default C order.
+
+    Raises
+    ------
+    ValueError
+        For codes and scales that do not fit the format.
     """
 
     __slots__ = ("codes", "format", "order", "scales")
@@ -34,7 +76,16 @@ class Stored:
     scales: Array | None
     order: tuple[int, ...]
 
-    def __init__(self, format: str, codes: Array, scales: Array | None, order: tuple[int, ...]) -> None:
+    def __init__(
+        self, format: str, codes: Array, scales: Array | None = None, order: Sequence[int] | None = None
+    ) -> None:
+        shape = codes.shape if isinstance(codes, np.ndarray) else ()
+        if problem := misfit("Stored: codes", format, codes, scales, shape):
+            raise ValueError(problem)
+        axes = tuple(range(codes.ndim))
+        order = axes if order is None else tuple(order)
+        if tuple(sorted(order)) != axes:
+            raise ValueError(f"Stored: order must be one of the axes {axes}, got {brief(order)}")
         for name, value in zip(("format", "codes", "scales", "order"), (format, codes, scales, order), strict=True):
             object.__setattr__(self, name, value)
 

@@ -1,9 +1,11 @@
 """fastopt.kernels: the rules on the caller's own buffers."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import fastopt
+from fastopt.stored import Stored
 from support import reference
 from support.arrays import DTYPES, gradients
 from support.asserts import assert_same_bits, ids, refused
@@ -29,6 +31,141 @@ def test_the_bits_of_the_class(case, dtype, size, isas):
         assert_same_bits(p, own, f"{isa}, p: ")
         for (letter, wanted), buffer in zip(opt.state[0].items(), state, strict=True):
             assert_same_bits(buffer.reshape(wanted.shape), wanted, f"{isa}, {letter}: ")
+
+
+BFLOAT16 = ml_dtypes.bfloat16
+
+
+def own_buffer(value: object) -> object:
+    """A copy of a state buffer of an optimizer, as users have their own: an array where there are no codes."""
+    if not isinstance(value, Stored):
+        return value.copy().reshape(1) if value.ndim == 0 else value.copy()
+    return (
+        value.copy()
+        if value.scales is not None
+        else value.codes.copy().view(BFLOAT16 if value.format == "bfloat16" else value.codes.dtype)
+    )
+
+
+def memory(value: object) -> list[np.ndarray]:
+    """The bytes of a buffer."""
+    arrays = [value.codes, value.scales] if isinstance(value, Stored) else [value]
+    return [array.reshape(-1).view(np.uint8) for array in arrays if array is not None]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "word", "rounding"),
+    [
+        (np.float32, "8bit", "stochastic"),
+        (np.float64, "bfloat16", "nearest"),
+        (np.float16, "float16", "stochastic"),
+        (BFLOAT16, "8bit", "nearest"),
+        (BFLOAT16, "bfloat16", "stochastic"),
+    ],
+    ids=ids,
+)
+@pytest.mark.parametrize("case", RULES, ids=ids)
+def test_the_bits_of_the_class_in_fewer_bytes(case, dtype, word, rounding):
+    own = np.random.default_rng(1).standard_normal(1000).astype(dtype)
+    p = own.copy()
+    opt = case.make({"w": own}, state_dtype=word, master=None, rounding=rounding, seed=3)
+    state, kernel = [own_buffer(value) for value in opt.state["w"].values()], getattr(fastopt.kernels, case.rule)
+    how = {"rounding": rounding, "seed": 3, "name": "w"}
+    for t, g in zip((1, 2, 3), gradients(2, 1000, np.float32), strict=False):
+        g = g.astype(BFLOAT16) if t == 2 else g
+        opt.step({"w": g})
+        kernel(p, g, *state, step=t, num_threads=t, **how, **case.hyper(), **case.options())
+    for letter, mine, wanted in zip(("p", *opt.state["w"]), [p, *state], [own, *opt.state["w"].values()], strict=True):
+        for a, b in zip(memory(mine), memory(wanted), strict=True):
+            np.testing.assert_array_equal(a, b, letter)
+
+
+def test_each_buffer_has_its_own_dtype():
+    """Without `name`, elements are rounded as those of an optimizer's only array."""
+    own = np.linspace(-1, 1, 200).astype(BFLOAT16)
+    p, g = own.copy(), np.linspace(1, 2, 200).astype(np.float16)
+    opt = fastopt.Adam([own], state_dtype={"m": "float16", "v": "8bit"}, master=None)
+    m, v = np.zeros(200, np.float16), Stored("codes_nonnegative", np.zeros(200, np.uint8), np.zeros(4, np.float32))
+    for t in (1, 2):
+        opt.step([g])
+        fastopt.kernels.adam(p, g, m, v, step=t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
+    for mine, wanted in ((p, own), (m, opt.state[0]["m"].codes), (v, opt.state[0]["v"])):
+        for a, b in zip(memory(mine), memory(wanted), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert abs(np.asarray(v) - 0.001 * 1.999 * g.astype(np.float32) ** 2).max() < 1e-3
+
+
+def codes(data: object = None, scales: object = None) -> Stored:
+    data = np.zeros(4, np.int8) if data is None else data
+    return Stored("codes_signed", data, np.zeros(1, np.float32) if scales is None else scales)
+
+
+SHARED = np.zeros(8, np.float32)
+READ_ONLY = np.zeros(1, np.float32)
+READ_ONLY.flags.writeable = False
+BAD_STORED = {
+    "codes of another sign": (
+        {3: codes()},
+        "adam: v must be stored as float16, bfloat16 or float32 or codes_nonnegative",
+    ),
+    "another shape": ({2: codes(np.zeros(5, np.int8))}, "adam: m must have p's shape (4,), got (5,)"),
+    "scales that are the parameter": (
+        {0: SHARED[:4], 2: codes(scales=SHARED[3:4])},
+        "scales of adam: m must not share",
+    ),
+    "scales that are read-only": ({2: codes(scales=READ_ONLY)}, "adam: m must have scales that are C-contiguous, al"),
+    "codes in the place of p": ({0: codes()}, "adam: p must be a numpy.ndarray"),
+    "codes in the place of g": ({1: codes()}, "adam: g must be a numpy.ndarray"),
+    "float64 state": ({2: np.zeros(4)}, "adam: m must have dtype float16, bfloat16 or float32, got '<f8'"),
+    "codes every other byte": ({2: codes(np.zeros(8, np.int8)[::2])}, "adam: m must be C-contiguous"),
+}
+
+
+@pytest.mark.parametrize(("changed", "message"), BAD_STORED.values(), ids=BAD_STORED)
+def test_bad_codes(changed, message):
+    arrays = [changed.get(i, np.ones(4, np.float32)) for i in range(4)]
+    with refused(message, None, *(array for array in arrays if isinstance(array, np.ndarray))):
+        fastopt.kernels.adam(*arrays, **ADAM)
+
+
+def test_state_that_is_needed_exactly_is_not_rounded():
+    names = next(hyper for name, _, hyper, _ in fastopt._core.rules() if name == "rprop")
+    hyper = dict.fromkeys(names, 0.5) | {"eta_plus": 1.2}
+    p, g, last, size = (np.ones(4, np.float32) for _ in range(4))
+    with refused("since the rule needs each of its bits, got '<f2'", None, p, last):
+        fastopt.kernels.rprop(p, g, last, size.astype(np.float16), step=1, **hyper)
+
+
+def test_codes_of_matrices_and_other_orders():
+    p, g, m = (np.ones((4, 5), np.float32) for _ in range(3))
+    row = next(row for row in fastopt._core.rules() if row[0] == "sm3")
+    hyper = dict.fromkeys(row[2], 0.5)
+    sums = [np.zeros(shape, np.float32) for shape in fastopt._core.Settings("sm3").shapes(p)[1:]]
+    stored = Stored("codes_signed", np.zeros((4, 5), np.int8), np.zeros(1, np.float32))
+    with refused("since passes over rows would cut the groups of codes, got codes_signed", None, p):
+        fastopt.kernels.sm3(p, g, stored, *sums, step=1, **hyper)
+    fastopt.kernels.sm3(p, g, m.astype(BFLOAT16), *sums, step=1, **hyper)
+    turned = Stored("codes_signed", np.zeros((4, 5), np.int8), np.zeros(1, np.float32), (1, 0))
+    with refused("lion: m must be stored in C order of its axes, got order (1, 0)", None, p):
+        fastopt.kernels.lion(p, g, turned, step=1, lr=0.1, beta1=0.9, beta2=0.9)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("int4", np.zeros(4, np.int8), None), "codes must be stored in a format of state buffers, got 'int4'"),
+        (("split16", np.zeros(4, np.uint16), None), "codes must be stored in a format of state buffers, got 'split16'"),
+        (("codes_signed", np.zeros(4, np.uint8), None), "must be an array of shape (4,) that fits codes_signed"),
+        (("codes_signed", [1], None), "must be an array of shape () that fits codes_signed, got [1]"),
+        (("codes_signed", np.zeros(65, np.int8), np.zeros(1, np.float32)), "codes must have 2 scales of float32"),
+        (("float16", np.zeros(4, np.float16), np.zeros(1, np.float32)), "codes must have 0 scales of float32"),
+        (("bfloat16", np.zeros(4, np.uint16), None, (1,)), "order must be one of the axes (0,), got (1,)"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_codes_that_do_not_fit_together(given, message):
+    with refused(f"Stored: {message}" if message.startswith(("codes", "order")) else message):
+        Stored(*given)
 
 
 @pytest.mark.parametrize("shape", [(), (2, 3), (1, 4, 2)])
@@ -91,7 +228,7 @@ BUFFERS = {
     "None": (replaced(1, None), "g must be a numpy.ndarray"),
     "integers": (replaced(0, np.ones(4, int)), "p must have dtype"),
     "float16": (replaced(0, np.ones(4, np.float16)), "float16"),
-    "another dtype": (replaced(2, np.ones(4, np.float32)), "m must have"),
+    "another dtype": (replaced(2, np.ones(4, np.int8)), "m must have"),
     "other byte order": ([np.ones(4, np.dtype(float).newbyteorder())] * 4, "p must have dtype"),
     "other byte order in one": (replaced(3, np.ones(4, np.dtype(float).newbyteorder())), "v must have"),
     "another size": (replaced(1, np.ones(5)), "g must have"),
@@ -158,6 +295,9 @@ BAD_KEYWORDS = {
     "no threads": ({"num_threads": 0}, "num_threads must be"),
     "half a thread": ({"num_threads": 1.5}, ""),
     "maximize that is no bool": ({"maximize": "yes"}, ""),
+    "unknown rounding": ({"rounding": "up"}, "adam: rounding must be one of stochastic, nearest, got 'up'"),
+    "negative seed": ({"seed": -1}, "adam: seed must be an integer in [0, 2**64), got -1"),
+    "a name that is none": ({"name": 1.5}, "adam: name must be a string or an integer, got 1.5"),
 }
 
 

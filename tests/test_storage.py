@@ -77,22 +77,12 @@ class Oracle:
     def expected(self):
         """What a step of it leaves: the parameter and its rest, and the two parts of each buffer."""
         self.t += 1
-        rounding = self.opt.groups[0]["rounding"]
-        key = formats.random_key(SEED, fastopt.storage.key_of(0), self.t)
-        count = 0
-
-        def random(form):
-            nonlocal count
-            if rounding == "nearest" or not form.rounds:
-                return None
-            stream, half = divmod(count, 2)
-            count += 1
-            return formats.random_bits(key, stream, 0, N) >> 16 * half & 0xFFFF
-
+        key = fastopt.storage.key_of(0)
+        rounding = formats.Rounding(self.opt.groups[0]["rounding"], SEED, key, self.t)
         with np.errstate(all="ignore"):
-            p = self.form.store(self.native, random(self.form)) if self.form else (self.native.copy(), None)
+            p = self.form.store(self.native, rounding.bits(self.form, N)) if self.form else (self.native.copy(), None)
             state = {
-                letter: self.stored[letter].store(array, random(self.stored[letter]))
+                letter: self.stored[letter].store(array, rounding.bits(self.stored[letter], N))
                 if letter in self.stored
                 else (array.copy(), None)
                 for letter, array in self.like.state[0].items()

@@ -33,7 +33,7 @@ cdef extern from "fastopt.h" nogil:
         unsigned char *state
 
     ctypedef enum fastopt_status:
-        FASTOPT_OK, FASTOPT_NONFINITE, FASTOPT_NO_MEMORY
+        FASTOPT_OK, FASTOPT_BAD_HYPER, FASTOPT_NONFINITE, FASTOPT_NO_MEMORY
 
     const fastopt_format_info *fastopt_format_at(int format)
     fastopt_status fastopt_decode(fastopt_format format, const void *data, const void *rest, Py_ssize_t n, float *out)

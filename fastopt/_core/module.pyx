@@ -41,7 +41,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from .scalars import is_number, unwrapped
+from .scalars import is_integer, is_number, unwrapped
 
 cnp.import_array()
 

@@ -10,16 +10,21 @@ from math import inf, nan
 from types import MappingProxyType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
+from fastopt.stored import Stored
 from support.asserts import bits
 
 Array = np.ndarray
-FORMATS = [np.dtype(dtype).str for dtype in (np.float16, np.float32, np.float64)]  # of gradients
+BFLOAT16 = ml_dtypes.bfloat16
+FORMATS = [np.dtype(dtype) for dtype in (np.float16, BFLOAT16, np.float32, np.float64)]  # of gradients
 
 
 def numbers(rng: random.Random, shape: Any, dtype: Any, special: float = 0.1) -> Array:
     """Values over many magnitudes; sometimes with zeros, subnormals, infinities and NaN."""
+    if dtype is BFLOAT16:
+        return numbers(rng, shape, np.float32, special).astype(dtype)
     source = np.random.default_rng(rng.getrandbits(32))
     values = source.standard_normal(shape) * 10.0 ** source.integers(-6, 2, shape)
     values = np.asarray(values, dtype)
@@ -36,7 +41,7 @@ def a_shape(rng: random.Random, dtype: Any) -> tuple[int, ...]:
     return tuple(rng.choice((0, 1, 1, 2, 3, 5, 17)) for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3, 4))))
 
 
-class Stored:
+class Placed:
     """Values in an array of some layout, within memory of which nothing else may change."""
 
     def __init__(self, rng: random.Random, values: Array) -> None:
@@ -66,7 +71,14 @@ def same(a: Array, b: Array) -> bool:
 
 def image(arrays: Sequence[Any]) -> list[Any]:
     """Something to compare that holds the bits of the arrays among these."""
-    return [(a.dtype.str, a.shape, a.view(Array).tobytes()) if isinstance(a, Array) else None for a in arrays]
+    return [
+        image([a.codes, a.scales])
+        if isinstance(a, Stored)
+        else (str(a.dtype), a.shape, a.view(Array).tobytes())
+        if isinstance(a, Array)
+        else None
+        for a in arrays
+    ]
 
 
 def describe(value: Any, depth: int = 4) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.declarations import ADDED
-from fuzz.arrays import FORMATS, image
+from fuzz.arrays import BFLOAT16, FORMATS, image
 from fuzz.damage import damage, snapshot
 from fuzz.good_calls import GoodCalls
 from fuzz.model import Parameter
@@ -37,6 +37,7 @@ class BadCalls(GoodCalls):
     def bad_gradient(self, p: Parameter) -> Any:
         """Something that is no gradient of p."""
         g = self.gradient(p)
+        g = g.astype(np.float32) if g.dtype == BFLOAT16 else g  # of which NumPy makes fewer dtypes
         shape = g.shape
         ways: list[Callable[[], Any]] = [
             lambda: g.astype(self.rng.choice(("i4", "i8", ">f2", "c8", "c16", "?", "O", "U8", np.longdouble))),
@@ -65,7 +66,7 @@ class BadCalls(GoodCalls):
             return number and p.array.ndim == 0
         return (
             g.shape == p.array.shape
-            and (g.dtype.str in FORMATS or (g.dtype.kind in "iu" and g.ndim == 0))
+            and (g.dtype in FORMATS or (g.dtype.kind in "iu" and g.ndim == 0))
             and not isinstance(g, np.ma.MaskedArray)
             and not self.reads_parameter(g)
         )
@@ -141,7 +142,7 @@ class BadCalls(GoodCalls):
     def step_read_only(self) -> str:
         """The parameter is no longer what it was when the optimizer was made."""
         p = self.rng.choice(self.parameters)
-        if p.array is not p.stored.array:
+        if p.array is not p.placed.array:
             return self.step()
         grads = [self.gradient(q) for q in self.parameters]
         self.tell("step with a read-only parameter", p.name)

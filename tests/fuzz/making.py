@@ -112,7 +112,7 @@ def bad_make(rng: random.Random, tell: Callable[..., None]) -> Calls:
     if spoiled.get("weight_decay_form", 0) is None:
         del spoiled["weight_decay_form"]  # it is the default
     hyper = {**defaults(subject.cls), **{k: v for k, v in spoiled.items() if k in DEFAULTS[subject.cls]}}
-    before = [p.stored.memory.copy() for p in subject.parameters]
+    before = [p.placed.memory.copy() for p in subject.parameters]
     outcome, opt = attempt(subject.make, params, **spoiled)
     if outcome == "right":
         try:
@@ -128,6 +128,6 @@ def bad_make(rng: random.Random, tell: Callable[..., None]) -> Calls:
         if opt.num_threads is not None and opt.num_threads < 1:
             raise WrongResultError(f"num_threads is {opt.num_threads}")
     for p, memory in zip(subject.parameters, before, strict=True):
-        if p.stored.memory.tobytes() != memory.tobytes():
+        if p.placed.memory.tobytes() != memory.tobytes():
             raise WrongResultError("making an optimizer changed a parameter")
     yield "make badly", outcome

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastopt
-from fuzz.arrays import FORMATS, Stored, a_shape, container, numbers, same
+from fuzz.arrays import FORMATS, Placed, a_shape, container, numbers, same
 from fuzz.outcomes import WrongResultError, attempt, expect
 from fuzz.values import Array, a_value, defaults, kind_of, scaled, understood
 from support import reference
@@ -32,8 +32,8 @@ class Parameter:
 
     def move(self, rng: random.Random, values: Array) -> None:
         """Lie elsewhere."""
-        self.stored = Stored(rng, values)
-        self.array = self.stored.array
+        self.placed = Placed(rng, values)
+        self.array = self.placed.array
 
 
 class Model:
@@ -159,7 +159,7 @@ class Model:
         for p in self.parameters:
             if not same(p.array, p.oracle.p):
                 raise WrongResultError(f"parameter {p.name!r}: {p.array}, expected {p.oracle.p}")
-            if not p.stored.gaps_are_whole():
+            if not p.placed.gaps_are_whole():
                 raise WrongResultError(f"parameter {p.name!r}: memory between its elements was written")
             for letter, expected in [*p.oracle.state.items(), *p.averages.buffers.items()]:
                 actual = self.opt.state[p.name][letter]
@@ -170,10 +170,10 @@ class Model:
 
     def gradient(self, p: Parameter) -> Array:
         shape = p.array.shape
-        dtype = p.dtype if self.rng.random() < 0.7 else np.dtype(self.rng.choice(FORMATS)).type
+        dtype = p.dtype if self.rng.random() < 0.7 else self.rng.choice(FORMATS).type
         if shape and self.rng.random() < 0.1:
             return np.broadcast_to(numbers(self.rng, (*shape[:-1], 1), dtype), shape)
-        g = Stored(self.rng, numbers(self.rng, shape, dtype, 0.3)).array
+        g = Placed(self.rng, numbers(self.rng, shape, dtype, 0.3)).array
         g.flags.writeable = self.rng.random() < 0.9
         return g
 

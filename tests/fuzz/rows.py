@@ -98,9 +98,7 @@ def table(rng: random.Random, tell: Callable[..., None]) -> Calls:
     for _ in range(rng.randrange(10)):
         way = rng.random()
         rows = np.array([rng.randrange(len(p)) for _ in range(rng.choice((0, 1, 2, 5, 30)))], np.int64)
-        given = numbers(
-            rng, (len(rows), *shape[1:]), dtype if rng.random() < 0.7 else np.dtype(rng.choice(FORMATS)).type
-        )
+        given = numbers(rng, (len(rows), *shape[1:]), dtype if rng.random() < 0.7 else rng.choice(FORMATS).type)
         values = converted(given, dtype)
         if way < 0.5:
             tell("RowGrad", case.name, p, catches, rows.tolist(), values)

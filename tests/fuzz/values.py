@@ -135,12 +135,12 @@ def kind_of(cls: str, name: str) -> Kind:
 
 def row_kind(name: str) -> Kind:
     """The kind of a keyword of a kernel."""
-    return Kind((name,), is_flag=name == "maximize" or range_of(number(name)).words == "0 or 1")
+    return Kind((name,), is_flag=name in ("maximize", "cautious_decay") or range_of(number(name)).words == "0 or 1")
 
 
 def number(name: str) -> str:
-    """The name in hyper.def of a number: the forms of decay have one range."""
-    return "weight_decay" if name in ("decoupled_decay", "independent_decay") else name
+    """The name in hyper.def of a number: the forms of decay have one range, and so have rates."""
+    return {"decoupled_decay": "weight_decay", "independent_decay": "weight_decay", "peak_lr": "lr"}.get(name, name)
 
 
 def is_fixed(cls: str, name: str) -> bool:

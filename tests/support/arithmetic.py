@@ -36,6 +36,7 @@ def flush(x: Any) -> np.ndarray:
 def converted(g: np.ndarray, dtype: Any) -> np.ndarray:
     """A copy of a gradient as its parameter's loop reads it.  Every float16 is a normal number of the other dtypes."""
     g = np.asarray(g)
+    g = g.astype(np.float32) if g.dtype.name == "bfloat16" else g
     with np.errstate(over="ignore"):
         return np.array(g if g.dtype == np.float16 else flush(g), dtype)
 

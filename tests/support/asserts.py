@@ -24,7 +24,7 @@ def ids(value: Any) -> str | None:
 def bits(x: np.ndarray) -> np.ndarray:
     """x as integers, with one pattern for every NaN."""
     x = np.ascontiguousarray(x)
-    return np.where(np.isnan(x), x.dtype.type("nan"), x).view(f"i{x.itemsize}")
+    return x if x.dtype.kind in "iu" else np.where(np.isnan(x), x.dtype.type("nan"), x).view(f"i{x.itemsize}")
 
 
 def assert_same_bits(actual: Any, expected: Any, what: str = "") -> None:

@@ -224,6 +224,18 @@ FORMATS = {
 }
 
 
+def kept(form: Format, values: np.ndarray, random: np.ndarray | None) -> np.ndarray:
+    """What is left of elements once they have been stored."""
+    data, rest = form.store(narrow(values.ravel()), random)
+    return loaded(form, data, rest, values.dtype).reshape(values.shape)
+
+
+def loaded(form: Format, data: np.ndarray, rest: np.ndarray | None, dtype: Any) -> np.ndarray:
+    """Stored elements in the dtype in which a rule computes: subnormals of float32 are 0 in float64."""
+    values = form.load(data, rest)
+    return values.astype(dtype) if dtype == np.float32 else narrow(values.astype(dtype)).astype(dtype)
+
+
 # ---- Random bits ----
 
 
@@ -250,3 +262,19 @@ def random_bits(key: int, stream: int, offset: int, n: int) -> np.ndarray:
         x = ((x ^ x >> 15) + np.uint32(key_here >> 32)) * np.uint32(0x735A2D97)
         found[there] = x ^ x >> 15
     return found
+
+
+class Rounding:
+    """How the buffers of a parameter are rounded in one step, in the order in which they are stored."""
+
+    def __init__(self, rounding: str, seed: int, parameter: int, step: int) -> None:
+        self.key = random_key(seed, parameter, step) if rounding == "stochastic" else None
+        self.count = 0  # of the buffers that have had random bits
+
+    def bits(self, form: Format, n: int) -> np.ndarray | None:
+        """The 16 random bits of each element of the next buffer, or None."""
+        if self.key is None or not form.rounds:
+            return None
+        stream, half = divmod(self.count, 2)
+        self.count += 1
+        return random_bits(self.key, stream, 0, n) >> 16 * half & 0xFFFF
