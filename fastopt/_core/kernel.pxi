@@ -244,7 +244,8 @@ cdef class Kernel:
             elif not is_array:
                 required += f" or codes_{KINDS[kind]}"
         if is_array:
-            return refuse_dtype(self.label(2 + s), value if isinstance(value, np.ndarray) else value.codes, required)
+            from .stored import Stored
+            return refuse_dtype(self.label(2 + s), value.codes if isinstance(value, Stored) else value, required)
         raise TypeError(f"{self.label(2 + s)} must be stored as {required}, got {value.format}")
 
     cdef int check_scales(self, const Span *spans, const fastopt_tensor *t, Py_ssize_t size) except -1:
