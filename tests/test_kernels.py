@@ -11,6 +11,7 @@ from support.arrays import DTYPES, gradients
 from support.asserts import assert_same_bits, ids, refused
 from support.cases import CASES, RULES, Case, Oracle
 from support.covering import all_pairs
+from support.hyper import range_of
 
 
 def buffers(case: Case, p: np.ndarray) -> list[np.ndarray]:
@@ -128,26 +129,53 @@ def test_bad_codes(changed, message):
         fastopt.kernels.adam(*arrays, **ADAM)
 
 
-def test_state_that_is_needed_exactly_is_not_rounded():
-    names = next(hyper for name, _, hyper, _ in fastopt._core.rules() if name == "rprop")
-    hyper = dict.fromkeys(names, 0.5) | {"eta_plus": 1.2}
-    p, g, last, size = (np.ones(4, np.float32) for _ in range(4))
-    with refused("since the rule needs each of its bits, got '<f2'", None, p, last):
-        fastopt.kernels.rprop(p, g, last, size.astype(np.float16), step=1, **hyper)
+def of_rule(name: str) -> tuple[list[np.ndarray], dict[str, float], fastopt._core.Settings]:
+    """The buffers of a rule for a matrix, and keywords in their ranges."""
+    row = next(row for row in fastopt._core.rules() if row[0] == name)
+    settings, p = fastopt._core.Settings(name), np.ones((4, 5), np.float32)
+    state = [np.ones(shape, np.float32) for shape in settings.shapes(p)]
+    hyper = {key: np.mean(range_of(key).usual) for key in row[2]}
+    return [p, p.copy(), *state, *(np.zeros(1) for _ in row[3])], {"step": 1, **hyper}, settings
 
 
-def test_codes_of_matrices_and_other_orders():
-    p, g, m = (np.ones((4, 5), np.float32) for _ in range(3))
-    row = next(row for row in fastopt._core.rules() if row[0] == "sm3")
-    hyper = dict.fromkeys(row[2], 0.5)
-    sums = [np.zeros(shape, np.float32) for shape in fastopt._core.Settings("sm3").shapes(p)[1:]]
-    stored = Stored("codes_signed", np.zeros((4, 5), np.int8), np.zeros(1, np.float32))
-    with refused("since passes over rows would cut the groups of codes, got codes_signed", None, p):
-        fastopt.kernels.sm3(p, g, stored, *sums, step=1, **hyper)
-    fastopt.kernels.sm3(p, g, m.astype(BFLOAT16), *sums, step=1, **hyper)
+ROWS = [row[0] for row in fastopt._core.rules()]
+EXACT = [
+    (name, s)
+    for name in ROWS
+    for s, kind in enumerate(fastopt._core.Settings(name).kinds)
+    if kind == "exact" or not fastopt._core.Settings(name).is_whole(s)
+]
+
+
+@pytest.mark.parametrize(("name", "s"), EXACT)
+def test_state_that_is_needed_exactly_is_not_rounded(name, s):
+    buffers, keywords, settings = of_rule(name)
+    buffers[2 + s] = buffers[2 + s].astype(np.float16)
+    why = "the rule needs each of its bits" if settings.kinds[s] == "exact" else "it has not p's shape"
+    with refused(f"must have dtype float32, since {why}, got '<f2'", None, *buffers):
+        getattr(fastopt.kernels, name)(*buffers, **keywords)
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if fastopt._core.Settings(name).takes_matrices])
+def test_codes_of_matrices(name):
+    buffers, keywords, settings = of_rule(name)
+    for s, kind in enumerate(settings.kinds):
+        if settings.is_whole(s) and kind != "exact":
+            dtype = np.int8 if kind == "signed" else np.uint8
+            stored = Stored(f"codes_{kind}", np.zeros((4, 5), dtype), np.zeros(1, np.float32))
+            given = [*buffers[: 2 + s], stored, *buffers[3 + s :]]
+            with refused(f"since passes over rows would cut the groups of codes, got codes_{kind}", None, *buffers):
+                getattr(fastopt.kernels, name)(*given, **keywords)
+            buffers[2 + s] = buffers[2 + s].astype(BFLOAT16)
+    getattr(fastopt.kernels, name)(*buffers, **keywords)
+    assert (buffers[0] != 1).all()
+
+
+def test_codes_in_another_order():
+    p, g, v = (np.ones((4, 5), np.float32) for _ in range(3))
     turned = Stored("codes_signed", np.zeros((4, 5), np.int8), np.zeros(1, np.float32), (1, 0))
-    with refused("lion: m must be stored in C order of its axes, got order (1, 0)", None, p):
-        fastopt.kernels.lion(p, g, turned, step=1, lr=0.1, beta1=0.9, beta2=0.9)
+    with refused("adam: m must be stored in C order of its axes, got order (1, 0)", None, p, v):
+        fastopt.kernels.adam(p, g, turned, v, **ADAM)
 
 
 @pytest.mark.parametrize(
