@@ -347,15 +347,46 @@ def test_closures_and_hooks():
     assert not p.grad.any()
 
 
+def test_hooks_and_profilers_are_told_once():
+    """Also where a user's own class makes the step."""
+
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    class Own(fastopt.torch.SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    told = []
+    for cls in (fastopt.torch.SGD, Own, fastopt.torch.SGD):
+        p = torch.nn.Parameter(torch.ones(3))
+        p.grad = torch.ones(3)
+        opt = cls([p], lr=0.1)
+        handle = register_optimizer_step_post_hook(lambda one, *_: told.append(one))
+        opt.step()
+        handle.remove()
+        opt.step()
+        assert told.pop() is opt
+        assert not told
+        with torch.profiler.profile() as profile:
+            opt.step()
+        names = [event.name for event in profile.events() if event.name.startswith("Optimizer.step")]
+        assert names == [f"Optimizer.step#{cls.__name__}.step"]
+        np.testing.assert_allclose(p.detach(), 0.7)
+
+
 def test_a_step_marks_its_parameters_as_changed():
     """A backward pass through values that a step has changed is refused by torch."""
-    p = torch.nn.Parameter(torch.ones(3))
-    opt = fastopt.torch.SGD([p], lr=0.1)
-    loss = (p * p).sum()
-    p.grad = torch.ones(3)
-    opt.step()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+    p, other = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    opt = fastopt.torch.SGD([p, other], lr=0.1)
+    for _ in range(2):
+        losses = [(one * one).sum() for one in (p, other)]
+        p.grad = torch.ones(3)
+        opt.step()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            losses[0].backward()
+        losses[1].backward()  # it had no gradient, and stayed
+        other.grad = None
+        p.data = p.data.clone()
 
 
 @pytest.mark.parametrize("cls", TAKE_ROWS)

@@ -9,7 +9,9 @@ from operator import is_
 from typing import Any, ClassVar
 
 import torch
+from torch._C._autograd import _profiler_enabled
 from torch.autograd.graph import increment_version
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .. import _core
 from ..group import RATES, Group, set_hyper
@@ -183,6 +185,25 @@ class TorchOptimizer(torch.optim.Optimizer):
         -------
         The loss that the closure returned, or None.
         """
+        if type(self).step is not TorchOptimizer.step or not self._is_observed():
+            return self._step(closure)
+        return observed(self) if closure is None else observed(self, closure)
+
+    # torch wraps a method that is not marked so, to call hooks and to tell the profiler, which takes as long as a small
+    # step. Here steps are wrapped where there are hooks or a profiler.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _is_observed(self) -> bool:
+        """Return whether there are hooks to call, or a profiler that records."""
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or _profiler_enabled()
+        )
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -292,6 +313,9 @@ class TorchOptimizer(torch.optim.Optimizer):
         if self._inner._table.gradients_of(self._tensors) is None:
             self._move()
         return self._inner.swapped(average)
+
+
+observed = torch.optim.Optimizer.profile_hook_step(TorchOptimizer._step)
 
 
 def carry_over(
