@@ -1,12 +1,14 @@
-"""The blocks of the pages in docs/ that are a guide, run one after another."""
+"""The blocks of the pages in docs/ that are a guide, run one after another, and the session at the top of README.md."""
 
+import doctest
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 GUIDE, FORMATS, TORCH = DOCS / "training-step.md", DOCS / "formats.md", DOCS / "torch.md"
 
 
@@ -73,3 +75,10 @@ def test_the_page_of_torch():
         exec(compile(block, str(TORCH), "exec"), names)
     assert names["opt"].step_count == 10
     assert names["loss"] < names["y"].var()
+
+
+def test_the_session_of_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (session,) = re.findall(r"^```pycon\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    example = doctest.DocTestParser().get_doctest(session, {}, "README.md", None, None)
+    assert doctest.DocTestRunner().run(example) == (0, 5)
