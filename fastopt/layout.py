@@ -126,7 +126,7 @@ class Layout(Parameters):
             name: Fixed(self.complete(*row))
             for name, *row in zip(added.names, added.arrays, settings, shown, carry, initial, strict=True)
         }
-        last_steps = [letters.get("seen") for letters in state.values()]
+        last_steps = [letters.get("last_step") for letters in state.values()]
         self.table.append(
             added.names,
             arrays,
@@ -203,7 +203,7 @@ class Layout(Parameters):
         for i, key in enumerate(settings.carry_names):
             letters[key] = carry[i, ...]
         if self.options["catch_up"]:
-            letters["seen"] = np.zeros(len(array), np.int64)
+            letters["last_step"] = np.zeros(len(array), np.int64)
         for letter, value in initial.items():
             letters[letter][...] = value
         return letters

@@ -123,7 +123,7 @@ class Optimizer(Stepping, Declaring):
         whose steps without a gradient have a closed form; Adam's have none, since m and v decay at different rates
         under a root.  With momentum such a row moves on, so call `catch_up()` before the table is read.  Setting a
         hyperparameter does so by itself; schedules of those that the form needs, weight decay and averages are refused.
-        `state` then has ``seen``, the last step that met each row.
+        `state` then has ``last_step``, the last step that met each row.
 
     Raises
     ------

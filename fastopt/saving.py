@@ -338,9 +338,9 @@ def _new_values(
         value = np.asarray(value)  # a subclass may change comparison and copies
         # The caller may give arrays of this state, in another order.
         values.append((array, value.copy() if layout.is_state(value) else value))
-        if key == "seen" and value.size and not 0 <= value.min() <= value.max() <= entry["step"]:
+        if key == "last_step" and value.size and not 0 <= value.min() <= value.max() <= entry["step"]:
             what = f"must be in [0, {entry['step']}], its step, got {value.min()} to {value.max()}"
-            raise ValueError(f"{label}: 'seen' in the {where} {what}")
+            raise ValueError(f"{label}: 'last_step' in the {where} {what}")
     return values
 
 

@@ -47,7 +47,7 @@ def test_as_if_every_step_had_been_made(case, dtype):
     np.testing.assert_allclose(table, whole, rtol=close, atol=close)
     for letter, buffer in expected.state[0].items():
         np.testing.assert_allclose(opt.state[0][letter], buffer, rtol=close, atol=close)
-    assert (opt.state[0]["seen"] == 60).all()
+    assert (opt.state[0]["last_step"] == 60).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
@@ -78,7 +78,7 @@ def test_bits(case, dtype, isas):
             for letter in reference.state_names(case.rule):
                 wanted = np.concatenate([oracle.state[letter] for oracle in oracles])
                 assert_same_bits(opt.state[0][letter], wanted, f"{what}{letter}: ")
-            assert (opt.state[0]["seen"] == met).all()
+            assert (opt.state[0]["last_step"] == met).all()
 
 
 def test_saved_and_copied_in_the_middle():
@@ -109,7 +109,7 @@ def test_a_skipped_step_counts_as_none():
     before = table.copy()
     opt.catch_up()
     assert_same_bits(table, before)
-    assert opt.state[0]["seen"].tolist() == [1] * len(table)
+    assert opt.state[0]["last_step"].tolist() == [1] * len(table)
 
 
 @pytest.mark.parametrize("case", CANNOT, ids=ids)
@@ -176,7 +176,7 @@ def test_what_comes_later_is_refused_and_changes_nothing():
             opt.groups[0].update(change)
     with pytest.raises(ValueError, match="gradient of parameter 0 must be C-contiguous with catch_up"):
         opt.step(np.ones(SHAPE[::-1]).T)
-    state["state"][0]["seen"][3] = 2
+    state["state"][0]["last_step"][3] = 2
     with pytest.raises(
         ValueError, match=r"'seen' in the state of parameter 0 must be in \[0, 1\], its step, got 0 to 2"
     ):
@@ -203,7 +203,7 @@ def test_whole_gradients_of_rows_that_have_missed_nothing(isas):
             opt.step(g)
             plain.step(g)
         assert_same_bits(p, q)
-        assert (opt.state[0]["seen"] == 4).all()
+        assert (opt.state[0]["last_step"] == 4).all()
 
 
 def test_no_rows_are_a_step_too():

@@ -248,7 +248,7 @@ def test_rows_and_catching_up():
             dense[k][...] -= 0.1 * momenta[k]
     for mine, wanted in zip(lazy, dense, strict=True):
         np.testing.assert_allclose(mine, wanted, rtol=1e-12)
-    assert (opt.state["u"]["seen"] == 5).all()
+    assert (opt.state["u"]["last_step"] == 5).all()
 
 
 def test_containers_of_added_groups_are_watched():
@@ -394,7 +394,7 @@ def test_rows_are_caught_up_before_they_are_reset():
     opt.step(fastopt.RowGrad([1], np.ones((1, 1))))
     opt.reset(0)
     np.testing.assert_allclose(table, [[-1.5], [-1.0], [0.0]])
-    assert not opt.state[0]["seen"].any()
+    assert not opt.state[0]["last_step"].any()
 
 
 def test_what_cannot_be_reset():

@@ -52,7 +52,7 @@ def test_what_the_guide_says(page):
     assert (page["ema"] < 1).all()
     assert (page["ema"] < page["mean"]).all()  # it follows closely
     assert page["layers"].step_count == 1
-    assert (page["lazy"].state[0]["seen"] == 20).all()
+    assert (page["lazy"].state[0]["last_step"] == 20).all()
 
 
 def test_the_page_of_formats(monkeypatch, tmp_path):

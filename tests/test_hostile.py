@@ -217,7 +217,7 @@ def test_gradients_in_the_state():
     table = np.ones((3, 1))
     opt = fastopt.SGD(table, momentum=0.9, catch_up=True)
     with refused("must not share memory with the optimizer's state", opt, table):
-        opt.step(opt.state[0]["seen"].view(np.float64).reshape(3, 1))
+        opt.step(opt.state[0]["last_step"].view(np.float64).reshape(3, 1))
 
 
 def test_state_and_groups_cannot_be_replaced():

@@ -137,6 +137,6 @@ def table(rng: random.Random, tell: Callable[..., None]) -> Calls:
         for key, value in oracle.state.items():
             if not same(opt.state[0][key], np.asarray(value)):
                 raise WrongResultError(f"{key}: {opt.state[0][key]}, expected {value}")
-        if catches and opt.state[0]["seen"].tolist() != met.tolist():
-            raise WrongResultError(f"seen: {opt.state[0]['seen']}, expected {met}")
+        if catches and opt.state[0]["last_step"].tolist() != met.tolist():
+            raise WrongResultError(f"last_step: {opt.state[0]['last_step']}, expected {met}")
         yield "rows", outcome
