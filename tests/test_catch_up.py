@@ -178,7 +178,7 @@ def test_what_comes_later_is_refused_and_changes_nothing():
         opt.step(np.ones(SHAPE[::-1]).T)
     state["state"][0]["last_step"][3] = 2
     with pytest.raises(
-        ValueError, match=r"'seen' in the state of parameter 0 must be in \[0, 1\], its step, got 0 to 2"
+        ValueError, match=r"'last_step' in the state of parameter 0 must be in \[0, 1\], its step, got 0 to 2"
     ):
         opt.load_state_dict(state)
     assert_same_bits(table, before)
