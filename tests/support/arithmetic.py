@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-# Of each dtype: an integer for its bits, a mask for those of the size, and the bits of the smallest normal number.
+# Of each dtype that kernels compute in: an integer for its bits, a mask for those of the size, and the bits of the
+# smallest normal number.
 BITS = {
     dtype: (integer, integer(2 ** (8 * dtype.itemsize - 1) - 1), integer(least))
     for dtype, integer, least in (
@@ -23,7 +24,7 @@ BITS = {
 def flush(x: Any) -> np.ndarray:
     """x with subnormals replaced by zeros of the same sign; x itself where there are none."""
     x = np.asarray(x)
-    if x.dtype.kind != "f":
+    if x.dtype not in BITS:
         return x
     integer, mask, least = BITS[x.dtype]
     size = x.view(integer) & mask  # compared as integers, which is faster than as numbers
@@ -43,7 +44,7 @@ def converted(g: np.ndarray, dtype: Any) -> np.ndarray:
 
 def flush_before_rounding(ufunc: np.ufunc, inputs: tuple[Any, ...], result: np.ndarray) -> np.ndarray:
     """A result that rounding among subnormals has raised to the smallest normal number, as 0: it was flushed before."""
-    if result.dtype.kind != "f":
+    if result.dtype not in BITS:
         return result
     integer, mask, least = BITS[result.dtype]
     if not (raised := (result.view(integer) & mask) == least).any():
