@@ -19,7 +19,7 @@ from ..nest import Array
 from ..optimizer import Optimizer
 from .arguments import Arguments
 from .state import State, native
-from .tensors import array_of, can_be_stepped, may_change_in_place, plain
+from .tensors import array_of, can_be_stepped, may_change_in_place
 
 
 class TorchOptimizer(torch.optim.Optimizer):
@@ -40,12 +40,12 @@ class TorchOptimizer(torch.optim.Optimizer):
     _inner: Optimizer | None  # None while there are no parameters
     _tensors: tuple[torch.Tensor, ...]  # in whose memory the parameters of `_inner` lie, in their order
     _state: State
-    # What param_groups was when `_inner` last took it over: the list; its groups and their lists of parameters, as
-    # changed_container() takes them; how many parameters; and whether a value can change in place.
+    # What param_groups was when `_inner` last took it over: the list; its groups, and their lists of parameters, as
+    # changed_container() takes them; how many groups and parameters; and whether a value can change in place.
     _seen_groups: list[dict[str, Any]] | None
     _watched: list[tuple[Any, ...]]
-    _lists: list[list[Any]]
-    _count: int
+    _lists: list[tuple[Any, ...]]
+    _counts: tuple[int, int]
     _has_live_values: bool
 
     def __init__(self, *by_position: Any, **by_name: Any) -> None:
@@ -86,25 +86,60 @@ class TorchOptimizer(torch.optim.Optimizer):
     def _watch(self) -> None:
         """Remember what param_groups is now."""
         self._seen_groups = self.param_groups
-        self._lists = [group["params"] for group in self.param_groups]
-        self._count = sum(map(len, self._lists))
+        lists = [group["params"] for group in self.param_groups]
+        self._counts = self._counts_now()
         self._watched = [(group, tuple(group), tuple(group.values())) for group in self.param_groups]
-        self._watched += [(one, tuple(range(len(one))), tuple(one)) for one in self._lists if one]
+        self._lists = [(one, tuple(range(len(one))), tuple(one)) for one in lists if one]
         values = (value for group in self.param_groups for key, value in group.items() if key != "params")
         self._has_live_values = any(map(may_change_in_place, values))
 
+    def _counts_now(self) -> tuple[int, int]:
+        """Return the numbers of groups and of their parameters."""
+        return len(self.param_groups), sum(len(group["params"]) for group in self.param_groups)
+
     def _has_changed(self) -> bool:
         """Return whether param_groups may be another than at the last step."""
+        return self._has_live_values or _core.changed_container(self._watched) is not None or self._has_others()
+
+    def _has_others(self) -> bool:
+        """Return whether there are other groups or parameters than at the last step."""
         return (
             self._seen_groups is not self.param_groups
-            or len(self.param_groups) != len(self._lists)
-            or self._has_live_values
-            or sum(map(len, self._lists)) != self._count
-            or _core.changed_container(self._watched) is not None
+            or _core.changed_container(self._lists) is not None
+            or self._counts_now() != self._counts
         )
 
     def _follow(self) -> None:
         """Take over changes of param_groups."""
+        if self._has_others() or not self._follow_rates():
+            self._follow_all()
+
+    def _follow_rates(self) -> bool:
+        """Take over numbers that are learning rates and decays, or return False where something else has changed."""
+        inner = self._inner
+        if inner is None or self._has_live_values:
+            return False
+        changes: list[tuple[Group, dict[str, float]]] = []
+        watched: list[tuple[Any, ...]] = []
+        for group, (before, keys, values), of_inner in zip(self.param_groups, self._watched, inner.groups, strict=True):
+            if group is not before or tuple(group) != keys:
+                return False
+            now = tuple(group.values())
+            rates: dict[str, float] = {}
+            for key, value, old in zip(keys, now, values, strict=True):
+                if value is not old:
+                    if key not in RATES or type(value) is not float:
+                        return False
+                    rates[key] = value
+            watched.append((group, keys, now))
+            if rates:
+                changes.append((of_inner, rates))
+        set_hyper(inner._table, changes)
+        self._watched = watched
+        return True
+
+    def _follow_all(self) -> None:
+        """Take over whatever has changed."""
         inner = self._inner
         groups = () if inner is None else inner.groups
         sizes = [len(self._tensors_of([group])) for group in self.param_groups]
@@ -113,21 +148,14 @@ class TorchOptimizer(torch.optim.Optimizer):
         if inner is None or not same:
             self._lay_out()
             return
-        changes = [(of_inner, self._changes_of(i, of_inner)) for i, of_inner in enumerate(groups)]
-        if changes := [(of_inner, of_group) for of_inner, of_group in changes if of_group]:
+        changes: list[tuple[Group, dict[str, Any]]] = []
+        for i, (group, of_inner) in enumerate(zip(self.param_groups, groups, strict=True)):
+            hyper = self._arguments.hyper(f"{type(self).__name__}: param_groups[{i}]", group)
+            if changed := {key: value for key, value in hyper.items() if value != of_inner[key]}:
+                changes.append((of_inner, changed))
+        if changes:
             set_hyper(inner._table, changes)
         self._watch()
-
-    def _changes_of(self, i: int, of_inner: Group) -> dict[str, Any]:
-        """Return the hyperparameters of a group that differ from those in force."""
-        label = f"{type(self).__name__}: param_groups[{i}]"
-        group, (before, keys, values) = self.param_groups[i], self._watched[i]
-        if group is before and tuple(group) == keys and not self._has_live_values:
-            changed = [key for key, old in zip(keys, values, strict=True) if group[key] is not old]
-            if RATES.issuperset(changed):  # as schedulers have it at each step
-                return {key: plain(f"{label}: {key}", group[key]) for key in changed}
-        hyper = self._arguments.hyper(label, group)
-        return {key: value for key, value in hyper.items() if value != of_inner[key]}
 
     def _move(self) -> None:
         """Take over the memory in which the parameters lie now."""
