@@ -128,7 +128,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what only some use when it is first asked for: an optimizer, schedules, or those for torch."""
+    """Import optimizers, schedules and the classes for torch when they are first used."""
     from importlib import import_module
 
     if name in ("schedules", "torch"):

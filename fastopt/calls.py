@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_: Any) -> Callable[[type], type]:
-        """Return what type checkers alone read."""
+        """Return a value that only type checkers read."""
         return lambda cls: cls
 
 
@@ -60,7 +60,7 @@ def refuse_unknown(label: str, takes: Collection[str], unknown: Collection[str])
 def checks_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """Have a public function, method or constructor name its arguments where those of a call do not fit.
 
-    Python's own message names neither the class nor what came.  A call that fits costs nothing more than the call.
+    Python's own message names neither the class nor the value.  A valid call costs nothing more than the call.
     """
 
     @wraps(function)
@@ -105,7 +105,7 @@ def problem(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
 ) -> str:
-    """Return what is wrong with the arguments of a call that cannot be made."""
+    """Return the problem with the arguments of an invalid call."""
     known, names = [*by_position, *by_name], ", ".join(by_position)
     if len(args) > len(by_position):
         beyond = brief(args[len(by_position)])

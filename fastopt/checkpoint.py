@@ -66,7 +66,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined, *, param
     text, tensors = _pack(optimizer, _flag("save", "parameters", parameters))
     metadata = {"fastopt": f"{_checksum(text, tensors)} {text}"}
 
-    # The random part has eight characters, so that leftovers of "a" are told from those of "a.b".
+    # The random part has eight characters, which distinguishes leftovers of "a" from leftovers of "a.b".
     for leftover in path.parent.glob(f".{escape(path.name)}.????????.saving"):
         rmtree(leftover, ignore_errors=True)
     with _folder_beside(path) as folder:
@@ -86,12 +86,12 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined, *, param
 
 @checks_arguments
 def check_save(path: str | os.PathLike[str]) -> None:
-    """Raise now what `save` to this path would raise later, for a run whose first save is hours away.
+    """Raise now any error that `save` to this path would raise later, for a run whose first save is hours away.
 
     Parameters
     ----------
     path : str or path-like
-        The file that will be saved to; what is there stays as it is.
+        The file that will be saved to; an existing file stays as it is.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def load(
     convert: bool = False,
     parameters: bool = False,
 ) -> Loaded | tuple[Loaded, ...]:
-    """Restore, to the bit, what `save` has written of an optimizer with the same rule and parameters.
+    """Restore, to the bit, an optimizer with the same rule and parameters from a file of `save`.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def load(
         Of the same class, with parameters of the same names, shapes and dtypes, in the same groups; or a combination of
         such optimizers in the same order.
     strict : bool, default True
-        Raise unless all of it fits.  Otherwise what fits is loaded; see `Optimizer.load_state_dict`.
+        Raise unless all of it fits.  Otherwise load the matching part; see `Optimizer.load_state_dict`.
     hyperparameters : {"saved", "current"}, default "saved"
         Take the hyperparameters that were saved, or keep those that are here; see `Optimizer.load_state_dict`.
     convert : bool, default False
@@ -139,7 +139,7 @@ def load(
     Returns
     -------
     Loaded
-        What was missing, unexpected or of another shape; all of it is empty with ``strict=True``.  Of a `Combined`, one
+        The names that were missing, unexpected or of another shape; none with ``strict=True``.  Of a `Combined`, one
         for each optimizer.
 
     Raises
@@ -178,14 +178,14 @@ def load(
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     loaded = load()
-    told = tuple(
+    results = tuple(
         of_one._replace(
             missing=tuple(name for name in of_one.missing if name not in left_out),
             mismatched=(*of_one.mismatched, *left_out),
         )
         for of_one, left_out in zip([loaded] if isinstance(loaded, Loaded) else loaded, others, strict=True)
     )
-    return told if isinstance(optimizer, Combined) else told[0]
+    return results if isinstance(optimizer, Combined) else results[0]
 
 
 def _flag(function: str, name: str, value: Any) -> bool:
@@ -256,7 +256,7 @@ def _pack_one(
 def _unpack(
     text: str, tensors: dict[str, Array], optimizer: Optimizer | Combined, strict: bool
 ) -> tuple[dict[str, Any], list[dict[Name, Array]], list[list[Name]]]:
-    """Return what `state_dict` gave, or raise when it is of other parameters; and of each optimizer two things more.
+    """Return the state dict of a file, or raise if it is of other parameters; and of each optimizer two things more.
 
     These are the parameters, if they are there, and if not `strict` the names of those that are left out, since they
     have other shapes or dtypes here.
@@ -326,7 +326,7 @@ def as_bfloat16(bits: Array) -> Array:
 
 
 def _kinds(optimizer: Optimizer) -> dict[Name, tuple[str, list[int]]]:
-    """Return each parameter's dtype and shape: not every rule has state that tells."""
+    """Return each parameter's dtype and shape: not every rule has state that shows them."""
     arrays = zip(optimizer.state, optimizer._layout.arrays, strict=True)
     return {name: (str(array.dtype), list(array.shape)) for name, array in arrays}
 

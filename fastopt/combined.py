@@ -59,7 +59,7 @@ class Combined(Stepping):
     Raises
     ------
     TypeError, ValueError
-        For what is no optimizer of a rule, for an optimizer that comes twice, that has options of the step of its own,
+        For a value that is not an optimizer, for an optimizer that occurs twice, has options of the step of its own,
         or has a parameter of another one or a name of it; and for options out of range.
 
     Notes
@@ -177,7 +177,7 @@ class Combined(Stepping):
         return Fixed(self._by_name([optimizer.state for optimizer in self.optimizers]))
 
     def _by_name(self, parts: list[dict[Name, Any]]) -> dict[Name, Any]:
-        """Return what the optimizers have for each of their parameters, by the names here."""
+        """Return values of the optimizers for each of their parameters, by the names here."""
         return dict(zip(self._layout.names, (value for part in parts for value in part.values()), strict=True))
 
     @property

@@ -32,7 +32,7 @@ def value_of(hyper: Mapping[str, Any], name: str, parts: Mapping[str, tuple[str,
 def saved_decays(
     decays: Mapping[str, Decay], hyper: Mapping[str, Any], parts: Mapping[str, tuple[str, ...]]
 ) -> dict[str, dict[str, float]]:
-    """Return those that are not what the hyperparameters say for all steps so far."""
+    """Return the decays that differ from the hyperparameters in some step so far."""
     return {
         name: dict(decay)
         for name, decay in decays.items()
@@ -48,7 +48,7 @@ def restored_decays(
     names: Sequence[str],
     steps: int,
 ) -> dict[str, Decay]:
-    """Return all decays with these names after so many steps, from what `saved_decays` gave, or raise."""
+    """Return all decays with these names after this many steps, from the result of `saved_decays`, or raise."""
     if not isinstance(given, Mapping) or not set(given) <= set(names):
         raise ValueError(f"{label} must be a mapping of names among {', '.join(names) or 'none'}, got {brief(given)}")
     return {

@@ -1,4 +1,4 @@
-"""How a class declares its arguments, once: from this follow its signature, its checks and what the C core reads.
+"""Declarations of arguments, once per class: signatures, checks and the values for the C core follow from them.
 
 ::
 
@@ -28,7 +28,7 @@ from .scalars import PLAIN, each_unwrapped, is_number, unwrapped
 
 Number: TypeAlias = float | Callable[[int], float]  # a hyperparameter: a number or a schedule
 
-# When a hyperparameter can be set no more.  "layout": never, since it decides which state exists, or what it means.
+# When a hyperparameter becomes fixed.  "layout": always, since it decides which state exists, or its meaning.
 # "start": never, since state starts from it.  "steps": once a step has been made, since the average that the rule keeps
 # is computed by it, by the first of several.
 Fixed: TypeAlias = Literal["", "layout", "start", "steps"]
@@ -276,7 +276,7 @@ def number(
     kw_only: bool = True,
     init: bool = True,
 ) -> Any:
-    """Declare a number, by its name in rules.def where that is another, and what None stands for where it may be None.
+    """Declare a number, by its name in rules.def where that is another, and the value of None where it may be None.
 
     Without `init` it is one of groups alone.
     """
@@ -311,18 +311,20 @@ def state_dtype(*, default: None) -> Any:
     kw_only_default=True, field_specifiers=(argument, other_name, rate, number, numbers, flag, choice, state_dtype)
 )
 class Declaring:
-    """A class whose constructor takes what it declares."""
+    """A class whose constructor takes its declared arguments."""
 
     _declared: ClassVar[dict[str, Argument]] = {}
-    _shared: ClassVar[frozenset[str]] = frozenset()  # what all classes declare; it comes last
+    _shared: ClassVar[frozenset[str]] = frozenset()  # the declarations of all classes; they come last
     _declaration: ClassVar[Declaration]
-    _rules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # the rows of rules.def that it runs, and what selects each
-    _decay_form: ClassVar[str] = "l2"  # what weight_decay does by default
+    _rules: ClassVar[
+        Mapping[str, Mapping[str, Any]]
+    ] = {}  # the rows of rules.def that it runs, and the options that select each
+    _decay_form: ClassVar[str] = "l2"  # the default form of weight_decay
     _averages: ClassVar[tuple[str, ...]] = ()  # averages of the parameters that the rule itself keeps
     _torch_names: ClassVar[Mapping[str, str]] = {}  # of state in torch.optim, by letter
 
     def __init_subclass__(cls) -> None:
-        """Collect what the class declares: its attributes are those of optimizers, which have none of these names."""
+        """Collect the declarations of the class and remove them from its attributes, which optimizers must not have."""
         own = {key: value for key, value in vars(cls).items() if isinstance(value, Argument)}
         cls._declared = cls._declared | {value.name: value for value in own.values()}
         for key, value in own.items():
@@ -349,7 +351,7 @@ class Declaring:
 
     @classmethod
     def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:
-        """Return what state buffers start from, where that is not 0."""
+        """Return the initial values of state buffers that do not start from 0."""
         return {}
 
     @classmethod
@@ -419,7 +421,7 @@ class Declaration:
         }
 
     def check_schedules(self, label: str, hyper: Mapping[str, Any]) -> None:
-        """Raise TypeError or ValueError for schedules of what cannot change from step to step."""
+        """Raise TypeError or ValueError for schedules of hyperparameters that cannot change from step to step."""
         for key, value in hyper.items():
             declared = self.hyper[key]
             if is_schedule(value) and (not declared.scheduled or declared.fixed == "start"):

@@ -35,7 +35,7 @@ class Group(Fixed):
     """A group's arrays under "params", its hyperparameters, and keys of the user's own.
 
     Setting a hyperparameter checks it and takes effect with the next step.  A schedule is a value like a number.  Keys
-    can be neither added nor removed, and what decides which state exists (such as ``amsgrad``) stays as it was made.
+    can be neither added nor removed, and hyperparameters that decide on the state (such as ``amsgrad``) are fixed.
     """
 
     def __init__(

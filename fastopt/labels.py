@@ -1,4 +1,4 @@
-"""The keys of a group that are the user's own, such as "name", told from misspelt hyperparameters."""
+"""The user's own keys of a group, such as "name", and the difference to misspelt hyperparameters."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Layout(Parameters):
         step_count: int,
         containers: list[Watched] | None = None,
     ) -> Parameters:
-        """Check further groups, then lay out their state and have the table step them too; return what was added."""
+        """Check further groups, lay out their state and add them to the table; return the new part."""
         added = Parameters(grouped, [], [], [], [])
         groups: list[Group] = []
         arrays: list[Array] = []  # as they are given
@@ -215,7 +215,7 @@ class Layout(Parameters):
         return group["params"], group_hyper(f"{label}: group", group, self.defaults), group
 
     def add(self, label: str, given: Given) -> Parameters:
-        """Add a group, in a turn of the table; return what was added."""
+        """Add a group, while holding the lock of the table; return the new part."""
         self.table.check_own(label)
         added = self.append(label, True, [f'{label}: group["params"]'], [given], [None], self.table.step_count)
         self.groups[0].rename(self.label_of_group(0, True))
@@ -296,7 +296,7 @@ class Layout(Parameters):
         return [array for group in self.groups for array in group["params"]]
 
     def all_settings(self) -> list[_core.Settings]:
-        """Return what C reads for each parameter."""
+        """Return the values that C reads for each parameter."""
         return [group.settings_of(array) for group in self.groups for array in group["params"]]
 
     def nbytes_of(self, name: Name) -> int:

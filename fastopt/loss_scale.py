@@ -15,7 +15,7 @@ SMALLEST, LARGEST = 2.0**-126, 2.0**126  # float32 has the inverse of each as a 
 
 
 def _checked_value(label: str, value: Any) -> float:
-    """Return what can be a scale as a float, or raise TypeError or ValueError."""
+    """Return a scale as a float, or raise TypeError or ValueError."""
     scale = check_number(label, "grad_scale", value)
     if not SMALLEST <= scale <= LARGEST:
         raise ValueError(f"{label} must be in [2^-126, 2^126], got {value!r}")
@@ -169,7 +169,7 @@ class LossScale:
 
     @checks_arguments
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         if not isinstance(state_dict, dict) or set(state_dict) != {"value", "good_steps"}:
             raise ValueError(
                 f"LossScale.load_state_dict: the state must have value and good_steps, got {brief(state_dict)}"

@@ -61,7 +61,7 @@ def members(label: str, params: Any, first: int) -> tuple[Any, list[Name], list[
         if not is_container(value):
             names.append(way[0] if len(way) == 1 else ".".join(map(str, way)))
             arrays.append(value)
-            if not isinstance(value, np.ndarray):  # what follows may be endless
+            if not isinstance(value, np.ndarray):  # the sequence may be endless
                 raise TypeError(f"{label}: {describe(names[-1])} must be a numpy.ndarray, got {type(value).__name__}")
             return None
         if len(way) > MAX_DEPTH:
@@ -88,7 +88,7 @@ def members(label: str, params: Any, first: int) -> tuple[Any, list[Name], list[
 
 
 def any_container(structures: Sequence[Any]) -> bool:
-    """Return whether one of these structures is that of a container."""
+    """Return whether one of these structures is a container's."""
     return any(structure is not None for structure in structures)
 
 
@@ -110,7 +110,7 @@ def together(structure: Any, arrays: Iterator[Any]) -> Any:
 
 # ---- The containers, which may come to hold other arrays ----
 
-# A container, a key or index, what is there, the names of the parameters in it.
+# A container, its keys or indices, its values, and the names of the parameters in it.
 Place: TypeAlias = tuple[Any, Any, Any, Sequence[Name]]
 
 
@@ -167,7 +167,7 @@ def watched(found: Iterable[Place]) -> list[Watched]:
 
 
 def holds(one: Watched) -> bool:
-    """Return whether a container holds what it held."""
+    """Return whether a container holds the same values as before."""
     return _core.still_holds(*one[:3])
 
 

@@ -34,7 +34,7 @@ def is_handed_on(parameter: inspect.Parameter, own: Mapping[str, Any]) -> bool:
 class Optimizer(Stepping, Declaring):
     """Parameters, their state, and one fused pass over both per step.
 
-    The classes of the rules (`fastopt.Adam` and the others) are what users make; this one holds what they share.
+    Users make the classes of the rules (`fastopt.Adam` and the others); this class has their shared part.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ class Optimizer(Stepping, Declaring):
         plain values and must be unlike options.  An array that takes the place of one in a mapping or a list is noticed
         by the next step; see `rebind`.
     weight_decay : float, >= 0, default 0
-        Decay; `weight_decay_form` says what it does.
+        Decay, in the form of `weight_decay_form`.
     weight_decay_form : {"l2", "decoupled", "independent", "own"}, optional
         "l2": the rule sees g + weight_decay * p.  "decoupled": p = p * (1 - lr * weight_decay) before the rule.
-        "independent": p = p * (1 - weight_decay) before the rule, whatever the learning rate.  By default what the
-        rule's authors meant: "l2" for most, "decoupled" for `AdamW`, "own" where decay is a part of the rule (`LAMB`).
+        "independent": p = p * (1 - weight_decay) before the rule, for any learning rate.  The default is the
+        form of the authors: "l2" for most, "decoupled" for `AdamW`, "own" if decay is a part of the rule (`LAMB`).
     cautious_decay : bool, default False
         Decay only elements that the step of the rule moves towards 0, or leaves: p = p - lr * (u + weight_decay * p)
         where u * p >= 0, else p = p - lr * u, with u the step of the rule from p (Chen et al. 2025,
@@ -69,12 +69,12 @@ class Optimizer(Stepping, Declaring):
         the rule computes, in float32, or float64 for parameters of it.  "8bit" are codes with a scale for every 64
         elements.  Buffers that the rule needs exactly, sums over rows, and averages are never stored otherwise.
     master : {"auto", "split16", "split8", "float32"} or None, default "auto"
-        What a parameter of 16 bits is a rounding of, so that small updates are not lost.  "split16": a float32, whose
-        other 16 bits are kept beside it, for bfloat16; "split8": 8 bits more; "float32": a copy of its own, which
+        The full value of a 16-bit parameter, so that small updates are not lost.  "split16": a float32, whose
+        other 16 bits are stored separately, for bfloat16; "split8": 8 of these bits; "float32": a copy, which
         follows elements that others overwrite; None: nothing.  "auto" is "split16" for bfloat16, "float32" for float16.
     rounding : {"stochastic", "nearest"}, default "stochastic"
-        How state, and parameters that keep fewer bits, are rounded: up or down at random such that the mean is right,
-        or to the nearest number, where running means stop short of what they decay to.
+        How state, and parameters that keep fewer bits, are rounded: up or down at random so that the mean is right,
+        or to the nearest number, with which running means stop before the value that they decay to.
     seed : int, default 0
         Of the random numbers, >= 0, < 2**64.  They depend on the seed, the parameter's name, its step and the element.
     nonfinite : {"propagate", "raise", "skip"}, default "propagate"
@@ -82,7 +82,7 @@ class Optimizer(Stepping, Declaring):
         count in `skipped_steps`.  With the last two, gradients are read once before anything is written, and such a
         step leaves parameters, state and step counts as they were.
     num_threads : int, optional
-        Threads of a step, at least 1.  By default the optimizer chooses from what its steps are measured to take, up to
+        Threads of a step, at least 1.  By default the optimizer chooses by measured times of steps, up to
         `fastopt.get_num_threads()`.
     grad_scale : float or LossScale, > 0, optional
         Factor by which the loss was multiplied: gradients are divided by it before all else.  A `LossScale` is a number
@@ -91,7 +91,7 @@ class Optimizer(Stepping, Declaring):
     clip_norm : float or schedule, > 0, optional
         Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is the norm of all of them together, as
         torch's ``clip_grad_norm_`` does; infinity measures alone.  A schedule is asked as one of a hyperparameter is.
-        `grad_norm` then tells the norm before clipping.  The gradients are read once more for it.  A NaN makes the norm
+        `grad_norm` is then the norm before clipping.  The gradients are read once more for it.  A NaN makes the norm
         NaN, and with it every gradient that is clipped by it; `nonfinite` keeps it out.  No square overflows or
         underflows: the norm is exact to rounding wherever float64 has it.
     clip_norm_per : {"all", "group", "parameter"}, default "all"
@@ -129,7 +129,7 @@ class Optimizer(Stepping, Declaring):
     ------
     TypeError, ValueError
         For parameters that cannot be updated in place (another type, read-only, overlapping) and hyperparameters out
-        of range.  The message names what is required and what came.
+        of range.  The message names the requirement and the value found.
     """
 
     _streams: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # arrays read and written by each pass, of rules of several
@@ -168,7 +168,7 @@ class Optimizer(Stepping, Declaring):
     _positional: ClassVar[list[str] | None]  # names of the arguments by position; None: any number
 
     def __init_subclass__(cls) -> None:
-        """Show in the signature what the class declares, or what a user's own constructor takes and hands on."""
+        """Set the signature: the declarations of the class, or the arguments of a user's own constructor."""
         super().__init_subclass__()
         if cls.__init__ is Optimizer.__init__:
             kinds = {True: inspect.Parameter.KEYWORD_ONLY, False: inspect.Parameter.POSITIONAL_OR_KEYWORD}
@@ -218,7 +218,7 @@ class Optimizer(Stepping, Declaring):
         self._laid_out()
 
     def _laid_out(self) -> None:
-        """Do what the rule needs once parameters have got state: all of them at first, later those of added groups."""
+        """Finish new parameters, which have state now: all of them at first, later those of added groups."""
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -282,7 +282,7 @@ class Optimizer(Stepping, Declaring):
         Raises
         ------
         TypeError, ValueError
-            For what a group cannot be made of, and for parameters that have a name or memory of one that is there.
+            For values that are not a group, and for parameters with the name or memory of another parameter.
             Nothing has been changed then.
 
         Notes
@@ -320,7 +320,7 @@ class Optimizer(Stepping, Declaring):
 
         Notes
         -----
-        Parameters and hyperparameters stay as they are, as does what `accumulate` has gathered.
+        Parameters, hyperparameters and accumulated gradients stay as they are.
         """
         self._layout.reset(f"{type(self).__name__}.reset", names)
 
@@ -337,7 +337,7 @@ class Optimizer(Stepping, Declaring):
     def swa(self) -> dict[Name, Array]:
         """The mean of each parameter over the steps that `swa` asks for, by name, as `ema`; an error before the first.
 
-        A parameter counts from its own first step on with what it was, whether these were steps of it or not.
+        Each parameter counts from its first step, with its value after each step, also of steps without its gradient.
         """
         return averages.average(self._layout, "swa")
 
@@ -358,7 +358,7 @@ class Optimizer(Stepping, Declaring):
         Parameters
         ----------
         average : str
-            "ema" with `ema_decay`, "swa" with `swa` once its first step has been made, or what the rule itself keeps:
+            "ema" with `ema_decay`, "swa" with `swa` once its first step has been made, or the average of a rule:
             "x" of the schedule-free rules, "ax" of `ASGD`.
 
         Raises
@@ -369,7 +369,7 @@ class Optimizer(Stepping, Declaring):
         Notes
         -----
         Values that are written to the parameters within are lost.  Steps and copies of the optimizer are refused
-        within; `state_dict` and `fastopt.save`, which hold no parameters, are what they are outside.  The parameters
+        within; `state_dict` and `fastopt.save`, which hold no parameters, work as outside.  The parameters
         are kept in a copy meanwhile.
         """
         return averages.swapped(self._layout, f"{type(self).__name__}.swapped", average)
@@ -400,7 +400,7 @@ class Optimizer(Stepping, Declaring):
         hyperparameters: Literal["saved", "current"] = "saved",
         convert: bool = False,
     ) -> Loaded:
-        """Restore what `state_dict` gave, to the bit: state, hyperparameters and counts.
+        """Restore the result of `state_dict`, to the bit: state, hyperparameters and counts.
 
         Parameters
         ----------

@@ -43,7 +43,7 @@ def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]
     Raises
     ------
     TypeError, ValueError
-        For a pattern that leaves its group without parameters, and for what is not a mapping.
+        For a pattern that leaves its group without parameters, and for a value that is not a mapping.
     """
     from fnmatch import fnmatchcase  # slow to import
 

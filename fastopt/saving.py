@@ -368,7 +368,7 @@ def check_entries(
 def entries_problem(
     what: str, given: Mapping[Any, Any], names: Sequence[Any], optional: Sequence[Any] = ()
 ) -> str | None:
-    """Return what is wrong with the names of a mapping's entries, or None."""
+    """Return the problem with the names of a mapping's entries, or None."""
     missing = [name for name in names if name not in given]
     unknown = [name for name in given if name not in {*names, *optional}]
     if not missing and not unknown:

@@ -15,7 +15,7 @@ def unwrapped(value: Any) -> Any:
 
 
 def each_unwrapped(value: Any) -> Any:
-    """Return several numbers, such as a pair, with each of them unwrapped; what is not several as it is."""
+    """Return several numbers, such as a pair, with each of them unwrapped; any other value as it is."""
     if isinstance(value, (tuple, list)):
         return type(value)([unwrapped(part) for part in value]) if type(value) in (tuple, list) else value
     return tuple(value) if is_numbers(value) and value.ndim == 1 else value

@@ -53,7 +53,7 @@ def at(hyper: Mapping[str, Any], step: int) -> Mapping[str, Any]:
 
     def value(schedule: Any) -> Any:
         given = unwrapped(schedule(step))
-        # np.float32(0.9) == 0.9, though they are two numbers: what is equal here must be the same.
+        # np.float32(0.9) == 0.9, though they are two numbers: here equal must mean the same number.
         return float(given) if isinstance(given, np.floating) else given
 
     return each(hyper, value)

@@ -602,7 +602,7 @@ class cosine_restarts(_Schedule):
     mult : int, default 1
         How many times as long the next cycle is, at least 1.
     end_value : float, default 0
-        What a cycle goes to; the step that would have it is the first of the next cycle.
+        Limit of a cycle; never reached, since the next cycle starts there.
 
     References
     ----------
@@ -667,7 +667,7 @@ class one_cycle(_Schedule):
     Momentum that falls from 0.95 to 0.85 while the learning rate rises, and back, as torch has it by default, is a
     cycle with its peak below: ``momentum=one_cycle(0.85, steps, div_factor=0.85 / 0.95, final_div_factor=1)``.
 
-    The last value is that of step total_steps - 1, as in torch; optax counts the steps in between, one fewer.
+    Step total_steps - 1 has the last value, as in torch; optax counts the steps in between, one fewer.
 
     References
     ----------
@@ -919,7 +919,7 @@ class warmup(_Schedule):
     Parameters
     ----------
     schedule : schedule
-        What follows; it counts from its own start.
+        The schedule after the warm-up; it counts from its own start.
     warmup_steps : int
         Steps of the line, at least 0.
     init_value : float, default 0
@@ -960,7 +960,7 @@ class shift(_Schedule):
     Parameters
     ----------
     schedule : schedule
-        What is to start later; until then its first value holds.
+        The schedule that starts later; until then its first value holds.
     steps : int
         By how many steps; below 0, it begins with the value that it has after -steps steps.
     """
@@ -996,7 +996,7 @@ class scale(_Schedule):
     Parameters
     ----------
     schedule : schedule
-        What is multiplied.
+        The schedule that is multiplied.
     factor : float
         The number, finite.
     """
@@ -1022,7 +1022,7 @@ class scale(_Schedule):
 class reduce_on_plateau(_Schedule):
     """A value that is reduced when a loss has stopped getting better.
 
-    It does not depend on the step but on what is reported to it, say after each epoch::
+    It does not depend on the step but on the reported metric, for example after each epoch::
 
         lr = schedules.reduce_on_plateau(0.1, patience=5)
         opt = fastopt.SGD(params, lr=lr)
@@ -1042,7 +1042,7 @@ class reduce_on_plateau(_Schedule):
     init_value : float
         The first value, > 0.
     factor : float, default 0.1
-        What the value is multiplied by, in (0, 1).
+        Factor of each reduction, in (0, 1).
     patience : int, default 10
         Bad reports in a row that are tolerated, at least 0.
     threshold : float, default 1e-4
@@ -1054,7 +1054,7 @@ class reduce_on_plateau(_Schedule):
     min_value : float, default 0
         Never below this, >= 0.
     mode : {"min", "max"}, default "min"
-        "max" for what should grow, such as an accuracy.
+        "max" for a metric that should grow, such as an accuracy.
     eps : float, default 1e-8
         A reduction by no more than this is left out, >= 0.
 
@@ -1144,7 +1144,7 @@ class reduce_on_plateau(_Schedule):
 
     @checks_arguments
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave.
+        """Restore the result of `state_dict`.
 
         Raises
         ------
@@ -1184,12 +1184,12 @@ def peak_of(schedule: Callable[[int], float]) -> float | None:
 
 
 def saved(schedule: Callable[[int], float]) -> dict[str, Any]:
-    """Return a schedule as plain data: what it is, and the state of it and its parts where they have one."""
+    """Return a schedule as plain data: its identity, and the state of it and its parts if they have one."""
     return {"schedule": _identity(schedule), "state": [part.state_dict() for part in _stateful(schedule)]}
 
 
 def restorer(label: str, schedule: Callable[[int], float], entry: Any) -> Callable[[], None]:
-    """Return what restores the state of a schedule; raise unless `saved` gave the entry for such a schedule."""
+    """Return a function that restores the state of a schedule; raise unless the entry is of such a schedule."""
     here = _identity(schedule)
     if not isinstance(entry, Mapping) or set(entry) != {"schedule", "state"}:
         raise ValueError(f"{label} must be scheduled by {_shown(here)}, as it is here, got {brief(entry)}{HINT}")
@@ -1216,7 +1216,7 @@ def restorer(label: str, schedule: Callable[[int], float], entry: Any) -> Callab
 
 
 def _identity(value: Any, depth: int = 0) -> Any:
-    """Return what a schedule is, as plain data: its name and arguments, and of others all that can be compared.
+    """Return the identity of a schedule as plain data: its name and arguments, or all that can be compared.
 
     That is the name of a function that can be imported by it; of a `functools.partial` the function and its arguments;
     of an object its class and public attributes, or just its class where it has a state of its own.  Of an object that
@@ -1284,7 +1284,7 @@ def _name_of(value: Any) -> str:
 
 
 def _imported(function: Any) -> Any:
-    """Return what has the name of a function in its module, as pickle would find it, or None."""
+    """Return the object with the name of a function in its module, as pickle would find it, or None."""
     found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
@@ -1335,7 +1335,7 @@ def plot(
     Parameters
     ----------
     schedule : schedule, sequence of schedules, or mapping of label to schedule
-        What to draw; labels make a legend.
+        The schedules to draw; labels make a legend.
     steps : int
         How many steps to draw, at least 1.
     ax : matplotlib.axes.Axes, optional
@@ -1344,7 +1344,7 @@ def plot(
     Returns
     -------
     matplotlib.axes.Axes
-        What was drawn on.
+        The axes of the drawing.
 
     Raises
     ------

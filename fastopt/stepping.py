@@ -72,8 +72,8 @@ class Stepping:
             its parameter's shape, any strides, never written unless zeroing is asked for; or a `RowGrad`.  They may be
             float16, bfloat16, float32 or float64, which is converted, rounded once; for a parameter without axes also
             numbers and integer arrays.  A gradient of None leaves its parameter, its state and its count of steps
-            alone; `ema` and `swa` take the parameter in as it is, once it has made a step.  Without argument: what
-            `accumulate` has gathered, else the arrays given to `bind`.
+            alone; `ema` and `swa` include the parameter as it is, once it has made a step.  Without argument: the
+            accumulated gradients, else the arrays given to `bind`.
         **changes
             grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
             `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
@@ -141,7 +141,7 @@ class Stepping:
 
     @checks_arguments
     def accumulate(self, grads: Grads) -> None:
-        """Add the gradients of a micro-batch; the next ``step()`` uses the mean of what has come, or the sum.
+        """Add the gradients of a micro-batch; the next ``step()`` uses their mean, or their sum.
 
         Parameters
         ----------

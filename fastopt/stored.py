@@ -48,8 +48,8 @@ class Stored:
 
     Reading elements gives float32; setting them rounds to nearest.
 
-    The values that a step writes are there at once in `codes` and `scales`, and in arrays that are made from then on.
-    Optimizers make these buffers; for `fastopt.kernels` users do, zeros of both being elements that are 0::
+    `codes` and `scales`, and arrays that are made later, show the writes of a step at once.  Optimizers make these
+    buffers; for `fastopt.kernels` users do, and zeros of both are elements that are 0::
 
         m = Stored("codes_signed", np.zeros(p.shape, np.int8), np.zeros(-(-p.size // 64), np.float32))
 

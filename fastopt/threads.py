@@ -33,7 +33,7 @@ def set_num_threads(n: int) -> None:
 
 
 def check_threads(label: str, n: Any, alternative: str = "") -> None:
-    """Raise ValueError unless n is a number of threads; `alternative` is what else the caller takes."""
+    """Raise ValueError unless n is a number of threads; `alternative` names other values that the caller takes."""
     if not is_integer(n := unwrapped(n)) or n < 1:
         raise ValueError(f"{label} must be an integer >= 1{alternative}, got {brief(n)}")
     if n > MOST:

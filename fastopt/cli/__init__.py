@@ -1,7 +1,7 @@
 """The command line: ``python -m fastopt COMMAND``.
 
 A command is one row of `COMMANDS`. Its function gets the arguments that follow its name, returns the exit code, and is
-imported only when it is called, so that no command pays for, or fails by, what another one needs.
+imported only when it is called, so that no command imports, or fails to import, modules of another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["COMMANDS", "Parser", "console", "integer", "main", "names"]
 
 PROG = "python -m fastopt"
 
-# name: (module, function, what it does)
+# name: (module, function, description)
 COMMANDS = {
     "demo": ("fastopt.cli.demo", "main", "train a network with every rule, next to plain NumPy"),
     "compare": ("fastopt.cli.compare.command", "main", "find which rule suits which task, by learning-rate sweeps"),
@@ -30,7 +30,7 @@ COMMANDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An `argparse.ArgumentParser` that says what is wrong in one line, and exits with 2."""
+    """An `argparse.ArgumentParser` that reports an error in one line, and exits with 2."""
 
     def __init__(self, command: str = "", *, description: str, epilog: str = "") -> None:
         super().__init__(
@@ -110,9 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Optimizer update rules as fused C loops on NumPy arrays.",
         epilog="commands:\n"
         + "\n".join(f"  {name:10}{summary}" for name, (_, _, summary) in COMMANDS.items())
-        + f"\n\n{PROG} COMMAND --help tells more.",
+        + f"\n\n{PROG} COMMAND --help says more.",
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, one of those below")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     module, function, _ = COMMANDS[parser.parse_args(arguments[:1]).command]
     try:
         code: int = getattr(import_module(module), function)(arguments[1:])

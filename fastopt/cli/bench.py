@@ -1,4 +1,4 @@
-"""``python -m fastopt bench``: what a step of each rule takes here, and how near that is to the memory's limit.
+"""``python -m fastopt bench``: the time of a step of each rule here, compared with the limit of the memory.
 
 The limit is measured, not looked up: a loop of the same traffic (the same arrays read and written, one addition each)
 on the same memory and the same number of threads, in turns with the rule, so that whatever else the machine does slows

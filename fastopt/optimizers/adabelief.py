@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, shrink, zeros
 
 
 class AdaBelief(Optimizer):
-    r"""AdaBelief: Adam that divides by how much gradients differ from what was expected.
+    r"""AdaBelief: Adam that divides by the deviation of gradients from their running mean.
 
     ::
 

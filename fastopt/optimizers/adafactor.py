@@ -20,12 +20,12 @@ class Adafactor(Optimizer):
         beta = 1 - t^beta2_decay
         R = beta * R + (1 - beta) * (mean of g^2 over each row)
         C = beta * C + (1 - beta) * (mean of g^2 over each column)
-        v = R * C / max(mean of R, eps[0])          the entry of its row times that of its column
+        v = R * C / max(mean of R, eps[0])          the entry of its row times the entry of its column
         v = beta * v + (1 - beta) * g^2             in place of these for arrays with fewer than two axes
         u = g / max(sqrt(v), eps[0])
         p = p - rms(p) * min(lr, 1 / sqrt(t)) * u / max(1, rms(u) / d)
 
-    where rms(x) is sqrt(mean of x^2), and that of p is eps[1] at the least.  Arrays with more than two axes are taken
+    where rms(x) is sqrt(mean of x^2), and rms(p) is at least eps[1].  Arrays with more than two axes are taken
     as matrices of their last two.
 
     For large models whose optimizer must take little memory: for a matrix of a rows and b columns a + b numbers in

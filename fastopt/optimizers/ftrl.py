@@ -60,7 +60,7 @@ class FTRL(Optimizer):
     Names differ from Keras and TensorFlow, whose defaults these are: lambda1 is l1_regularization_strength, lambda2 is
     twice l2_regularization_strength, lr_power is learning_rate_power; l2_shrinkage_regularization_strength is half of
     weight_decay, which there does not enter n.  The paper has n = 0 at the start and divides by lr in each step as
-    here; where lr changes, sigma and the last line use that of the step.
+    here; where lr changes, sigma and the last line use the lr of the step.
 
     References
     ----------

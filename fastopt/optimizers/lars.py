@@ -47,7 +47,7 @@ class LARS(Optimizer):
     State: ``b``, of the parameter's shape and `state_dtype`.  Norms are taken over each array as a whole: cutting an
     array into several changes the rule.
 
-    As in optax: the norm is that of the gradient with decay, where the paper adds the norm of the decay; the learning
+    As in optax: the norm includes decay in the gradient, while the paper adds the norm of the decay; the learning
     rate is inside the buffer.
 
     References

@@ -55,9 +55,9 @@ class NAdam(Optimizer):
     float64.
 
     As in torch.optim, which keeps mu_product in its default dtype, so that its float64 runs differ from ours by about
-    1e-10.  optax's nadam is the constant momentum.
+    1e-10.  optax's nadam has the constant momentum.
 
-    Where betas change, mu_product is that of the momenta so far, as in torch, and the product of beta2 takes the place
+    If betas change, mu_product is the product of the momenta so far, as in torch; the product of beta2 takes the place
     of beta2^t, as in `Adam`, not in torch.
 
     References

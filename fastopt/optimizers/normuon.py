@@ -27,7 +27,7 @@ class NorMuon(NewtonSchulz):
         p = p * (1 - lr * weight_decay) - lr * 0.2 * sqrt(rows * columns) / |Y| * Y
 
     An orthogonal matrix may still move some neurons far more than others; here each neuron moves about as far as the
-    others, whatever its gradients are.  The root of the mean square of a step is 0.2 lr, that of `AdamW` about, whose
+    others, whatever its gradients are.  The root mean square of a step is 0.2 lr, about as in `AdamW`, whose
     learning rate and decay can be kept.  For the hidden layers of transformers, as `Muon`; embeddings, the last layer,
     biases and gains belong into an optimizer of their own, such as `AdamW`.
 

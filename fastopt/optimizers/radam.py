@@ -28,8 +28,8 @@ class RAdam(Optimizer):
         r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
         p = p - lr * r * m_hat * sqrt(1 - beta2^t) / (sqrt(v) + eps)    afterwards
 
-    For what Adam does well once a warm-up of the learning rate has been added: here there is none to choose.  The first
-    steps (five by default) are those of momentum, as large as the gradient is.
+    For problems where Adam needs a warm-up of the learning rate: here there is none to choose.  The first
+    steps (five by default) are steps of momentum, proportional to the gradient.
 
     Parameters
     ----------

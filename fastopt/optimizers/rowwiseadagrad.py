@@ -20,7 +20,7 @@ class RowWiseAdagrad(Optimizer):
         G of a row = G + mean of g^2 over the row
         p = p - lr * g / (sqrt(G of its row) + eps)
 
-    A row is what lies along the last axis.  Arrays with fewer than two axes have one G for each element, as `Adagrad`.
+    Rows lie along the last axis.  Arrays with fewer than two axes have one G for each element, as `Adagrad`.
     For embedding tables: one number of state for each row, where Adagrad has a table of its own, and about Adagrad's
     results.  With `RowGrad` only the rows that it names are read and written; the others have nothing to catch up with.
 

@@ -12,7 +12,7 @@ from .schedulefree import ScheduleFree, average_weight
 
 
 class ScheduleFreeAdamW(ScheduleFree):
-    r"""Schedule-free AdamW: gradients are taken between a walk and its running mean, and the mean is what is used.
+    r"""Schedule-free AdamW: gradients are taken between a walk and its running mean, and the mean is the result.
 
     ::
 

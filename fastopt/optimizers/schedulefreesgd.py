@@ -10,7 +10,7 @@ from .schedulefree import ScheduleFree, average_weight
 
 
 class ScheduleFreeSGD(ScheduleFree):
-    r"""Schedule-free SGD: gradients are taken between a walk and its running mean, and the mean is what is used.
+    r"""Schedule-free SGD: gradients are taken between a walk and its running mean, and the mean is the result.
 
     ::
 

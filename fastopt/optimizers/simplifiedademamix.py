@@ -21,7 +21,7 @@ class SimplifiedAdEMAMix(Optimizer):
         p = p - lr * (m + alpha * g) / (sqrt(v_hat) + eps)
         v_hat = v / (1 - beta2^t)
 
-    With one buffer of momentum it does what `AdEMAMix` does with two, a long memory and a quick answer to the last
+    One buffer of momentum has the effect of the two of `AdEMAMix`, a long memory and a quick response to the last
     gradient, and needs no warm-up of either.  m is a sum, as SGD's momentum: it grows to 1 / (1 - beta1) gradients, so
     that the learning rate is to be (1 - beta1) times Adam's.
 

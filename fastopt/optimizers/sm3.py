@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class SM3(Optimizer):
-    r"""SM3: Adagrad whose sums of squares are told from one number for each row and one for each column.
+    r"""SM3: Adagrad whose sums of squares are estimated from one number for each row and one for each column.
 
     ::
 

@@ -105,7 +105,7 @@ def left_of(results: Results, name: str) -> Callable[[float], float]:
 
 
 def number(value: float) -> str:
-    """Return three digits, or what happened instead."""
+    """Return three digits, or "diverged"."""
     if math.isinf(value):
         return "diverged"
     return f"{value:#.3g}".rstrip(".") if 1e-3 <= abs(value) < 1000 else f"{value:.1e}"
@@ -156,7 +156,7 @@ def write_csv(table: Iterable[Row], file: Path) -> None:
 
 
 def write_json(results: Results, settings: dict[str, Any], file: Path) -> None:
-    """Write everything: the sweeps, the runs, and what they were made with; null is a training that diverged."""
+    """Write everything: the sweeps, the runs and their settings; null is a training that diverged."""
 
     def plain(values: Iterable[float]) -> list[float | None]:
         return [value if math.isfinite(value) else None for value in values]

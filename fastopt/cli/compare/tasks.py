@@ -1,6 +1,6 @@
 """The tasks: small models on data that packages ship, with backpropagation written by hand.
 
-A task makes its parameters from a seed, yields minibatches from a seed, and tells loss and gradients, so that every
+A task makes its parameters from a seed, yields minibatches from a seed, and computes loss and gradients, so that every
 rule meets the same start and the same minibatches. Each is small enough that a training takes a tenth of a second.
 """
 
@@ -25,7 +25,7 @@ Grads = dict[str, Any]  # arrays, or fastopt.RowGrad
 
 
 class Batch(NamedTuple):
-    """Some of the data: inputs (numbers, or indices of rows of an embedding) and what belongs to them."""
+    """Some of the data: inputs (numbers, or indices of rows of an embedding) and targets."""
 
     x: NDArray[Any]
     y: NDArray[Any]
@@ -77,7 +77,7 @@ class Task:
 
 
 def split(x: NDArray[Any], y: NDArray[Any], every: int) -> tuple[Batch, Batch]:
-    """Return what to train on, and one of `every` rows, held out."""
+    """Return the training data, and one of `every` rows, held out."""
     held_out = np.arange(len(y)) % every == every - 1
     return Batch(x[~held_out], y[~held_out]), Batch(x[held_out], y[held_out])
 
@@ -129,7 +129,7 @@ class Diabetes(Task):
         self.least = self.loss({"w": best}, self.train)
 
     def start(self, rng: np.random.Generator) -> Params:
-        """Return weights near 0, the last of them that of the constant."""
+        """Return weights near 0; the last one is the weight of the constant."""
         return {"w": rng.normal(0, 1e-3, (self.train.x.shape[1],))}
 
     def gradient(self, params: Params, batch: Batch) -> tuple[float, Grads]:
@@ -171,7 +171,7 @@ class Cancer(Task):
         return w
 
     def start(self, rng: np.random.Generator) -> Params:
-        """Return random weights, the last of them that of the constant."""
+        """Return random weights; the last one is the weight of the constant."""
         return {"w": rng.normal(0, 0.1, (self.train.x.shape[1],))}
 
     def gradient(self, params: Params, batch: Batch) -> tuple[float, Grads]:
@@ -235,7 +235,7 @@ class Text(Task):
 
 
 class Words(Task):
-    """A bag of embedded words tells the topic: a step's gradient has few rows of the table that are not 0."""
+    """The topic of a bag of embedded words: the gradient of a step has few rows of the table that are not 0."""
 
     name = "words"
     title = "Words, dense gradients"
