@@ -83,6 +83,7 @@ class Table:
         settings: list[Settings],
         state: list[list[Array]],
         formats: list[Formats | None],
+        orders: list[tuple[int, ...]],
         carry: list[NDArray[Any]],
         last_steps: list[NDArray[Any] | None],
         structure: list[Any],
@@ -106,6 +107,7 @@ class Table:
         groups: list[tuple[Any, tuple[Array, ...]]],
         plain: list[Array],
         containers: list[Watched],
+        lows: list[Array | None],
     ) -> None: ...
     def bind(self, grads: Any) -> None: ...
     def step(self, grads: Any) -> None: ...

@@ -176,6 +176,20 @@ class Combined(Stepping):
         """Each parameter's state arrays, by its name and by the letter of the paper."""
         return Fixed(self._by_name([optimizer.state for optimizer in self.optimizers]))
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the parameters and of their state, of all optimizers; see `Optimizer.nbytes`."""
+        return sum(optimizer.nbytes for optimizer in self.optimizers)
+
+    @checks_arguments
+    def nbytes_of(self, name: Name) -> int:
+        """Return the bytes of one parameter and of its state."""
+        sizes = self._by_name([{key: one.nbytes_of(key) for key in one.state} for one in self.optimizers])
+        if name not in sizes:
+            raise KeyError(f"Combined: name must be that of a parameter, got {brief(name)}")
+        size: int = sizes[name]
+        return size
+
     def _by_name(self, parts: list[dict[Name, Any]]) -> dict[Name, Any]:
         """Return values of the optimizers for each of their parameters, by the names here."""
         return dict(zip(self._layout.names, (value for part in parts for value in part.values()), strict=True))
@@ -333,7 +347,8 @@ class Combined(Stepping):
         options = "".join(
             f", {key}={self._options[key]!r}" for key, default in SHARED.items() if self._options[key] != default
         )
-        lines = [f"Combined({len(self._layout.names)} parameters, {self.step_count} steps{options}"]
+        size = f"{len(self._layout.names)} parameters, {self.nbytes:,} bytes"
+        lines = [f"Combined({size}, {self.step_count} steps{options}"]
         for optimizer in self.optimizers:
             lines += [f"  {line}" for line in repr(optimizer).splitlines()]
         return "\n".join(lines) + ")"

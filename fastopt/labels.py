@@ -28,7 +28,11 @@ def label_of(where: str, key: Any, value: Any, hyper: Collection[str]) -> Label:
     if not isinstance(key, str):
         raise TypeError(f"{known}, and keys of your own must be str, got {brief(key)}")
     if word := meant(key, hyper):
-        raise ValueError(f"{known}, and keys of your own must be unlike options, got {key!r}; did you mean {word!r}?")
+        hint = f"; did you mean {word!r}?"
+        if word == key:
+            of_all = ", which all groups share: give it to the optimizer"
+            hint = of_all if key in shared_options() else ", which is an option of other rules"
+        raise ValueError(f"{known}, and keys of your own must be unlike options, got {key!r}{hint}")
     value = unwrapped(value)
     if isinstance(value, np.generic):
         value = value.item()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from reprlib import repr as brief
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from .nest import Array, Name, Watched, describe, members, watched
 from .options import averages_kept, decay_at, for_every_rule
 from .parameters import Given, Params, check_names, group_hyper, places_of, split_groups
 from .scheduled import at
-from .storage import Formats, initial_values, is_native, key_of, placed, slots
+from .storage import Formats, check_master, initial_values, is_native, key_of, placed, slots
 
 
 @dataclass(eq=False)
@@ -59,11 +60,13 @@ class Layout(Parameters):
         rules: list[str] | None = None,
         step_count: int = 0,
         containers: list[Watched] | None = None,
+        orders: Mapping[Name, tuple[int, ...]] = MappingProxyType({}),
     ) -> None:
         """Lay out groups as they are given, with valid options, and `defaults` as hyperparameters of later groups.
 
-        A copy has the `rules` of its groups, which the hyperparameters may no longer tell, the steps made, and the
-        `containers` in which the user has the arrays, which are not those in which they are given.
+        A copy has the `rules` of its groups, which the hyperparameters may no longer tell, the steps made, the
+        `containers` in which the user has the arrays, which are not those in which they are given, and the `orders` of
+        the walks that must stay, in whatever order a copy lies.
         """
         super().__init__(grouped, [], [], [], [])
         self.declaration, self.options, self.defaults = declaration, options, defaults
@@ -71,6 +74,8 @@ class Layout(Parameters):
         self.averages = averages_kept(options)  # those of the options
         #: The groups' parameters and hyperparameters, which can be set here.
         self.groups: tuple[Group, ...] = ()
+        #: The order in which each parameter is walked whose elements are stored by their places in it.
+        self.orders = dict(orders)
         #: Each parameter's state arrays, by its name and by the letter of the paper.
         self.state: dict[Name, dict[str, Array]] = Fixed()
         label, decay = declaration.name, options["ema_decay"]
@@ -80,6 +85,7 @@ class Layout(Parameters):
         self.append(label, grouped, wheres, given, rules or [None] * len(given), step_count, containers)
         if not self.arrays:
             raise ValueError(f"{label}: params must hold at least one array, got none")
+        check_master(label, defaults["master"], self.arrays)
 
     def append(
         self,
@@ -110,16 +116,18 @@ class Layout(Parameters):
         names = before + added.names
         check_names(label, names)
         self.check_arrays(label, names, self.given_arrays() + arrays, len(before))
-        for group in groups:
+        for group, where, (_, _, mapping) in zip(groups, wheres, given, strict=True):
             if self.options["catch_up"]:
                 group.check_catch_up(group)
+            if mapping is not None and "master" in mapping:
+                check_master(where, group["master"], group["params"])
         if containers is None:
             containers = watched(places_of(given, added.structure, added.members))
 
         added.arrays = [np.asarray(array) for array in arrays]  # a subclass may change indexing and arithmetic
         of_arrays = iter(added.arrays)
         settings = [group.settings_of(next(of_arrays)) for group in groups for _ in group["params"]]
-        buffers, formats, shown = self.lay_out_state(label, added, arrays, groups, settings)
+        buffers, formats, walks, shown = self.lay_out_state(label, added, arrays, groups, settings)
         none = np.zeros(0)
         carry = [np.zeros(len(s.carry_names)) if s.carry_names else none for s in settings]
         state = {
@@ -133,6 +141,7 @@ class Layout(Parameters):
             settings,
             buffers,
             formats,
+            walks,
             carry,
             last_steps,
             added.structure,
@@ -141,6 +150,8 @@ class Layout(Parameters):
             containers,
         )
         dict.update(self.state, state)
+        stored = zip(added.names, walks, formats, strict=True)
+        self.orders |= {name: walk for name, walk, how in stored if how is not None}
         self.grouped = grouped
         self.structure = self.structure + added.structure
         self.members = self.members + added.members
@@ -154,8 +165,8 @@ class Layout(Parameters):
 
     def lay_out_state(
         self, label: str, added: Parameters, given: list[Array], groups: list[Group], settings: list[_core.Settings]
-    ) -> tuple[list[list[Array]], list[Formats | None], list[dict[str, Any]]]:
-        """Return the state buffers of each parameter that is added, how they are stored, and both by letter."""
+    ) -> tuple[list[list[Array]], list[Formats | None], list[tuple[int, ...]], list[dict[str, Any]]]:
+        """Return for each added parameter its state buffers, their formats, its walk, and the state by letter."""
         of_group = [group for group in groups for _ in group["params"]]
         each = list(zip(added.names, added.arrays, given, of_group, settings, strict=True))
         found: list[Any] = []  # of each parameter: the shapes of its buffers where all are native, else its slots
@@ -172,9 +183,10 @@ class Layout(Parameters):
         added.arenas = [arena]
         buffers: list[list[Array]] = []
         formats: list[Formats | None] = []
+        walks: list[tuple[int, ...]] = []
         shown: list[dict[str, Any]] = []
         for (name, array, whole, group, s), of_one, begins in zip(each, found, places, strict=True):
-            order, how = s.order(whole), None
+            order, how = self.orders.get(name) or s.order(whole), None
             if type(of_one) is list:
                 pairs = zip(begins, of_one, strict=True)
                 own = [
@@ -186,10 +198,12 @@ class Layout(Parameters):
                 of_p, stored = of_one
                 rounding = group["rounding"] == "stochastic", self.options["seed"], key_of(name)
                 own, how, letters = placed(of_p, stored, len(s.state_names), arena, begins, order, rounding)
+
+            walks.append(order)
             buffers.append(own)
             formats.append(how)
             shown.append(letters)
-        return buffers, formats, shown
+        return buffers, formats, walks, shown
 
     def complete(
         self,
@@ -249,7 +263,8 @@ class Layout(Parameters):
             for group, of_group in changes:
                 group.check_rows(of_group)
         containers = watched(places_of(given, self.structure, self.members))
-        self.table.rebind(label, arrays, changes, self.arrays, containers)
+        lows = [self.state[name].get("low") for name in self.names]
+        self.table.rebind(label, arrays, changes, self.arrays, containers, lows)
 
     def reset(self, label: str, chosen: Name | Iterable[Name] | None) -> None:
         """Forget the state of all parameters, or of those that are chosen."""

@@ -72,6 +72,7 @@ class Optimizer(Stepping, Declaring):
         The full value of a 16-bit parameter, so that small updates are not lost.  "split16": a float32, whose
         other 16 bits are stored separately, for bfloat16; "split8": 8 of these bits; "float32": a copy, which
         follows elements that others overwrite; None: nothing.  "auto" is "split16" for bfloat16, "float32" for float16.
+        Another word than "auto" and None is refused where no parameter has 16 bits.
     rounding : {"stochastic", "nearest"}, default "stochastic"
         How state, and parameters that keep fewer bits, are rounded: up or down at random so that the mean is right,
         or to the nearest number, with which running means stop before the value that they decay to.
@@ -250,7 +251,8 @@ class Optimizer(Stepping, Declaring):
         ----------
         params : array, sequence, mapping, or sequence of groups
             Arrays in the structure and with the names, shapes and dtypes of the parameters they replace, in any memory
-            that neither the state nor a bound gradient uses.  Of groups, only "params" is read.
+            that neither the state nor a bound gradient uses.  Of groups, only "params" is read.  An element of 16 bits
+            that is another one than before loses the bits that its `master` has kept beside it.
 
         Raises
         ------

@@ -98,6 +98,7 @@ def copied(layout: Layout) -> dict[str, Any]:
         "hyper": [{key: value for key, value in group.items() if key != "params"} for group in layout.groups],
         "options": {**layout.options, "num_threads": table.runner.num_threads or None},
         "defaults": layout.defaults,
+        "orders": layout.orders,
         "skipped_steps": table.runner.skipped_steps,
         "skips": table.runner.skips(),
         "state_dict": state_dict(layout),
@@ -115,6 +116,7 @@ def layout_of_copy(declaration: Declaration, copy: Mapping[str, Any]) -> Layout:
         copy["rules"],
         copy["state_dict"]["step_count"],
         [one for one in copy["containers"] if holds(one)],
+        copy.get("orders", {}),
     )
 
 
@@ -163,12 +165,12 @@ def prepared_load(
         settings = group.settings_of(array)
         if name in entries:
             entry = entries[name]
-            if isinstance(entry, Mapping):
+            if parameters is not None:
+                problem = _misfit_of(describe(name), array, parameters.get(name))
+            if problem is None and isinstance(entry, Mapping):
                 of_p = array if parameters is None else parameters.get(name, array)
                 entry, problem = stored_as_here(f"the {where}", entry, layout.state[name], of_p, convert)
             problem = problem or _misfit(layout, label, where, name, entry, settings)
-            if problem is None and parameters is not None:
-                problem = _misfit_of(describe(name), array, parameters.get(name))
             if problem is None and name not in hyper_of:
                 problem = f"the {where} must be of a parameter of a group, but none of groups has it"
             if problem is not None and strict:

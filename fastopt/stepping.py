@@ -268,6 +268,7 @@ def gather(accumulator: _core.Accumulator, layout: Parameters) -> None:
     """Have an accumulator gather the gradients of these parameters too."""
     arrays = layout.arrays
     kinds = [computed_in(array) for array in arrays]
+    orders = [_core.order_of(array) for array in arrays]
     sizes = [[array.size * kind.itemsize] for array, kind in zip(arrays, kinds, strict=True)]
     arena, places = lay_out(arrays, sizes)
     # sum = sum + g is a step of SGD along the gradient.
@@ -278,12 +279,13 @@ def gather(accumulator: _core.Accumulator, layout: Parameters) -> None:
         accumulator.sums.append(
             layout.names,
             [
-                buffer(arena, at, kind, array.shape, _core.order_of(array))
-                for (at,), kind, array in zip(places, kinds, arrays, strict=True)
+                buffer(arena, at, kind, array.shape, order)
+                for (at,), kind, array, order in zip(places, kinds, arrays, orders, strict=True)
             ],
             [adding] * len(arrays),
             [[] for _ in arrays],
             [None] * len(arrays),
+            orders,
             [none] * len(arrays),
             [None] * len(arrays),
             layout.structure,

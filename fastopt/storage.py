@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from reprlib import repr as brief
 from typing import Any, NamedTuple
@@ -150,6 +150,16 @@ def of_parameter(label: str, array: Array, master: str | None) -> _core.Format:
             f" and some bits more, got {master!r}"
         )
     return FORMATS[masters[master]]
+
+
+def check_master(label: str, master: str | None, arrays: Iterable[Array]) -> None:
+    """Raise ValueError for a master that is asked for where no parameter can have one."""
+    dtypes = {array.dtype.name for array in arrays}
+    if master not in ("auto", None) and dtypes.isdisjoint(OF_PARAMETERS):
+        raise ValueError(
+            f"{label}: master must be auto or None for parameters of {' and '.join(sorted(dtypes))}, since only"
+            f" parameters of 16 bits have one, got {master!r}"
+        )
 
 
 def of_state(label: str, array: Array, settings: _core.Settings, letter: str, s: int, state_dtype: Any) -> _core.Format:

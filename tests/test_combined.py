@@ -372,7 +372,10 @@ def test_learning_rates_and_hyperparameters():
         with pytest.raises(ValueError, match="lr must be"):
             opt.lr = bad
     assert opt.lr == (0.75, 0.125)
-    assert "Combined(5 parameters, 0 steps\n  Muon(2 parameters" in repr(opt)
+    assert opt.nbytes == sum(one.nbytes for one in opt.optimizers) == sum(map(opt.nbytes_of, opt.state))
+    assert f"Combined(5 parameters, {opt.nbytes:,} bytes, 0 steps\n  Muon(2 parameters" in repr(opt)
+    with pytest.raises(KeyError, match="Combined: name must be that of a parameter, got 'nothing'"):
+        opt.nbytes_of("nothing")
 
 
 def test_a_passed_schedule_is_told_at_the_line_that_sets_it():
@@ -785,3 +788,19 @@ def test_gradients_of_another_dtype_alone_and_together():
         both.step({"p": one(2, dtype), "q": one(3, dtype)})
         assert (p == -4 * (steps + 1)).all(), (steps, p)
         assert (q == -3 * (steps + 1)).all(), (steps, q)
+
+
+def test_arrays_that_were_rebound_before_are_walked_as_their_state():
+    params, own = np.arange(12.0).reshape(3, 4), np.arange(12.0).reshape(3, 4)
+    opt, alone = fastopt.Adam([params]), fastopt.Adam([own])
+    grads = [np.arange(12.0)[::-1].reshape(3, 4) / k for k in (1, 2, 3)]
+    for one in (opt, alone):
+        one.step([grads[0]])
+    turned = np.asfortranarray(params)
+    opt.rebind([turned])
+    both = fastopt.Combined([opt])
+    for g in grads[1:]:
+        both.step([[g]])
+        alone.step([g])
+    assert_same_bits(turned, own)
+    assert_same_bits(opt.state[0]["v"], alone.state[0]["v"])

@@ -277,4 +277,4 @@ except ValueError as error:
     print(error)
 """
     printed = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert "got 'rho'; did you mean 'rho'?" in printed
+    assert "got 'rho', which is an option of other rules" in printed

@@ -204,6 +204,22 @@ def test_resumed_runs_go_on_to_the_bit(word, tmp_path):
             assert_same(one.state["w"][letter].codes, opt.state["w"][letter].codes, letter)
 
 
+@pytest.mark.parametrize("axes", [(2, 0, 1), (1, 2, 0), (2, 1, 0)], ids=str)
+@pytest.mark.parametrize("word", WORDS)
+def test_copies_that_lie_otherwise_go_on_to_the_bit(word, axes):
+    """A pickled array lies in C order: elements keep the groups and the random numbers of the order before."""
+    p = normal(1, (6, 10, 20), BFLOAT16).transpose(axes)
+    opt = fastopt.AdamW({"w": p}, state_dtype=word, master="split8")
+    opt.step({"w": normal(2, p.shape)})
+    twice = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(opt))))
+    for one in (opt, twice):
+        one.step({"w": normal(3, p.shape)})
+    q = twice.groups[0]["params"][0]
+    assert_same(np.ascontiguousarray(q).view(np.uint16), np.ascontiguousarray(p).view(np.uint16))
+    for letter in ("m", "v"):
+        assert_same_bits(np.asarray(twice.state["w"][letter]), np.asarray(opt.state["w"][letter]))
+
+
 @pytest.mark.parametrize("before", [None, *WORDS])
 @pytest.mark.parametrize("now", [None, *WORDS])
 def test_a_state_is_converted_where_that_is_asked_for(before, now, tmp_path):
@@ -223,6 +239,39 @@ def test_a_state_is_converted_where_that_is_asked_for(before, now, tmp_path):
             assert_same_bits(here, values, letter)
         else:
             assert_same(here.codes.view(np.uint8), here.encoded(values)[0].view(np.uint8), letter)
+
+
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray], ids=["C", "Fortran"])
+@pytest.mark.parametrize("master", ["split16", "split8", "float32"])
+def test_elements_that_are_rebound_count_as_they_are(master, layout):
+    p = layout(normal(1, (20, 50), BFLOAT16))
+    opt = fastopt.AdamW({"w": p}, master=master, lr=0.01)
+    for t in range(3):
+        opt.step({"w": normal(t, (20, 50))})
+    before = fastopt.storage.values_of(p, opt.state["w"]).copy()
+    other = np.array(p, order="C")
+    other[3:5] = normal(7, (2, 50), BFLOAT16)
+    changed = other != p
+    assert changed[3:5].any()
+    assert not np.array_equal(before, p.astype(np.float32))
+    opt.rebind({"w": other})
+    after = fastopt.storage.values_of(other, opt.state["w"])
+    assert_same_bits(after, np.where(changed, other.astype(np.float32), before))
+
+
+def test_a_master_without_effect_is_refused():
+    w, half = np.ones(3, np.float32), np.ones(3, BFLOAT16)
+    for master in ("split16", "split8", "float32"):
+        message = f"master must be auto or None for parameters of float32, since .*, got '{master}'"
+        with pytest.raises(ValueError, match=f"AdamW: {message}"):
+            fastopt.AdamW([w], master=master)
+        with pytest.raises(ValueError, match=rf"AdamW: params\[0\].*: {message}"):
+            fastopt.AdamW([{"params": w, "master": master}, {"params": half}])
+        fastopt.AdamW([w, half], master=master)
+        opt = fastopt.AdamW([{"params": w}, {"params": half}], master=master)
+        assert opt.state[0].keys() == {"m", "v"}
+        copy.deepcopy(opt).add_param_group({"params": w.copy()})
+    fastopt.AdamW([w], master=None)
 
 
 def test_skipped_steps_leave_codes():
@@ -256,6 +305,15 @@ def test_masters_are_converted_where_that_is_asked_for():
             assert_same(other.groups[0]["params"][0].view(np.uint16), p.view(np.uint16))
             here = fastopt.storage.values_of(other.groups[0]["params"][0], other.state["w"])
             assert (abs(here.astype(np.float32) - values) <= abs(values) * max(kept[before], kept[now])).all(), now
+
+
+@pytest.mark.parametrize(("before", "now"), [(np.float32, BFLOAT16), (BFLOAT16, np.float32), (np.float16, BFLOAT16)])
+def test_parameters_of_another_dtype_are_refused(before, now, tmp_path):
+    fastopt.save(tmp_path / "state", fastopt.AdamW({"w": normal(1, dtype=before)}), parameters=True)
+    opt = fastopt.AdamW({"w": normal(1, dtype=now)})
+    message = rf"'w' must have dtype {np.dtype(now).name} and shape \[1000\], got {np.dtype(before).name}"
+    with pytest.raises(ValueError, match=message):
+        fastopt.load(tmp_path / "state", opt, parameters=True, convert=True)
 
 
 @pytest.mark.parametrize("master", ["split16", "split8", "float32", None])

@@ -66,8 +66,8 @@ cdef class Parameters:
         free(self.decay_records)
         free(self.spans)
 
-    cdef int append(self, list names, list arrays, list settings, list state, list formats, list carry, list last_steps,
-                    tuple averages, list arenas) except -1:
+    cdef int append(self, list names, list arrays, list settings, list state, list formats, list orders, list carry,
+                    list last_steps, tuple averages, list arenas) except -1:
         """Append descriptors of further parameters; those of the others keep their values."""
         cdef Py_ssize_t i, s, before = self.count, count = before + len(arrays), ndims = 0
         cdef int d
@@ -126,7 +126,7 @@ cdef class Parameters:
             dims += 3 * t.ndim
             entry.size = t.n
             entry.g_dtype = computed_in(&entry.array)
-            order = group.order(p)
+            order = orders[i]
             for d in range(t.ndim):
                 entry.shape[d] = entry.array.shape[d]
                 entry.order[d] = order[d]
@@ -186,6 +186,11 @@ cdef class Parameters:
         for i in range(self.count):
             self.locate(i, <cnp.ndarray>PyTuple_GET_ITEM(arrays, i))
         return 0
+
+    cdef list orders(self):
+        """The order of axes in which each parameter is walked: that of its state, wherever the parameter lies now."""
+        cdef Py_ssize_t i
+        return [tuple([self.entries[i].order[d] for d in range(self.tensors[i].ndim)]) for i in range(self.count)]
 
     # -- names in messages --
 

@@ -44,18 +44,18 @@ cdef class Table:
         self.containers = []
         self.schedules = {}
 
-    def append(self, list names, list arrays, list settings, list state, list formats, list carry, list last_steps,
-               list structure, bint grouped, list arenas, list containers):
+    def append(self, list names, list arrays, list settings, list state, list formats, list orders, list carry,
+               list last_steps, list structure, bint grouped, list arenas, list containers):
         """Append the parameters of further groups; those of the other groups keep their state and counts.
 
         The caller holds the lock, except in the first call. Bound gradients are dropped: their structure has changed.
 
         Parameters
         ----------
-        names, arrays, settings, state, formats, carry, last_steps : list
+        names, arrays, settings, state, formats, orders, carry, last_steps : list
             For each parameter: its name; the array; its group's `Settings`; its state arrays in the order of the rule, then
-            of the averages (each contiguous in the parameter's walk order); their formats, or None if all are native; its
-            float64 array of carried numbers; with catch_up the int64 array of the last step of each row, else None.
+            of the averages (each contiguous in the parameter's walk order); their formats, or None if all are native; the
+            order of axes in which it is walked; its float64 array of carried numbers; with catch_up the int64 array of the last step of each row, else None.
         structure : list
             The structure of each group, as in nest.py.
         grouped : bool
@@ -65,7 +65,8 @@ cdef class Table:
         containers : list
             The containers of the user that hold the parameters, as in nest.py: a step raises if one holds another array.
         """
-        self.parameters.append(names, arrays, settings, state, formats, carry, last_steps, self.averages.names, arenas)
+        self.parameters.append(names, arrays, settings, state, formats, orders, carry, last_steps, self.averages.names,
+                               arenas)
         self.structure.append(names, structure, grouped)
         self.averages.rounds += [None] * len(arrays)
         self.binder.grow()
@@ -79,17 +80,19 @@ cdef class Table:
         """A table that steps all parameters of these tables in one call."""
         cdef Table table = Table(owner, (), None)
         cdef Parameters own
-        cdef list arrays = [], settings = [], state = [], formats = [], carry = [], last_steps = [], arenas = []
+        cdef list arrays = [], settings = [], state = [], formats = [], orders = [], carry = []
+        cdef list last_steps = [], arenas = []
         for one in tables:
             own = (<Table>one).parameters
             arrays += own.arrays
             settings += own.settings
             state += own.state
             formats += own.formats
+            orders += own.orders()
             carry += own.carry
             last_steps += own.last_steps
             arenas += own.state_memory
-        table.append(names, arrays, settings, state, formats, carry, last_steps, [], True, arenas, [])
+        table.append(names, arrays, settings, state, formats, orders, carry, last_steps, [], True, arenas, [])
         table.structure.use_parts(tuple([(<Table>one).structure for one in tables]))
         table.members = table.averages.members = Members(tables)
         table.averages.active = any([(<Table>one).averages.active for one in tables])
@@ -176,13 +179,15 @@ cdef class Table:
                          f" that it came in no longer holds it: assign to the array in place, or call rebind() with the"
                          f" new arrays")
 
-    def rebind(self, str owner, list arrays, list groups, list plain, list containers):
+    def rebind(self, str owner, list arrays, list groups, list plain, list containers, list lows):
         """Replace the parameters by these arrays, which the caller has checked.
 
         `groups` are pairs of a group and its arrays; `plain`, the list of NumPy arrays of the optimizer, is updated.
+        `lows` has the low bits of each parameter, or None; those of elements that change become 0.
         """
         cdef Py_ssize_t i
         cdef array_view view
+        cdef list cleared = []
         self.acquire()
         try:
             self.check_own(owner)
@@ -200,9 +205,15 @@ cdef class Table:
                 if overlaps_any(&view, [g.values if type(g) is RowGrad else g for g in self.bound or ()]):
                     raise ValueError(f"{label} must not share memory with a bound gradient")
             of_numpy = [np.asarray(array) for array in arrays]
+            for before, now, low in zip(plain, of_numpy, lows):
+                if low is not None:
+                    fits = before.shape == now.shape  # whatever has been done to the array since
+                    cleared.append((low, before.view(np.uint16) != now.view(np.uint16) if fits else True))
             self.parameters.rebind(tuple(arrays))
             self.containers = containers
             plain[:] = of_numpy
+            for low, others in cleared:
+                low[others] = 0
             for group, of_group in groups:
                 dict.__setitem__(group, "params", of_group)
         finally:
