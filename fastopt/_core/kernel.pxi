@@ -197,7 +197,7 @@ cdef class Kernel:
     # -- buffers in fewer bytes --
 
     cdef bint describe_stored(self, int i, object value, array_view *a, fastopt_tensor *t) except -1:
-        """Describe the codes of a `Stored` buffer and note its format and its scales; False for what is none."""
+        """Describe the codes of a `Stored` buffer and set its format and its scales; returns False for other values."""
         cdef cnp.ndarray scales
         from .stored import Stored, misfit
         if not isinstance(value, Stored):
@@ -221,7 +221,7 @@ cdef class Kernel:
         return True
 
     cdef int set_format(self, int s, object value, const array_view *a, int computed, fastopt_tensor *t) except -1:
-        """Note the format of a state buffer that has not the dtype in which the rule computes, or raise."""
+        """Set the format of a state buffer in another dtype than the rule computes in, or raise."""
         cdef bint is_array = t.formats.state[s] == FASTOPT_NATIVE  # and no Stored, whose format is known
         cdef int format = format_of(a, computed) if is_array else t.formats.state[s]
         cdef const fastopt_format_info *info = fastopt_format_at(max(format, 0))

@@ -162,7 +162,7 @@ cdef bint is_tensor(object value) except -1:
 
 
 cdef str unreadable(object value):
-    """Why a tensor cannot be read: what is required, and what came."""
+    """Why a tensor cannot be read: the requirement, and the tensor found."""
     device, layout = str(getattr(value, "device", "cpu")), str(getattr(value, "layout", "strided"))
     if device != "cpu":
         return f"be on the CPU, got a tensor on {device}"
