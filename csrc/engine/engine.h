@@ -61,10 +61,11 @@ static inline int gathers_now(const fastopt_job *job, const fastopt_tensor *t)
     return t->g && job->pass_index < t->rule->passes;
 }
 
-/* Whether a tensor has averages that move although it makes no step. */
+/* Whether a tensor has averages that move although it makes no step.  A step of this round may have moved them already. */
 static inline int is_averaged_at_rest(const fastopt_tensor *t)
 {
-    return !t->g && (t->ema || t->swa) && t->step > 1 && t->round > 0;
+    const int lacks_rounds = t->averaged_rows || t->averaged != t->round;
+    return !t->g && (t->ema || t->swa) && t->step > 1 && t->round > 0 && lacks_rounds;
 }
 
 /* The end of part i when `whole` is cut into equal parts.  Neither product overflows. */

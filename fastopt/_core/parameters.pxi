@@ -250,6 +250,14 @@ cdef class Parameters:
         describe_numpy(<cnp.ndarray>PyTuple_GET_ITEM(self.arrays, i), &now)
         return same_memory(&now, laid_out) and now.flags & flags == flags
 
+    cdef inline bint lies_in(self, Py_ssize_t i, object tensor) except -1:
+        """Whether a parameter has the memory and shape of a tensor."""
+        cdef array_view now
+        cdef Entry *entry = &self.entries[i]
+        if not describe(tensor, &now):
+            return False
+        return same_memory(&now, &entry.array) or (entry.size == 0 and same_shape(&now, &entry.array))
+
     cdef int refuse_changed(self, Py_ssize_t i) except -1:
         raise ValueError(f"{self.owner}: {self.label(i)} must stay the writable array that the optimizer was made with, but"
                          f" its memory, shape, strides, dtype or flags have changed")

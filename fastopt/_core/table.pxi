@@ -295,19 +295,14 @@ cdef class Table:
         """
         cdef Parameters parameters = self.parameters
         cdef Py_ssize_t i, count = parameters.count
-        cdef array_view now
-        cdef Entry *entry
         cdef tuple found
         cdef bint all_have_one = True
         if PyTuple_GET_SIZE(tensors) != count:
             return None
         found = PyTuple_New(count)
         for i in range(count):
-            entry = &parameters.entries[i]
             tensor = <object>PyTuple_GET_ITEM(tensors, i)
-            if not describe(tensor, &now):
-                return None
-            if not same_memory(&now, &entry.array) and (entry.size or not same_shape(&now, &entry.array)):
+            if not parameters.lies_in(i, tensor):
                 return None
             gradient = tensor.grad
             all_have_one = all_have_one and gradient is not None
@@ -394,18 +389,73 @@ cdef class Table:
                     self.averages.average_at_rest(i, 1, self.runner.chosen_threads())
                     self.count_steps(i, 1)
                 return True
-            if call.zero_grads:
-                self.binder.check_writable(i, gradient)
-            if not (self.run_with_hooks(&call, i, 1, t.n) if table.has_gather_hook else self.runner.run(&call, i, 1, t.n)):
-                if call.zero_grads:
-                    self.binder.set_to_zero(i, gradient)
+            if not self.step_bound(&call, i, gradient, table.has_gather_hook):
                 return False
-            self.count_steps(i, 1)
             table.step_count = max(table.step_count, t.step - 1)
             self.step_count = max(self.step_count, table.step_count)
             return True
         finally:
             self.release()
+
+    cdef bint step_bound(self, fastopt_call *call, Py_ssize_t i, gradient, bint has_gather_hook) except -1:
+        """Step one parameter, to which its gradient is bound; returns whether the step was made."""
+        cdef Py_ssize_t elements = self.parameters.tensors[i].n
+        if call.zero_grads:
+            self.binder.check_writable(i, gradient)
+        if not (self.run_with_hooks(call, i, 1, elements) if has_gather_hook else self.runner.run(call, i, 1, elements)):
+            if call.zero_grads:
+                self.binder.set_to_zero(i, gradient)
+            return False
+        self.count_steps(i, 1)
+        return True
+
+    # -- a step in parts: begin_parts(), step_part() for each parameter that has a gradient, end_parts() --
+
+    def begin_parts(self):
+        """Set the hyperparameters of the coming step."""
+        self.acquire()
+        try:
+            self.check_own(self.parameters.owner)
+            self.follow_schedules(self.step_count)
+        finally:
+            self.release()
+
+    def step_part(self, Py_ssize_t i, tensor):
+        """Make the part of parameter i, which lies in this tensor, of the coming step, with the gradient of the tensor.
+
+        False where the tensor has moved to other memory.
+        """
+        cdef fastopt_call call
+        if not self.parameters.lies_in(i, tensor):
+            return False
+        self.acquire()
+        try:
+            self.prepare(&call, None, self.step_count)
+            gradient = tensor.grad
+            self.binder.bind_one(i, gradient)
+            self.step_bound(&call, i, gradient, self.has_gather_hook)
+            return True
+        finally:
+            self.release()
+
+    def end_parts(self):
+        """Count the step, and have averages take in the parameters that had no part in it."""
+        cdef Py_ssize_t i, count = self.parameters.count
+        self.acquire()
+        try:
+            self.check_own(self.parameters.owner)
+            if self.averages.active:
+                for i in range(count):
+                    self.binder.bind_one(i, None)
+                self.averages.average_at_rest(0, count, self.runner.chosen_threads())
+            self.step_count += 1
+        finally:
+            self.release()
+
+    @property
+    def estimates_groups(self):
+        """Whether a rule makes one estimate of all parameters of a group, and so needs all of their gradients at once."""
+        return self.parameters.estimates_groups
 
     cdef bint run_with_hooks(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
         """Make a step as a GATHER, the hooks and an UPDATE; returns whether it was made."""

@@ -15,6 +15,7 @@ from .tensors import plain
 
 # Arguments that choose among torch's implementations of one rule, of which there is one here.
 IMPLEMENTATIONS = ("foreach", "fused")
+IN_BACKWARD = inspect.Parameter("in_backward", inspect.Parameter.KEYWORD_ONLY, default=False)
 
 
 class Arguments:
@@ -26,16 +27,18 @@ class Arguments:
         twin = getattr(torch.optim, rule.__name__, None)
         first = own if twin is None else inspect.signature(twin).parameters
         others = [p.replace(kind=p.KEYWORD_ONLY) for name, p in own.items() if name not in first]
-        self.signature = inspect.Signature([*first.values(), *others])
+        self.signature = inspect.Signature([*first.values(), *others, IN_BACKWARD])
         self._of_torch = [name for name in first if name not in own]
-        self._of_groups = [
-            name for name in self.signature.parameters if name != "params" and name not in self.declaration.options
-        ]
+        others_than_groups = {"params", IN_BACKWARD.name, *self.declaration.options}
+        self._of_groups = [name for name in self.signature.parameters if name not in others_than_groups]
 
     def given(
         self, label: str, by_position: Sequence[Any], by_name: Mapping[str, Any]
-    ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Return the parameters, the defaults of groups and the options of the step; or raise TypeError, ValueError."""
+    ) -> tuple[Any, dict[str, Any], dict[str, Any], bool]:
+        """Return the parameters, the defaults of groups, the options of the step, and whether backward makes it.
+
+        Raises TypeError, ValueError.
+        """
         try:
             bound = self.signature.bind(*by_position, **by_name)
         except TypeError as error:
@@ -51,7 +54,10 @@ class Arguments:
             if name not in IMPLEMENTATIONS and values[name] != default:
                 raise ValueError(f"{label}: {name} must be {default!r} on a CPU, got {brief(values[name])}")
         defaults = {name: values[name] for name in self._of_groups}
-        return values["params"], defaults, {name: values[name] for name in self.declaration.options}
+        options = {name: values[name] for name in self.declaration.options}
+        if not isinstance(values["in_backward"], bool):
+            raise TypeError(f"{label}: in_backward must be True or False, got {brief(values['in_backward'])}")
+        return values["params"], defaults, options, values["in_backward"]
 
     def hyper(self, label: str, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyperparameters of a group of torch as fastopt takes them; or raise TypeError, ValueError."""

@@ -18,6 +18,7 @@ from ..group import RATES, Group, set_hyper
 from ..nest import Array
 from ..optimizer import Optimizer
 from .arguments import Arguments
+from .in_backward import InBackward, refuse_scaler
 from .state import State, native
 from .tensors import array_of, can_be_stepped, may_change_in_place
 
@@ -28,6 +29,14 @@ class TorchOptimizer(torch.optim.Optimizer):
     It steps the memory of its parameters through an optimizer of fastopt, whose parameters are views of it.  What users
     change between steps (values of `param_groups`, their parameters, the memory of a parameter) is noticed by the next
     step.  Classes of rules are made by `of_rule`.
+
+    Parameters
+    ----------
+    in_backward : bool, default False
+        Update each parameter during ``backward()``, as soon as its gradient is complete, and free the gradient
+        (``p.grad`` is None).  `step` then updates parameters that still have a gradient, and counts the step; see
+        `accumulating`.  Results are those of ordinary steps, to the bit; but with nonfinite="skip" or "raise" each
+        parameter is left out by itself, and values of `param_groups` count from the next ``backward()`` on.
     """
 
     _rule: ClassVar[type[Optimizer]]
@@ -37,6 +46,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     param_groups: list[dict[str, Any]]
     defaults: dict[str, Any]
     _options: dict[str, Any]  # of the step and of averages
+    _in_backward: InBackward | None  # where backward makes the steps
     _inner: Optimizer | None  # None while there are no parameters
     _tensors: tuple[torch.Tensor, ...]  # in whose memory the parameters of `_inner` lie, in their order
     _state: State
@@ -49,7 +59,8 @@ class TorchOptimizer(torch.optim.Optimizer):
     _has_live_values: bool
 
     def __init__(self, *by_position: Any, **by_name: Any) -> None:
-        params, defaults, self._options = self._arguments.given(type(self).__name__, by_position, by_name)
+        params, defaults, self._options, in_backward = self._arguments.given(type(self).__name__, by_position, by_name)
+        self._in_backward = InBackward() if in_backward else None
         self._inner, self._tensors, self._state, self._seen_groups = None, (), State(), None
         super().__init__(params, defaults)
         self._lay_out()
@@ -92,6 +103,8 @@ class TorchOptimizer(torch.optim.Optimizer):
         self._lists = [(one, tuple(range(len(one))), tuple(one)) for one in lists if one]
         values = (value for group in self.param_groups for key, value in group.items() if key != "params")
         self._has_live_values = any(map(may_change_in_place, values))
+        if self._in_backward is not None:
+            self._in_backward.follow(self)
 
     def _counts_now(self) -> tuple[int, int]:
         """Return the numbers of groups and of their parameters."""
@@ -236,18 +249,41 @@ class TorchOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._in_backward is not None:
+            self._in_backward.finish(self)
+            return loss
         if self._has_changed():
             self._follow()
         if self._inner is not None:
-            found = self._inner._table.gradients_of(self._tensors)
-            if found is None:
-                self._move()
-                found = self._inner._table.gradients_of(self._tensors)
-                assert found is not None
-            gradients, changed = found
+            gradients, changed = self._gradients()
             self._inner._step_flat(gradients)
             increment_version(changed)
         return loss
+
+    def _gradients(self) -> tuple[tuple[torch.Tensor | None, ...], tuple[torch.Tensor, ...]]:
+        """Return the gradients of the parameters, and those that have one, after taking over the memory of all."""
+        assert self._inner is not None
+        found = self._inner._table.gradients_of(self._tensors)
+        if found is None:
+            self._move()
+            found = self._inner._table.gradients_of(self._tensors)
+            assert found is not None
+        return found
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Let gradients add up, with `in_backward`, instead of stepping with those of each ``backward()``.
+
+        ::
+
+            with opt.accumulating():
+                for x in micro_batches[:-1]:
+                    loss(model(x)).backward()
+            loss(model(micro_batches[-1])).backward()      # steps with the sums
+            opt.step()
+
+        Without `in_backward` gradients add up everywhere, and this does nothing.
+        """
+        return nullcontext() if self._in_backward is None else self._in_backward.accumulating()
 
     # -- state --
 
@@ -270,6 +306,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             "defaults": self.defaults,
             "param_groups": self.param_groups,
             "_options": self._options,
+            "_in_backward": self._in_backward,
             "native": None if inner is None else inner.state_dict(),
         }
 
@@ -311,8 +348,15 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of all gradients of the last step, before clipping, with `clip_norm`; None without."""
-        return None if self._inner is None else self._inner.grad_norm
+        """The norm of all gradients of the last step, before clipping, with `clip_norm`; else, or in backward, None."""
+        return None if self._inner is None or self._in_backward is not None else self._inner.grad_norm
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether a GradScaler leaves scaling to the step, as it asks before each."""
+        if self._in_backward is not None:
+            refuse_scaler(type(self).__name__)
+        return False
 
     def swapped(self, average: str) -> AbstractContextManager[None]:
         """Put an average of the parameters in their place, and the parameters back at the end, to the bit.
