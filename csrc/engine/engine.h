@@ -61,7 +61,7 @@ static inline int gathers_now(const fastopt_job *job, const fastopt_tensor *t)
     return t->g && job->pass_index < t->rule->passes;
 }
 
-/* Whether a tensor has averages that move although it makes no step.  A step of this round may have moved them already. */
+/* Whether a tensor has averages that move although it makes no step.  A step in this round has moved them already. */
 static inline int is_averaged_at_rest(const fastopt_tensor *t)
 {
     const int lacks_rounds = t->averaged_rows || t->averaged != t->round;
