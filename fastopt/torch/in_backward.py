@@ -6,16 +6,28 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch.autograd.graph import increment_version
 from torch.utils.hooks import RemovableHandle
 
 from ..loss_scale import LossScale
+from ..optimizer import Optimizer
 
-if TYPE_CHECKING:
-    from .optimizer import TorchOptimizer
+
+class Hooked(Protocol):
+    """An optimizer of torch as the hooks at its parameters use it."""
+
+    _in_backward: InBackward | None
+    _inner: Optimizer | None
+    _options: dict[str, Any]
+    _tensors: tuple[torch.Tensor, ...]
+
+    def _has_changed(self) -> bool: ...
+    def _follow(self) -> None: ...
+    def _move(self) -> None: ...
+    def _gradients(self) -> tuple[tuple[torch.Tensor | None, ...], tuple[torch.Tensor, ...]]: ...
 
 
 class InBackward:
@@ -40,7 +52,7 @@ class InBackward:
 
     # -- hooks --
 
-    def follow(self, optimizer: TorchOptimizer) -> None:
+    def follow(self, optimizer: Hooked) -> None:
         """Have hooks at the parameters that an optimizer has now.
 
         Raises ValueError for options that need all gradients.
@@ -56,7 +68,7 @@ class InBackward:
         self._without_hook = [tensor for tensor in tensors if id(tensor) not in self._handles]
         self._add_hooks(optimizer)
 
-    def _add_hooks(self, optimizer: TorchOptimizer) -> None:
+    def _add_hooks(self, optimizer: Hooked) -> None:
         """Add hooks to the parameters without one that can have a gradient now."""
         for tensor in self._without_hook:
             if tensor.requires_grad:
@@ -67,7 +79,7 @@ class InBackward:
 
     # -- the step --
 
-    def _begin(self, optimizer: TorchOptimizer) -> None:
+    def _begin(self, optimizer: Hooked) -> None:
         """Take over changes of param_groups, and set the hyperparameters of the step."""
         if optimizer._has_changed():
             optimizer._follow()
@@ -76,7 +88,7 @@ class InBackward:
             optimizer._inner._table.begin_parts()
         self._has_begun = True
 
-    def step(self, optimizer: TorchOptimizer, tensor: torch.Tensor) -> None:
+    def step(self, optimizer: Hooked, tensor: torch.Tensor) -> None:
         """Step a parameter whose gradient is complete, and free the gradient."""
         if self._open_blocks:
             return
@@ -86,7 +98,7 @@ class InBackward:
             self._check_first(optimizer, tensor)
             self._step(optimizer, tensor)
 
-    def _check_first(self, optimizer: TorchOptimizer, tensor: torch.Tensor) -> None:
+    def _check_first(self, optimizer: Hooked, tensor: torch.Tensor) -> None:
         """Raise RuntimeError where a parameter has had its part of this step."""
         if id(tensor) in self._stepped:
             raise RuntimeError(
@@ -95,7 +107,7 @@ class InBackward:
                 f" but the last backward() of a step within accumulating(); zero_grad() and step() end this step"
             )
 
-    def _step(self, optimizer: TorchOptimizer, tensor: torch.Tensor) -> None:
+    def _step(self, optimizer: Hooked, tensor: torch.Tensor) -> None:
         try:
             while not self._has_made_part(optimizer, tensor):
                 optimizer._move()
@@ -109,11 +121,11 @@ class InBackward:
         tensor.grad = None
         increment_version(tensor)
 
-    def _has_made_part(self, optimizer: TorchOptimizer, tensor: torch.Tensor) -> bool:
+    def _has_made_part(self, optimizer: Hooked, tensor: torch.Tensor) -> bool:
         assert optimizer._inner is not None
         return optimizer._inner._table.step_part(self._places[id(tensor)], tensor)
 
-    def finish(self, optimizer: TorchOptimizer) -> None:
+    def finish(self, optimizer: Hooked) -> None:
         """End the step: update the parameters that still have a gradient, and count it."""
         self._begin(optimizer)
         if optimizer._inner is not None:
@@ -137,7 +149,7 @@ class InBackward:
             self._open_blocks -= 1
 
 
-def step_in_backward(reference: Callable[[], TorchOptimizer | None], tensor: torch.Tensor) -> None:
+def step_in_backward(reference: Callable[[], Hooked | None], tensor: torch.Tensor) -> None:
     """Step a parameter of an optimizer that may have been freed; torch calls this when its gradient is complete."""
     optimizer = reference()
     if optimizer is not None and optimizer._in_backward is not None:
@@ -150,7 +162,7 @@ def remove_all(handles: Mapping[int, RemovableHandle]) -> None:
         handle.remove()
 
 
-def check_options(optimizer: TorchOptimizer) -> None:
+def check_options(optimizer: Hooked) -> None:
     """Raise ValueError for a rule and for options that need the gradients of all parameters at once."""
     label, options, inner = type(optimizer).__name__, optimizer._options, optimizer._inner
     if options["clip_norm"] is not None and options["clip_norm_per"] != "parameter":
