@@ -323,6 +323,20 @@ class Declaring:
     _averages: ClassVar[tuple[str, ...]] = ()  # averages of the parameters that the rule itself keeps
     _torch_names: ClassVar[Mapping[str, str]] = {}  # of state in torch.optim, by letter
 
+    @classmethod
+    def _to_torch(cls, state: Mapping[str, Any], t: int, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state of a parameter after t steps as torch.optim has it, by torch's names, from that by letter.
+
+        Letters that torch does not have stay beside it.  Buffers are arrays or tensors.
+        """
+        return {cls._torch_names.get(letter, letter): value for letter, value in state.items()}
+
+    @classmethod
+    def _from_torch(cls, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state of a parameter by letter, from that of torch.optim or of `_to_torch`."""
+        letters = {name: letter for letter, name in cls._torch_names.items()}
+        return {letters.get(name, name): value for name, value in state.items()}
+
     def __init_subclass__(cls) -> None:
         """Collect the declarations of the class and remove them from its attributes, which optimizers must not have."""
         own = {key: value for key, value in vars(cls).items() if isinstance(value, Argument)}

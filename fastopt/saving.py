@@ -40,10 +40,10 @@ def state_dict(layout: Layout) -> dict[str, Any]:
         groups = [
             {**saved(group), "params": list(names)} for group, names in zip(layout.groups, layout.members, strict=True)
         ]
-        rows = zip(layout.names, _counts(layout), _changed_decays(layout), layout.all_settings(), strict=True)
+        rows = zip(layout.names, counts(layout), changed_decays(layout), layout.all_settings(), strict=True)
         state: dict[Name, dict[str, Any]] = {}
-        for name, counts, decays, settings in rows:
-            state[name] = counts | {
+        for name, counted, decays, settings in rows:
+            state[name] = counted | {
                 key: float(value) if key in settings.carry_names else value.copy()
                 for key, value in parts_of(layout.state[name]).items()
             }
@@ -55,7 +55,7 @@ def state_dict(layout: Layout) -> dict[str, Any]:
     return {"format": FORMAT, "rule": rule, "step_count": step_count, "groups": groups, "state": state}
 
 
-def _counts(layout: Layout) -> list[dict[str, Any]]:
+def counts(layout: Layout) -> list[dict[str, Any]]:
     """Return the steps that each parameter has made, and from and up to which step of all its averages are."""
     steps = layout.table.steps()
     if not _is_averaged(layout):
@@ -71,7 +71,7 @@ def _is_averaged(layout: Layout) -> bool:
     return "ema" in layout.averages or "swa" in layout.averages
 
 
-def _changed_decays(layout: Layout) -> Iterator[dict[str, Any]]:
+def changed_decays(layout: Layout) -> Iterator[dict[str, Any]]:
     """Yield for each parameter those decays that do not follow from the hyperparameters."""
     of_parameters = iter(layout.table.decays())
     for group in layout.groups:

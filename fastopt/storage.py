@@ -215,8 +215,8 @@ def rest_of(name: str, array: Array, values: Array) -> Array:
         return values
     low = values.view(np.uint32).astype(np.int64) - (array.view(np.uint16).astype(np.int64) << 16)
     info, shift = np.iinfo(dtype), 16 - 8 * dtype.itemsize
-    rounded: Array = np.clip((low + (1 << shift >> 1)) >> shift, info.min, info.max).astype(dtype)
-    return rounded
+    rounded = np.clip((low + (1 << shift >> 1)) >> shift, info.min, info.max)
+    return np.asarray(rounded, dtype)
 
 
 def key_of(name: Name) -> int:

@@ -287,14 +287,15 @@ def test_skipped_steps_leave_codes():
         assert_same(one.view(np.uint8), other.view(np.uint8))
 
 
-def test_masters_are_converted_where_that_is_asked_for():
+@pytest.mark.parametrize("shape", [(), (40, 25)])
+def test_masters_are_converted_where_that_is_asked_for(shape):
     """What each master keeps of the float32 values goes to the other, beside the same parameter."""
     kept = {"split16": 2**-24, "split8": 2**-16, "float32": 2**-24, None: 2**-8}
     for before in kept:
-        p = normal(1, dtype=BFLOAT16)
+        p = normal(1, shape, dtype=BFLOAT16)
         opt = fastopt.AdamW({"w": p}, master=before, lr=0.01)
         for t in range(3):
-            opt.step({"w": normal(t)})
+            opt.step({"w": normal(t, shape)})
         values = fastopt.storage.values_of(p, opt.state["w"])
         for now in kept:
             other = fastopt.AdamW({"w": p.copy()}, master=now, lr=0.01)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -81,6 +82,20 @@ class Adafactor(Optimizer):
     beta2_decay: Number = number(default=-0.8)
     eps: tuple[Number | None, Number] = numbers(default=(None, 1e-3), names=("eps1", "eps2"), none=math.inf)
     d: Number = number(default=1.0)
+
+    @classmethod
+    def _to_torch(cls, state: Mapping[str, Any], t: int, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        found = super()._to_torch(state, t, hyper)
+        if "row_var" in found:
+            found |= {"row_var": found["row_var"][..., None], "col_var": found["col_var"][..., None, :]}
+        return found
+
+    @classmethod
+    def _from_torch(cls, state: Mapping[str, Any]) -> dict[str, Any]:
+        found = super()._from_torch(state)
+        if "R" in found and "C" in found:
+            found |= {"R": found["R"][..., 0], "C": found["C"][..., 0, :]}
+        return found
 
 
 def _rms(x: Array) -> float:

@@ -68,6 +68,10 @@ class ASGD(Optimizer):
     def _average_of(cls, p: Array, state: Mapping[str, Array], hyper: Mapping[str, Any]) -> Array:
         return state["ax"]
 
+    @classmethod
+    def _to_torch(cls, state: Mapping[str, Any], t: int, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super()._to_torch(state, t, hyper), "mu": 1 / max(1, t - hyper["t0"])}
+
 
 def asgd(
     p: Array,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -78,6 +79,22 @@ class RMSprop(Optimizer):
     eps: Number = number(default=1e-8)
     momentum: Number = number(default=0.0)
     centered: bool = flag(default=False, fixed="layout")
+
+    @classmethod
+    def _to_torch(cls, state: Mapping[str, Any], t: int, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        found = super()._to_torch(state, t, hyper)
+        return found if "s" not in state else {"square_avg": state["s"] + state["a"] * state["a"], **found}
+
+    @classmethod
+    def _from_torch(cls, state: Mapping[str, Any]) -> dict[str, Any]:
+        found = super()._from_torch(state)
+        if "a" not in found or "v" not in found:
+            return found
+        v, a = found.pop("v"), found["a"]
+        # s is exact, unless torch has gone on since it was saved.
+        if "s" not in found or not bool((found["s"] + a * a == v).all()):
+            found["s"] = (v - a * a).clip(0)
+        return found
 
 
 def rmsprop(

@@ -19,7 +19,7 @@ from ..nest import Array
 from ..optimizer import Optimizer
 from .arguments import Arguments
 from .in_backward import InBackward, refuse_scaler
-from .state import State, native
+from .state import State, kept_whole, load, saved
 from .tensors import array_of, can_be_stepped, may_change_in_place
 
 
@@ -69,14 +69,22 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def _lay_out(self) -> None:
         """Make the optimizer of fastopt for the parameters that there are; those that stay keep their state."""
+        inner, tensors = self._made()
+        if inner is not None and self._inner is not None:
+            carry_over(self._inner, self._tensors, inner, tensors)
+        self._use(inner, tensors)
+
+    def _made(self) -> tuple[Optimizer | None, tuple[torch.Tensor, ...]]:
+        """Return a new optimizer of fastopt for the parameters that there are, and these in its order."""
         tensors = self._tensors_of(self.param_groups)
         arrays = iter(self._arrays_of(tensors))
         groups = [self._group_of_inner(i, arrays) for i in range(len(self.param_groups))]
-        inner = self._rule(groups, **self._options) if tensors else None
-        if inner is not None and self._inner is not None:
-            carry_over(self._inner, self._tensors, inner, tensors)
+        return self._rule(groups, **self._options) if tensors else None, tensors
+
+    def _use(self, inner: Optimizer | None, tensors: tuple[torch.Tensor, ...]) -> None:
+        """Step by this optimizer of fastopt from now on."""
         self._inner, self._tensors = inner, tensors
-        self._state.clear()
+        self._state.forget()
         self._watch()
 
     def _group_of_inner(self, i: int, arrays: Iterator[Array]) -> dict[str, Any]:
@@ -111,8 +119,13 @@ class TorchOptimizer(torch.optim.Optimizer):
         return len(self.param_groups), sum(len(group["params"]) for group in self.param_groups)
 
     def _has_changed(self) -> bool:
-        """Return whether param_groups may be another than at the last step."""
-        return self._has_live_values or _core.changed_container(self._watched) is not None or self._has_others()
+        """Return whether param_groups may be another than at the last step, or the state may have been edited."""
+        return (
+            self._state.is_current
+            or self._has_live_values
+            or _core.changed_container(self._watched) is not None
+            or self._has_others()
+        )
 
     def _has_others(self) -> bool:
         """Return whether there are other groups or parameters than at the last step."""
@@ -123,7 +136,8 @@ class TorchOptimizer(torch.optim.Optimizer):
         )
 
     def _follow(self) -> None:
-        """Take over changes of param_groups."""
+        """Take over changes of param_groups and edits of the state."""
+        self._take_edits()
         if self._has_others() or not self._follow_rates():
             self._follow_all()
 
@@ -289,18 +303,64 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     @property  # type: ignore[override]
     def state(self) -> State:
-        """The state of each parameter that has made a step, by torch's names, in the memory that steps update."""
-        if self._inner is not None:
-            self._state.show(self._tensors, self._inner)
+        """The state of each parameter that has made a step, by torch's names; it can be edited, see `State`."""
+        if self._inner is not None and not self._state.is_current:
+            self._state.show(self._inner, self._tensors)
         return self._state
 
     @state.setter
     def state(self, value: Any) -> None:
-        self._state.clear()
         if self._inner is not None:
-            self._inner.load_state_dict(native(self._inner, self._tensors, value), hyperparameters="current")
+            load(self._inner, self._tensors, value)
+            self._state.forget()
+
+    def _take_edits(self) -> None:
+        """Take over what users have changed in the state that they have seen."""
+        state = self._state
+        if self._inner is not None and state.is_current and state.is_edited(self._inner, self._tensors):
+            load(self._inner, self._tensors, state)
+        state.is_current = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state and the groups in torch's form, as copies: no later step changes them.
+
+        Returns
+        -------
+        dict
+            As torch.optim's class of the same rule has it, which can load it: what torch does not keep (see
+            docs/torch.md) comes along under names that torch ignores.
+        """
+        found = super().state_dict()
+        if self._inner is not None:
+            names = {tensor: i for i, tensor in enumerate(p for group in self.param_groups for p in group["params"])}
+            found |= saved(self._inner, [names[tensor] for tensor in self._tensors], found["state"])
+        return found
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        """Take over a state and groups, those of torch.optim's class of the same rule too.
+
+        Parameters
+        ----------
+        state_dict : dict
+            From `state_dict` of an optimizer of the same rule, here or in torch.optim.
+
+        Raises
+        ------
+        ValueError
+            For other groups, or state of another shape or of another rule.  Nothing has been changed then.
+
+        Notes
+        -----
+        Unlike torch.optim's, this keeps each bit of state of float32 for parameters of 16 bits.
+        """
+        handle = self.register_load_state_dict_pre_hook(kept_whole)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
+        self._take_edits()
         inner = self._inner
         return {
             "defaults": self.defaults,
@@ -322,17 +382,23 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def _load(self, state: dict[str, Any]) -> None:
         """Take over the state and the groups that load_state_dict() of torch has matched with the parameters."""
-        before = self.param_groups
-        for group, old in zip(state["param_groups"], before, strict=True):
-            for key, value in old.items():
+        before, old = self.param_groups, self._inner
+        for group, of_before in zip(state["param_groups"], before, strict=True):
+            for key, value in of_before.items():
                 group.setdefault(key, value)  # what torch.optim does not have
+        if old is not None:
+            old._table.check_own(f"{type(self).__name__}.load_state_dict")
         self.param_groups = state["param_groups"]
         try:
-            self._follow()
-            self.state = state["state"]
+            inner, tensors = self._made()
+            if inner is not None:
+                load(inner, tensors, state["state"])
         except BaseException:
             self.param_groups = before
             raise
+        if inner is not None and old is not None:
+            inner._table.runner.skipped_steps = old.skipped_steps
+        self._use(inner, tensors)
 
     # -- what fastopt has besides --
 

@@ -1,25 +1,49 @@
-"""The state of an optimizer as torch shows it: tensors by torch's names, in the memory that steps update."""
+"""The state of an optimizer as torch has it: tensors by torch's names, and the state of fastopt from such tensors."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from ..nest import Array
+from ..decays import KEYS
+from ..nest import Array, Name, describe
 from ..optimizer import Optimizer
+from ..options import AVERAGES
+from ..saving import changed_decays, counts
+from ..scheduled import at
+from ..storage import OF_ITSELF, values_of
 from ..stored import Stored
 from .tensors import tensor_of
 
 STEP = "step"
+STEP_COUNT = "step_count"  # of the optimizer, in a state dict where it is not the most that a parameter has made
+BEGUN, AVERAGED = "begun", "averaged"  # what the averages of a parameter have taken in
+LAST_STEP = "last_step"  # of each row that catches up
+DECAY = "decay_"  # begins the name of a decay that a bias correction uses, where it does not follow from the group
 
 
-def names_of(rule: type[Optimizer], letters: Mapping[str, Any]) -> dict[str, str]:
-    """Return the name in torch.optim of each letter of a state."""
-    return {letter: rule._torch_names.get(letter, letter) for letter in letters}
+class Parameter(NamedTuple):
+    """A parameter of an optimizer of fastopt, with its state."""
+
+    name: Name
+    tensor: torch.Tensor
+    array: Array
+    letters: Mapping[str, Array | Stored]
+    steps: int
+    hyper: Mapping[str, Any]
+
+
+def parameters_of(inner: Optimizer, tensors: Sequence[torch.Tensor]) -> Iterator[Parameter]:
+    """Yield the parameters of an optimizer; the tensors are in its order."""
+    hyper = ((array, group) for group in inner.groups for array in group["params"])
+    rows = zip(inner.state.items(), tensors, inner._table.steps(), hyper, strict=True)
+    for (name, letters), tensor, steps, (array, group) in rows:
+        yield Parameter(name, tensor, array, letters, steps, group)
 
 
 def shown(array: Array | Stored) -> torch.Tensor:
@@ -31,37 +55,204 @@ def shown(array: Array | Stored) -> torch.Tensor:
     return tensor_of(array.codes if array.format == "float16" else np.asarray(array))
 
 
-class State(defaultdict[torch.Tensor, dict[str, Any]]):
-    """The state of each parameter that has made a step, by the parameter."""
+def entry_of(inner: Optimizer, one: Parameter) -> dict[str, torch.Tensor]:
+    """Return the state of a parameter by torch's names, and what torch does not have by the letters of the rule."""
+    letters = {letter: shown(array) for letter, array in one.letters.items()}
+    found = inner._to_torch(letters, one.steps, at(one.hyper, max(inner.step_count - 1, 0)))
+    return {
+        key: value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
+        for key, value in {STEP: float(one.steps), **found}.items()
+    }
+
+
+class State(defaultdict[torch.Tensor, dict[str, torch.Tensor]]):
+    """The state of each parameter that has made a step, by the parameter.
+
+    Buffers are the memory that steps update, but for 8-bit codes and for what fastopt keeps in another form than torch,
+    which are copies.  Edits of the copies, and values and entries that are replaced or removed, are taken over by the
+    next step.
+    """
+
+    is_current: bool  # whether it has been shown since the last step
+    _shown: dict[torch.Tensor, dict[str, torch.Tensor]]  # the entries as they were before edits
+    _steps: list[int]  # of each parameter, when it was shown
 
     def __init__(self) -> None:
         super().__init__(dict)
+        self.forget()
 
-    def show(self, tensors: Sequence[torch.Tensor], inner: Optimizer) -> None:
-        """Have entries for the parameters that have made a step, with their counts of steps."""
-        rows = zip(tensors, inner.state.values(), inner._table.steps(), strict=True)
-        for tensor, letters, steps in rows:
-            if not steps:
-                self.pop(tensor, None)
+    def forget(self) -> None:
+        """Remove all entries."""
+        self.clear()
+        self.is_current, self._shown, self._steps = False, {}, []
+
+    def show(self, inner: Optimizer, tensors: Sequence[torch.Tensor]) -> None:
+        """Have the entries of an optimizer; those that are there already keep their tensors."""
+        before, self._shown = self._shown, {}
+        kept = dict(self)
+        self.clear()
+        for one in parameters_of(inner, tensors):
+            if not one.steps:
                 continue
-            if tensor not in self:
-                names = names_of(type(inner), letters)
-                buffers = {names[letter]: shown(array) for letter, array in letters.items()}
-                self[tensor] = {STEP: torch.tensor(0.0), **buffers}
-            self[tensor][STEP].fill_(steps)
+            entry, old = entry_of(inner, one), before.get(one.tensor, {})
+            for key, value in entry.items():
+                if key in old and (old[key].shape, old[key].dtype) == (value.shape, value.dtype):
+                    if not is_same_memory(old[key], value):
+                        old[key].copy_(value)
+                    entry[key] = old[key]
+            self._shown[one.tensor] = entry
+            self[one.tensor] = kept.get(one.tensor, {})
+            self[one.tensor].clear()
+            self[one.tensor].update(entry)
+        self.is_current, self._steps = True, inner._table.steps()
+
+    def is_edited(self, inner: Optimizer, tensors: Sequence[torch.Tensor]) -> bool:
+        """Return whether users have changed it since it was shown, and no step in backward has since."""
+        if inner._table.steps() != self._steps:
+            return False
+        for one in parameters_of(inner, tensors):
+            entry, before = self.get(one.tensor, {}), self._shown.get(one.tensor, {})
+            if entry.keys() != before.keys() or any(entry[key] is not value for key, value in before.items()):
+                return True
+            fresh = entry_of(inner, one) if before else {}
+            if not all(
+                is_same_memory(entry[key], value) or torch.equal(entry[key], value) for key, value in fresh.items()
+            ):
+                return True
+        return False
 
 
-def native(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the state dict of an optimizer of fastopt with the state that torch has; others are as before a step."""
+def is_same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two tensors of one shape are one memory."""
+    return one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
+
+
+# ---- Saving ----
+
+
+def saved(inner: Optimizer, places: Sequence[int], state: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return copies of the entries of a state dict of torch, with what only fastopt needs to go on to the bit.
+
+    `places` are the keys in it of the parameters of the optimizer.
+    """
+    entries = {
+        key: {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
+        for key, entry in state.items()
+    }
+    rows = list(zip(places, counts(inner._layout), changed_decays(inner._layout), strict=True))
+    for place, counted, decays in rows:
+        if place not in entries:
+            continue
+        entry, steps = entries[place], counted.pop("step")
+        for key, value in counted.items():
+            entry[key] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for name, decay in decays.items():
+            numbers = [steps, *(decay[key] for key in KEYS)]
+            entry[DECAY + name] = torch.tensor(numbers, dtype=torch.float64)
+    most = max(inner._table.steps(), default=0)
+    return {"state": entries} | ({} if inner.step_count == most else {STEP_COUNT: inner.step_count})
+
+
+# ---- Loading ----
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An entry of a state dict as it was given: torch would cast its tensors to the dtype of the parameter."""
+
+    entry: Mapping[str, Any]
+
+
+def kept_whole(_: Any, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict whose entries torch leaves as they are."""
+    state = {key: Whole(entry) for key, entry in state_dict["state"].items()}
+    count = {STEP_COUNT: state_dict[STEP_COUNT]} if STEP_COUNT in state_dict else {}
+    return {**state_dict, "state": {**state, **count}}
+
+
+def load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any, Any]) -> None:
+    """Give an optimizer the state of its parameters that torch has; others are as before a step."""
     given = inner.state_dict()
-    for (name, letters), tensor in zip(inner.state.items(), tensors, strict=True):
-        saved, entry = given["state"][name], state.get(tensor)
-        saved.pop("decays", None)
-        saved[STEP] = 0 if entry is None else int(entry[STEP])
-        for letter, of_torch in names_of(type(inner), letters).items():
-            if entry is None:
-                saved[letter] = saved[letter] * 0
-            elif of_torch in entry:
-                saved[letter] = entry[of_torch].numpy().astype(saved[letter].dtype)
-    given["step_count"] = max((entry[STEP] for entry in given["state"].values()), default=0)
-    return given
+    absent: list[Name] = []
+    found: dict[Name, dict[str, Any]] = {}
+    for one in parameters_of(inner, tensors):
+        entry = state.get(one.tensor, {})
+        entry = entry.entry if isinstance(entry, Whole) else entry
+        entry = {key: value for key, value in entry.items() if value is not None}
+        letters = inner._from_torch(entry)
+        own = [letter for letter in one.letters if letter not in (*AVERAGES, *OF_ITSELF, LAST_STEP)]
+        if not entry or (own and not any(letter in letters for letter in own)):
+            absent += [one.name] if one.steps else []
+            continue
+        if missing := [letter for letter in own if letter not in letters]:
+            names = ", ".join(repr(inner._torch_names.get(letter, letter)) for letter in missing)
+            label = f"{type(inner).__name__}: the state of {describe(one.name)}"
+            raise ValueError(f"{label} must have {names}, got {', '.join(map(repr, entry)):.200}")
+        found[one.name] = letters
+    most = max((steps_of(letters) for letters in found.values()), default=0)
+    given["step_count"] = max(most, int(state.get(STEP_COUNT, inner.step_count)))
+    for one in parameters_of(inner, tensors):
+        if one.name in found:
+            given["state"][one.name] = native(one, given["state"][one.name], found[one.name], given["step_count"])
+    inner.load_state_dict(given, hyperparameters="current", convert=True)
+    if absent:
+        inner.reset(absent)
+
+
+def steps_of(letters: Mapping[str, Any]) -> int:
+    """Return how many steps a parameter has made; torch does not count those of some rules."""
+    return int(letters.get(STEP, 1))
+
+
+def native(one: Parameter, before: Mapping[str, Any], given: Mapping[str, Any], step_count: int) -> dict[str, Any]:
+    """Return the entry of a parameter in a state dict of fastopt, from its entry now and the state that is given."""
+    steps = steps_of(given)
+    entry: dict[str, Any] = {STEP: steps}
+    if "decays" in before and steps == one.steps:
+        entry["decays"] = before["decays"]
+    if decays := dict(decays_of(given, steps)):
+        entry["decays"] = decays
+    for letter, array in one.letters.items():
+        value: Any = given.get(letter)
+        if letter in OF_ITSELF:
+            if value is not None and numbers(value).dtype == array.dtype and value.shape == array.shape:
+                entry[letter] = numbers(value)
+        elif letter == LAST_STEP:
+            exact = value is not None and value.dtype == torch.int64
+            entry[letter] = np.minimum(numbers(value), steps) if exact else np.full(array.shape, steps)
+        elif isinstance(before[letter], float):
+            entry[letter] = float(value)
+        else:
+            values = values_of(one.array, one.letters) if value is None else numbers(value)
+            entry[letter] = values.astype(np.float32 if isinstance(array, Stored) else array.dtype)
+    if AVERAGED in before:
+        entry |= averaged(one, before, given, step_count)
+    return entry
+
+
+def averaged(one: Parameter, before: Mapping[str, Any], given: Mapping[str, Any], step_count: int) -> dict[str, Any]:
+    """Return what the averages of a parameter have taken in; they begin anew where they are not given."""
+    if any(letter not in given for letter in AVERAGES if letter in one.letters):
+        return {BEGUN: step_count, AVERAGED: step_count}
+    if BEGUN not in given or AVERAGED not in given:
+        if one.steps:
+            return {key: before[key] for key in (BEGUN, AVERAGED)}
+        return {BEGUN: step_count - steps_of(given), AVERAGED: step_count}
+    up_to = given[AVERAGED]
+    if isinstance(up_to, torch.Tensor):
+        up_to = np.minimum(numbers(up_to).astype(np.int64), step_count)
+    return {BEGUN: int(given[BEGUN]), AVERAGED: up_to}
+
+
+def decays_of(given: Mapping[str, Any], steps: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the decays in a state that are of its steps: torch, which does not know them, may have gone on since."""
+    for name, value in given.items():
+        if name.startswith(DECAY) and value.dtype == torch.float64 and int(value[0]) == steps:
+            decay = dict(zip(KEYS, value[1:].tolist(), strict=True))
+            yield name[len(DECAY) :], {**decay, "since": int(decay["since"])}
+
+
+def numbers(value: Any) -> Array:
+    """Return the values of a tensor of a state as an array."""
+    tensor = torch.as_tensor(value).detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
