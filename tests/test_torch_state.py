@@ -138,7 +138,8 @@ FORMATS = {
     "master": (torch.bfloat16, {"master": "float32"}),
     "no_master": (torch.bfloat16, {"master": None, "rounding": "stochastic"}),
     "float16": (torch.float16, {}),
-    "averages": (torch.float32, {"ema_decay": 0.9, "swa": (2, 3), "lookahead": (3, 0.5)}),
+    "averages": (torch.float32, {"ema_decay": 0.9, "swa": (2, 3)}),
+    "lookahead": (torch.float32, {"lookahead": (3, 0.5)}),
 }
 
 
