@@ -181,7 +181,7 @@ def load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any, 
         entry = {key: value for key, value in entry.items() if value is not None}
         letters = inner._from_torch(entry)
         own = [letter for letter in one.letters if letter not in (*AVERAGES, *OF_ITSELF, LAST_STEP)]
-        if not entry or (own and not any(letter in letters for letter in own)):
+        if not entry:
             absent += [one.name] if one.steps else []
             continue
         if missing := [letter for letter in own if letter not in letters]:
