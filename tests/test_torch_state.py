@@ -381,6 +381,30 @@ def test_edits_of_copies():
     assert_close(values(ours), values(theirs), 1e-12)
 
 
+def test_state_that_is_read_between_steps_in_backward():
+    """Reading it is no edit; edits are taken over by the next step."""
+    ours, theirs = parameters(), parameters()
+    opt, peer = fastopt.torch.Adam(ours, in_backward=True), torch.optim.Adam(theirs)
+    read = []
+    ours[1].register_post_accumulate_grad_hook(lambda p: read.append(len(opt.state)))
+    for i in range(4):
+        for one, params in ((opt, ours), (peer, theirs)):
+            sum(((i + 1) * p**2).sum() for p in params).backward()
+            one.step()
+            one.state[params[0]]["step"].fill_(1)
+            one.zero_grad()
+    assert len(read) == 4
+    assert_close(values(ours), values(theirs), 1e-12)
+
+
+def test_parameters_that_are_taken_out():
+    ours = parameters()
+    opt = fastopt.torch.Adam(ours)
+    steps(range(2), (opt, ours))
+    del opt.param_groups[0]["params"][1]
+    assert set(opt.state_dict()["state"]) == {0, 1, 2}
+
+
 def test_an_edit_that_does_not_fit_is_refused_by_the_step():
     ours = parameters()
     opt = fastopt.torch.Adam(ours)

@@ -330,6 +330,8 @@ class TorchOptimizer(torch.optim.Optimizer):
             As torch.optim's class of the same rule has it, which can load it: what torch does not keep (see
             docs/torch.md) comes along under names that torch ignores.
         """
+        if self._has_others():
+            self._follow()
         found = super().state_dict()
         if self._inner is not None:
             names = {tensor: i for i, tensor in enumerate(p for group in self.param_groups for p in group["params"])}
