@@ -277,6 +277,11 @@ def described(letters: Mapping[str, Array | Stored]) -> dict[str, Any]:
     return formats | ({"order": unusual[0]} if unusual else {})
 
 
+def walk_of(order: Iterable[int], array: Array) -> list[int]:
+    """Return the axes along which a parameter is walked in this order; those of one element do not count."""
+    return [axis for axis in order if array.shape[axis] > 1]
+
+
 def stored_as_here(
     where: str, entry: Mapping[str, Any], letters: Mapping[str, Array | Stored], array: Array, convert: bool
 ) -> tuple[Mapping[str, Any], str | None]:
@@ -299,8 +304,8 @@ def stored_as_here(
     once = "; convert=True rounds it once"
     for letter, value in letters.items():
         before, now = saved.get(letter, "native"), value.format if isinstance(value, Stored) else "native"
-        in_order = entry.get("order") == here.get("order") or not now.startswith("codes")
-        if letter not in entry or (before == now and in_order):
+        in_order = walk_of(order, array) == walk_of(here.get("order", range(array.ndim)), array)
+        if letter not in entry or (before == now and (in_order or not now.startswith("codes"))):
             continue
         if not convert:
             if before == now:

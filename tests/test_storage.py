@@ -373,6 +373,17 @@ def test_codes_of_another_layout_are_converted(layout):
     assert abs(np.asarray(other.state["w"]["m"]) - np.asarray(m)).max() < 0.02
 
 
+def test_axes_of_one_element_make_no_other_layout():
+    w = normal(1, (1, 30, 1, 70))
+    spread = np.lib.stride_tricks.as_strided(np.repeat(w, 2, 3), w.shape, (4, 560, 8, 8))
+    opt = fastopt.AdamW({"w": spread}, state_dtype="8bit")
+    other = fastopt.AdamW({"w": w.copy()}, state_dtype="8bit")
+    opt.step({"w": w.copy()})
+    assert opt.state["w"]["m"].order != other.state["w"]["m"].order
+    other.load_state_dict(opt.state_dict())
+    assert_same_bits(np.asarray(other.state["w"]["m"]), np.asarray(opt.state["w"]["m"]))
+
+
 def test_state_dtype_by_letter_is_copied_and_saved(tmp_path):
     opt = fastopt.AdamW({"w": normal(1)}, state_dtype={"m": "8bit"})
     opt.step({"w": normal(2)})

@@ -23,7 +23,7 @@ FORMATS = [np.dtype(dtype) for dtype in (np.float16, BFLOAT16, np.float32, np.fl
 
 def numbers(rng: random.Random, shape: Any, dtype: Any, special: float = 0.1) -> Array:
     """Values over many magnitudes; sometimes with zeros, subnormals, infinities and NaN."""
-    if dtype is BFLOAT16:
+    if np.dtype(dtype) == BFLOAT16:
         return numbers(rng, shape, np.float32, special).astype(dtype)
     source = np.random.default_rng(rng.getrandbits(32))
     values = source.standard_normal(shape) * 10.0 ** source.integers(-6, 2, shape)
@@ -69,10 +69,17 @@ def same(a: Array, b: Array) -> bool:
     return bool(a.dtype == b.dtype and a.shape == b.shape and (bits(a) == bits(b)).all())
 
 
+def parts(buffer: Any) -> list[Any]:
+    """The arrays of a state buffer."""
+    if not isinstance(buffer, Stored):
+        return [buffer]
+    return [buffer.codes, *([] if buffer.scales is None else [buffer.scales])]
+
+
 def image(arrays: Sequence[Any]) -> list[Any]:
     """Something to compare that holds the bits of the arrays among these."""
     return [
-        image([a.codes, a.scales])
+        image(parts(a))
         if isinstance(a, Stored)
         else (str(a.dtype), a.shape, a.view(Array).tobytes())
         if isinstance(a, Array)

@@ -14,9 +14,10 @@ from fuzz.damage import damage, snapshot
 from fuzz.good_calls import GoodCalls
 from fuzz.model import Parameter
 from fuzz.outcomes import WrongResultError, attempt, expect
-from fuzz.values import Array, as_float, deep, garbage, is_own
+from fuzz.values import Array, alone, as_float, deep, garbage, is_own
 from support import reference
 from support.arithmetic import Decay
+from support.rule import STORAGE
 
 
 class BadCalls(GoodCalls):
@@ -25,7 +26,7 @@ class BadCalls(GoodCalls):
     def overlapping(self, p: Parameter) -> Array | None:
         """An array of the shape of p that shares memory with a parameter or with the state."""
         targets = [q.array for q in self.parameters]
-        targets += [buffer for letters in self.opt.state.values() for buffer in letters.values() if buffer.ndim]
+        targets += [array for array in self.state_arrays() if array.ndim]
         targets = [a for a in targets if a.dtype == p.dtype and a.size]
         if not targets or not p.array.size:
             return None
@@ -176,6 +177,7 @@ class BadCalls(GoodCalls):
             self.step_count = int(saved["step_count"])
             for i, entry in enumerate(saved["groups"]):
                 values = {**ADDED, **{name: value for name, value in entry.items() if name != "params"}}
+                values = {name: value for name, value in values.items() if name not in STORAGE}  # of which state tells
                 own = {name: values.pop(name) for name in set(values) - set(self.settings[i])}
                 if not all(is_own(*one) for one in own.items()):
                     raise ValueError(f"keys of groups[{i}]")
@@ -195,15 +197,27 @@ class BadCalls(GoodCalls):
                     if set(decay) != {"value", "since", "product", "age"}:
                         raise ValueError(f"decays of {p.name!r}")
                     p.oracle.decays[name] = Decay(**decay)
+                if entry.pop("formats", {}) != {letter: form.name for letter, form in p.forms.items()}:
+                    raise ValueError(f"formats of {p.name!r}")
+                entry.pop("order", None)
+                scales = {letter: entry.pop(f"{letter}.scales", None) for letter in p.forms}
                 if set(entry) != set(self.opt.state[p.name]):
                     raise ValueError(f"state of {p.name!r}")
+                if "largest_lr" in entry:
+                    p.oracle.largest_lr = as_float(alone(entry.pop("largest_lr")))
+                rests = [p.walked(entry.pop(letter)) for letter in p.expected_rest()]
+                for letter in p.forms:
+                    data = p.walked(entry.pop(letter))
+                    p.buffers[letter] = data.view(p.forms[letter].data), scales[letter]
                 carries = reference.CARRIES.get(p.oracle.rule, ())
                 for letter in carries:
                     entry[letter] = as_float(entry[letter])
                 if any(type(entry[letter]) is not Array for letter in entry if letter not in carries):
                     raise ValueError(f"arrays of {p.name!r}")
                 p.averages.buffers = {name: entry.pop(name).copy() for name in p.averages.buffers}
-                p.oracle.state = {k: v if k in carries else v.copy() for k, v in entry.items()}
+                p.oracle.state |= {k: v if k in carries else v.copy() for k, v in entry.items()}
+                p.take_rest(rests[0] if rests else None)
+                p.load()
         except (KeyError, TypeError, ValueError) as error:
             raise WrongResultError(f"load_state_dict took what it should refuse: {error}") from error
 

@@ -13,7 +13,6 @@ from fuzz.model import Model, Parameter
 from fuzz.values import Array
 from support import reference, sums
 from support.arithmetic import converted
-from support.registry import RULES
 
 
 class Expected(Model):
@@ -21,10 +20,7 @@ class Expected(Model):
 
     def walked(self, p: Parameter, g: Array) -> Array:
         """A gradient in the order in which its parameter was walked when its state was laid out."""
-        order = list(range(g.ndim))
-        if not p.first.flags.c_contiguous and not RULES[p.oracle.rule].gathers:
-            order.sort(key=lambda axis: -abs(p.first.strides[axis]))
-        return np.ascontiguousarray(converted(g, p.dtype).transpose(order))
+        return np.ascontiguousarray(converted(g, p.dtype).transpose(p.order))
 
     def advance(self, grads: Sequence[Any], one: bool, **around: float) -> None:
         """Make the oracles' step with the gradients that are given."""
@@ -40,7 +36,7 @@ class Expected(Model):
                 for p, g in mine:
                     p.oracle.t += 1
                     case = p.oracle.case
-                    values = p.oracle.hyper(**around), case.options(**around)
+                    values = p.oracle.hyper(**around), p.oracle.options(**around)
                     oracle = p.oracle
                     begun.append(
                         reference.begin(case.rule, oracle.p, g, oracle.state, oracle.t, values[0], **values[1])
@@ -51,6 +47,7 @@ class Expected(Model):
                     p.oracle.step(g, **around)
         for p in stepped:
             p.averages.after(p.oracle.p, p.oracle.t, now)
+            p.store()
         for p in [] if one else self.parameters:
             if p not in stepped:
                 p.averages.rest(p.oracle.p, p.oracle.t, now)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import fastopt
-from fuzz.arrays import image, numbers
+from fuzz.arrays import image, numbers, parts
 from fuzz.expected import Expected
 from fuzz.outcomes import WrongResultError, attempt, expect
 from fuzz.values import Array, a_value, alone, garbage, is_fixed, kind_of, plain_type, understood
@@ -118,7 +118,15 @@ class GoodCalls(Expected):
         saved = self.opt.state_dict()
         if self.rng.random() < 0.3:
             saved = pickle.loads(pickle.dumps(saved))
-        oracles = [(*copy.deepcopy((p.oracle.state, p.averages)), p.oracle.t, p.oracle.decays) for p in self.parameters]
+        oracles = [
+            (
+                *copy.deepcopy((p.oracle.state, p.averages, p.buffers, p.itself)),
+                p.oracle.t,
+                p.oracle.decays,
+                p.oracle.largest_lr,
+            )
+            for p in self.parameters
+        ]
         before, settings = self.step_count, list(self.settings)
         for _ in range(self.rng.randrange(3)):
             self.step()
@@ -127,8 +135,10 @@ class GoodCalls(Expected):
         outcome, _ = attempt(self.opt.load_state_dict, saved)
         expect(outcome, "right")
         self.step_count = before
-        for p, (state, averages, t, decays) in zip(self.parameters, oracles, strict=True):
-            p.oracle.state, p.averages, p.oracle.t, p.oracle.decays = state, averages, t, decays
+        for p, (state, averages, buffers, itself, *numbers_of_one) in zip(self.parameters, oracles, strict=True):
+            p.oracle.state, p.averages, p.buffers = state, averages, buffers
+            p.oracle.t, p.oracle.decays, p.oracle.largest_lr = numbers_of_one
+            p.take_rest(itself and itself[1])
         for group, values in enumerate(settings):
             self.accept(group, values)
         return outcome
@@ -137,7 +147,8 @@ class GoodCalls(Expected):
         """Load the optimizer's own buffers, not copies of them, two of a parameter in each other's place."""
         saved = self.opt.state_dict()
         for p in self.parameters:
-            letters = [letter for letter, buffer in p.oracle.buffers.items() if buffer.shape == p.oracle.p.shape]
+            whole = [letter for letter, buffer in p.oracle.buffers.items() if buffer.shape == p.oracle.p.shape]
+            letters = [letter for letter in whole if letter not in p.forms]
             buffers = [self.opt.state[p.name][letter] for letter in letters]
             saved["state"][p.name].update(zip(letters, reversed(buffers), strict=True))
             values = [p.oracle.state[letter] for letter in reversed(letters)]
@@ -180,7 +191,9 @@ class GoodCalls(Expected):
         else:
             arrays, self.opt = pickle.loads(pickle.dumps((arrays, self.opt)))
         for p, array in zip(self.parameters, arrays, strict=True):
-            p.array = p.first = array
+            p.array = array
+            if p.form is None and not p.forms:  # else elements are rounded by their place in the walk, which stays
+                p.set_order()
         self.bound = self.holder = None
         return "right"
 
@@ -270,8 +283,12 @@ class GoodCalls(Expected):
                 self.accept(group, settings)
         return outcome
 
+    def state_arrays(self) -> list[Array]:
+        """The arrays in which the state lies."""
+        return [array for letters in self.opt.state.values() for one in letters.values() for array in parts(one)]
+
     def reads_parameter(self, g: Any) -> bool:
         """Whether an array lies in memory that a step writes."""
         mine = [q.array for q in self.parameters]
-        mine += [buffer for letters in self.opt.state.values() for buffer in letters.values()]
+        mine += self.state_arrays()
         return isinstance(g, Array) and any(np.shares_memory(g, array) for array in mine)

@@ -10,7 +10,7 @@ import numpy as np
 
 import fastopt
 from fastopt.stored import Stored
-from fuzz.arrays import BFLOAT16, FORMATS, a_shape, image, numbers, same
+from fuzz.arrays import BFLOAT16, FORMATS, a_shape, image, numbers, parts, same
 from fuzz.outcomes import Calls, WrongResultError, attempt, expect
 from fuzz.values import Array, a_value, alone, garbage, meaning, row_kind
 from support import formats, reference
@@ -75,13 +75,6 @@ def wanted(buffer: Any, values: Array, rounding: formats.Rounding) -> list[Array
     if not isinstance(buffer, Stored):
         return [data.view(buffer.dtype).reshape(buffer.shape)]
     return [data.reshape(buffer.shape), *([] if rest is None else [rest])]
-
-
-def parts(buffer: Any) -> list[Array]:
-    """The arrays of a buffer."""
-    if not isinstance(buffer, Stored):
-        return [buffer]
-    return [buffer.codes, *([] if buffer.scales is None else [buffer.scales])]
 
 
 def spoil_buffers(rng: random.Random, buffers: list[Any]) -> None:

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from fuzz.arrays import BFLOAT16, FORMATS
 from fuzz.model import Model
 from fuzz.outcomes import Calls, WrongResultError, attempt
 from fuzz.values import Array, deep, defaults, endless, garbage, understood
-from support.arrays import DTYPES
 from support.cases import DEFAULTS
-from support.rule import OF_THE_STEP
+from support.rule import OF_THE_STEP, STORAGE
 
 
 def bad_parameters(rng: random.Random, subject: Model) -> Any:
     """Parameters that cannot be updated in place, among others that can."""
     arrays: list[Any] = [p.array for p in subject.parameters]
     i = rng.randrange(len(arrays))
-    a = arrays[i]
+    a = arrays[i].astype(np.float32) if arrays[i].dtype == BFLOAT16 else arrays[i]  # of which NumPy makes other dtypes
     base = np.arange(64, dtype=a.dtype)
     frozen = a.copy()
     frozen.flags.writeable = False
@@ -81,7 +81,7 @@ def check_parameters(opt: Any) -> None:
     for a in (a for group in opt.groups for a in group["params"]):
         if not isinstance(a, Array) or isinstance(a, np.ma.MaskedArray) or not a.flags.writeable:
             raise ValueError
-        if a.dtype.str not in [np.dtype(dtype).str for dtype in DTYPES]:
+        if a.dtype not in FORMATS:
             raise ValueError
         starts = a.__array_interface__["data"][0] + sum(
             (np.arange(n) * step).reshape(-1, *[1] * (a.ndim - axis - 1))
@@ -93,9 +93,16 @@ def check_parameters(opt: Any) -> None:
         seen |= places
 
 
+def is_storage(name: str, value: Any) -> bool:
+    """Whether a word that says how something is stored has a meaning."""
+    if name == "state_dtype":
+        return value is None or value == {}
+    return name == "master" and value is None
+
+
 def bad_make(rng: random.Random, tell: Callable[..., None]) -> Calls:
     subject = Model(rng, tell)
-    subject.shared, subject.given = {}, [{} for _ in subject.kinds]
+    subject.shared, subject.storage, subject.given = {}, {}, [{} for _ in subject.kinds]
     params, spoiled = subject.params(), {}
     way = rng.random()
     if way < 0.5:
@@ -108,7 +115,8 @@ def bad_make(rng: random.Random, tell: Callable[..., None]) -> Calls:
         if subject.grouped and rng.random() < 0.5:
             params[-1][name] = spoiled.pop(name)
     else:
-        spoiled[rng.choice(("nonfinite", "num_threads", "nothing", "params_", *OF_THE_STEP))] = garbage(rng)
+        names = ("nonfinite", "num_threads", "nothing", "params_", *OF_THE_STEP, *STORAGE)
+        spoiled[rng.choice(names)] = garbage(rng)
     if spoiled.get("weight_decay_form", 0) is None:
         del spoiled["weight_decay_form"]  # it is the default
     hyper = {**defaults(subject.cls), **{k: v for k, v in spoiled.items() if k in DEFAULTS[subject.cls]}}
@@ -120,6 +128,8 @@ def bad_make(rng: random.Random, tell: Callable[..., None]) -> Calls:
             if "nothing" in spoiled or "params_" in spoiled:
                 raise ValueError
             if subject.options.get("nonfinite", "propagate") != "propagate" and "nonfinite" in spoiled:
+                raise ValueError
+            if not all(is_storage(name, spoiled[name]) for name in STORAGE if name in spoiled):
                 raise ValueError
             for given in params if subject.grouped and way >= 0.5 else [{}]:
                 understood(subject.cls, {**hyper, **{k: v for k, v in given.items() if k != "params"}})

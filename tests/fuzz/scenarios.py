@@ -17,6 +17,7 @@ from fuzz.making import bad_make
 from fuzz.others import by_pattern, scheduled, settings
 from fuzz.outcomes import Calls, Tell
 from fuzz.rows import table
+from fuzz.twins import twins
 
 GOOD = ("step", "step", "step", "step", "step_one", "gather", "bind", "step_bound")
 GOOD += ("reload", "load_live", "replace", "rebind", "set_hyper", "set_lr")
@@ -41,7 +42,15 @@ def life(rng: random.Random, tell: Tell) -> Calls:
             return
 
 
-SCENARIOS = (life,) * 6 + (bad_make,) * 6 + (kernel,) * 10 + (table,) * 4 + (scheduled,) * 3 + (by_pattern, settings)
+SCENARIOS = (
+    (life,) * 6
+    + (bad_make,) * 6
+    + (kernel,) * 10
+    + (table,) * 4
+    + (twins,) * 4
+    + (scheduled,) * 3
+    + (by_pattern, settings)
+)
 
 
 def scenario(seed: int, index: int, counts: Counter[tuple[str, str]]) -> None:

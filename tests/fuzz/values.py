@@ -172,8 +172,6 @@ def a_part(rng: random.Random, name: str, unset: bool) -> Any:
 
 def a_value(rng: random.Random, kind: Kind) -> Any:
     """A value that a hyperparameter must take."""
-    if kind.names == ("corrected_decay",):
-        return False  # tests/test_weight_decay.py has the largest rates that go with it
     if kind.is_flag:
         return rng.choice((True, False, np.True_, np.False_))
     if kind.is_word:

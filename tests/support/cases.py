@@ -97,7 +97,7 @@ class Oracle:
         """What happens around step t, which must be made next."""
         if not self.case.settings(**changed)["corrected_decay"]:
             return self.case.options(**changed)
-        self.largest_lr = max(self.largest_lr, self.case.hyper(**changed)["lr"])
+        self.largest_lr = max(self.case.hyper(**changed)["lr"], self.largest_lr)
         return self.case.options(**changed) | {"largest_lr": self.largest_lr}
 
     @property

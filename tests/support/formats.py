@@ -202,6 +202,7 @@ class Codes:
 
 FLOAT16 = Format("float16", store_float16, load_float16, np.uint16)
 BFLOAT16 = Format("bfloat16", store_bfloat16, load_bfloat16, np.uint16)
+FLOAT32 = Format("float32", lambda x, random: (narrow(x), None), lambda data, rest: data, np.float32, rounds=False)
 CODES = {
     signed: Format(name, codes.store, codes.load, dtype, np.float32, GROUP)
     for signed, name, dtype, codes in (
