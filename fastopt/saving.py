@@ -33,8 +33,8 @@ class Loaded(NamedTuple):
     groups: tuple[int, ...]
 
 
-def state_dict(layout: Layout) -> dict[str, Any]:
-    """Return everything but the parameters, as plain data: copies of the state arrays, numbers and strings."""
+def state_dict(layout: Layout, *, copies: bool = True) -> dict[str, Any]:
+    """Return everything but the parameters, as plain data: the state arrays or copies of them, numbers and strings."""
     table = layout.table
     with table:
         groups = [
@@ -44,7 +44,7 @@ def state_dict(layout: Layout) -> dict[str, Any]:
         state: dict[Name, dict[str, Any]] = {}
         for name, counted, decays, settings in rows:
             state[name] = counted | {
-                key: float(value) if key in settings.carry_names else value.copy()
+                key: float(value) if key in settings.carry_names else value.copy() if copies else value
                 for key, value in parts_of(layout.state[name]).items()
             }
             state[name] |= described(layout.state[name])

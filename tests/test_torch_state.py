@@ -113,6 +113,24 @@ def test_names_are_those_of_torch(cls):
     assert set(opt.state[ours[0]]) == {"step", "square_avg", "grad_avg", "momentum_buffer", "s"}
 
 
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls not in TWINS and hasattr(torch.optim, cls)])
+def test_buffers_go_on_where_steps_are_rounded_otherwise(cls):
+    """torch multiplies matrices in bfloat16; the buffers follow from the gradients alone."""
+    ours, theirs = parameters(shapes_for(cls)), parameters(shapes_for(cls))
+    opt, peer = getattr(fastopt.torch, cls)(ours), getattr(torch.optim, cls)(theirs)
+    for i in range(4):
+        steps([2 * i, 2 * i + 1], (opt, ours), (peer, theirs))
+        of_ours, of_torch = saved(opt), saved(peer)
+        opt.load_state_dict(of_torch)
+        peer.load_state_dict(of_ours)
+        for p, q in zip(ours, theirs, strict=True):
+            ours_now, theirs_now = opt.state[p], peer.state[q]
+            assert_close(
+                *([entry[key].numpy() for key in theirs_now if key != "step"] for entry in (ours_now, theirs_now)),
+                1e-12,
+            )
+
+
 def test_groups_of_torch_are_taken_over():
     """Also those that have other buffers."""
     ours, theirs = parameters(), parameters()

@@ -14,7 +14,7 @@ from ..decays import KEYS
 from ..nest import Array, Name, describe
 from ..optimizer import Optimizer
 from ..options import AVERAGES
-from ..saving import changed_decays, counts
+from ..saving import changed_decays, counts, state_dict
 from ..scheduled import at
 from ..storage import OF_ITSELF, values_of
 from ..stored import Stored
@@ -163,16 +163,16 @@ class Whole:
     entry: Mapping[str, Any]
 
 
-def kept_whole(_: Any, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def kept_whole(_: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state dict whose entries torch leaves as they are."""
-    state = {key: Whole(entry) for key, entry in state_dict["state"].items()}
-    count = {STEP_COUNT: state_dict[STEP_COUNT]} if STEP_COUNT in state_dict else {}
-    return {**state_dict, "state": {**state, **count}}
+    state = {key: Whole(entry) for key, entry in given["state"].items()}
+    count = {STEP_COUNT: given[STEP_COUNT]} if STEP_COUNT in given else {}
+    return {**given, "state": {**state, **count}}
 
 
 def load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any, Any]) -> None:
     """Give an optimizer the state of its parameters that torch has; others are as before a step."""
-    given = inner.state_dict()
+    given = state_dict(inner._layout, copies=False)
     absent: list[Name] = []
     found: dict[Name, dict[str, Any]] = {}
     for one in parameters_of(inner, tensors):
@@ -224,7 +224,8 @@ def native(one: Parameter, before: Mapping[str, Any], given: Mapping[str, Any], 
             entry[letter] = float(value)
         else:
             values = values_of(one.array, one.letters) if value is None else numbers(value)
-            entry[letter] = values.astype(np.float32 if isinstance(array, Stored) else array.dtype)
+            dtype = np.float32 if isinstance(array, Stored) else array.dtype
+            entry[letter] = values.astype(dtype, copy=False)
     if AVERAGED in before:
         entry |= averaged(one, before, given, step_count)
     return entry
