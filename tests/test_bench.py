@@ -27,7 +27,7 @@ def test_passes(rule):
 
 
 @pytest.mark.parametrize(
-    ("rule", "streams", "limit"),
+    ("rule", "passes", "limit"),
     [
         ("adam", (7,), 7),
         ("lamb", (6, 4), 7),
@@ -37,11 +37,52 @@ def test_passes(rule):
         ("sm3", (5,), 5),
     ],
 )
-def test_measure(rule, streams, limit):
+def test_measure(rule, passes, limit):
+    """The bytes of an element are those of so many float32."""
     steps, limits, *bytes_moved = bench.measure(rule, 1000, "float32", 1, 3, roofline=True)
     assert len(steps) == len(limits) == 3
     assert min(steps + limits) > 0
-    assert bytes_moved == [streams, limit]
+    assert bytes_moved == [tuple(4 * n for n in passes), 4 * limit]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "storage", "moved"),
+    [
+        ("float32", {"state_dtype": "bfloat16"}, 20),
+        ("float32", {"state_dtype": "8bit"}, 16.25),
+        ("bfloat16", {"state_dtype": "bfloat16"}, 18),
+        ("bfloat16", {"state_dtype": "8bit", "master": "split8"}, 12.25),
+        ("float16", {"state_dtype": "float16", "master": None}, 14),
+    ],
+)
+def test_measure_fewer_bytes(dtype, storage, moved):
+    steps, limits, *bytes_moved = bench.measure("adam", 6400, dtype, 1, 2, roofline=True, storage=storage)
+    assert min(steps + limits) > 0
+    assert bytes_moved == [(moved,), moved]
+
+
+def test_bench_of_formats(capsys):
+    options = ["--rules", "adam,sgd", "--size", "6400", "--rounds", "2", "--roofline", "--dtype", "bfloat16"]
+    assert bench.main([*options, "--master", "split8", "--state-dtype", "8bit"]) == 0
+    out = capsys.readouterr().out
+    assert "12.25" in out
+    assert "state_dtype=8bit, master=split8" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--rules", "lamb", "--state-dtype", "8bit"],
+            "--rules must read and write each array once with formats, got lamb",
+        ),
+        (["--rules", "adam", "--master", "split16"], "master must be auto or None for parameters of float32"),
+    ],
+)
+def test_bench_of_formats_that_do_not_fit(options, message, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(options)
+    assert message in capsys.readouterr().err
 
 
 def test_bench_of_two_passes(capsys):

@@ -1,5 +1,7 @@
 """The races against other libraries: targets can be met by what is raced, and traffic is what a step moves."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,41 @@ def test_checked_steps_agree(name, peer):
 @pytest.mark.parametrize(("name", "floats"), [("adam-32M-clip", 8), ("adamw-32M-clip-zero-ema", 11), ("lamb-32M", 10)])
 def test_traffic(name, floats):
     assert WORKLOADS[name].traffic == 4 * floats * 2**25
+
+
+@pytest.mark.parametrize(
+    ("name", "moved"),
+    [
+        ("adamw-32M-bf16-state", 20),
+        ("adamw-32M-8bit", 16.25),
+        ("adamw-32M-split16", 18),
+        ("adamw-32M-split8-8bit", 12.25),
+        ("adamw-32M-bf16", 14),
+    ],
+)
+def test_traffic_in_fewer_bytes(name, moved):
+    assert WORKLOADS[name].traffic == moved * 2**25
+
+
+@pytest.mark.parametrize("peer", ["fastopt-float32", "torch-bf16", "torchao-8bit", "torchao-bf16", "bitsandbytes"])
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if WORKLOADS[name].storage])
+def test_steps_in_fewer_bytes_agree(name, peer, tmp_path):
+    """To rounding, by the measure of the race."""
+    worker = pytest.importorskip("bench.peers.worker", reason=NOT_HERE)
+    results = pytest.importorskip("bench.peers.results", reason=NOT_HERE)
+    if peer not in WORKLOADS[name].peers:
+        pytest.skip(f"{peer} does not race {name}")
+    workload = dataclasses.replace(WORKLOADS[name], shapes=((64, 128), (8192,)))
+    ours, theirs = worker.Worker("fastopt", 1), worker.Worker(peer, 1)
+    try:
+        theirs.build(workload)
+    except contenders.UnavailableError as error:
+        pytest.skip(str(error))
+    ours.build(workload)
+    ours.save(str(tmp_path / "ours"))
+    difference = theirs.difference(str(tmp_path / "ours"))
+    assert difference <= results.ROUNDED_TOLERANCE
+    assert difference > 0
 
 
 def test_traffic_of_rows():

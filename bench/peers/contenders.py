@@ -96,15 +96,18 @@ class OnNumPy(Contender):
     """A contender whose parameters and gradients are NumPy arrays."""
 
     def __init__(self, entry: Entry) -> None:
-        self.params, self.grads = list(entry.params), list(entry.grads)
         self.workload = entry.workload
+        dtype = numpy_dtype(self.workload.dtype)
+        self.params: list[Any] = [p.astype(dtype, copy=False) for p in entry.params]
+        self.grads: list[Any] = [g.astype(dtype, copy=False) for g in entry.grads]
 
     def load_gradients(self, grads: Iterable[Array]) -> None:
         for mine, new in zip(self.grads, grads, strict=True):
             mine[...] = new
 
     def answer(self) -> Iterator[Array]:
-        return chain(self.params, self.averages(), self.grads if self.workload.zero else ())
+        arrays = chain(self.params, self.averages(), self.grads if self.workload.zero else ())
+        return (np.asarray(array, np.float32) for array in arrays)
 
     def averages(self) -> Iterable[Array]:
         return ()
@@ -119,7 +122,7 @@ class Fastopt(OnNumPy):
         super().__init__(entry)
         workload = entry.workload
         asked = {"clip_norm": workload.clip_norm, "zero_grads": workload.zero, "ema_decay": workload.ema}
-        options = {name: value for name, value in asked.items() if value}
+        options = {name: value for name, value in asked.items() if value} | dict(workload.storage or {})
         optimizer = getattr(fastopt, workload.rule.optimizer)
         self.optimizer = optimizer(self.params, **entry.hyper, **options, **self.options(entry))
         self.given: list[Any] = self.grads
@@ -135,6 +138,13 @@ class Fastopt(OnNumPy):
 
     def averages(self) -> Iterable[Array]:
         return self.optimizer.ema.values() if self.workload.ema else ()
+
+
+class FastoptFloat32(Fastopt):
+    """fastopt with all in float32, for races of those that take fewer bytes."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(replace(entry, workload=replace(entry.workload, dtype="float32", storage=None)))
 
 
 class AnotherRevision(Fastopt):
@@ -374,7 +384,9 @@ class Torch(Contender):
             yield lambda: torch._foreach_lerp_(self.means, current, rest)
 
     def tensor(self, tensor: Any) -> Any:
-        return tensor.clone()
+        import torch
+
+        return tensor.to(getattr(torch, self.workload.dtype), copy=True)
 
     def make_optimizer(self, entry: Entry) -> Any:
         import torch
@@ -408,7 +420,7 @@ class Torch(Contender):
 
     def answer(self) -> Iterator[Array]:
         grads = (p.grad for p in self.params) if self.workload.zero else ()
-        return (tensor.detach().numpy() for tensor in chain(self.params, self.means, grads))
+        return (tensor.detach().float().numpy() for tensor in chain(self.params, self.means, grads))
 
 
 class TorchForeach(Torch):
@@ -435,6 +447,60 @@ class TorchSharedOneThread(TorchShared):
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(replace(entry, threads=1))
+
+
+class TorchBfloat16(TorchFused):
+    """torch's fused step of bfloat16 parameters and state, all rounded to nearest."""
+
+    offers = frozenset({"storage"})
+    note = "parameters and state of bfloat16, which lose small updates"
+
+
+class LowBits(Torch):
+    """An optimizer of another library that stores in fewer bytes, on tensors of torch."""
+
+    offers = frozenset({"storage"})
+    library = ""
+
+    def optimizer_class(self, library: Any, name: str) -> Any:
+        raise NotImplementedError
+
+    def make_optimizer(self, entry: Entry) -> Any:
+        torch, library = _need("torch"), _need(self.library)
+        try:
+            optimizer = self.optimizer_class(library, entry.workload.rule.optimizer)
+            hyper = {**taken(optimizer, entry.hyper), **self.options}
+            tried = torch.nn.Parameter(torch.zeros(4096, dtype=self.params[0].dtype))
+            tried.grad = torch.ones_like(tried)
+            optimizer([tried], **hyper).step()
+        except Exception as error:  # whatever a library raises that has no such optimizer, or none for CPUs
+            raise UnavailableError(f"{self.library}: {type(error).__name__}: {error!s:.200}") from error
+        return optimizer(self.params, **hyper)
+
+
+class Bitsandbytes(LowBits):
+    library = "bitsandbytes"
+    options = MappingProxyType({"min_8bit_size": 1})
+
+    def optimizer_class(self, library: Any, name: str) -> Any:
+        return getattr(library.optim, f"{name}8bit")
+
+
+class TorchAO(LowBits):
+    library = "torchao.optim"
+    note = "arrays of fewer than 4096 elements keep state of float32"
+
+    def optimizer_class(self, library: Any, name: str) -> Any:
+        return getattr(library, f"{name}8bit")
+
+
+class TorchAOBfloat16(LowBits):
+    library = "torchao.optim"
+    note = "stochastic rounding of parameters"
+    options = MappingProxyType({"bf16_stochastic_round": True})
+
+    def optimizer_class(self, library: Any, name: str) -> Any:
+        return getattr(library, f"_{name}")
 
 
 class TorchSparse(Torch):
@@ -516,12 +582,16 @@ class Optax(Contender):
 class MemoryLimit(Contender):
     """The limit of every optimizer: a loop of the same traffic on the same memory, with one addition for each store."""
 
+    offers = frozenset({"storage"})
+
     def __init__(self, entry: Entry) -> None:
         import fastopt
 
-        rule, size = entry.workload.rule, entry.workload.elements
-        p, self.g = np.ones(size, np.float32), np.ones(size, np.float32)
-        self.optimizer = getattr(fastopt, rule.optimizer)([p], **entry.hyper)
+        workload = entry.workload
+        dtype = numpy_dtype(workload.dtype)
+        p, self.g = np.ones(workload.elements, dtype), np.ones(workload.elements, dtype)
+        optimizer = getattr(fastopt, workload.rule.optimizer)
+        self.optimizer = optimizer([p], **entry.hyper, **(workload.storage or {}))
         self.threads = entry.threads
 
     def run(self, steps: int) -> None:
@@ -533,6 +603,11 @@ def taken(function: Callable[..., Any], hyper: Mapping[str, Any]) -> dict[str, A
     """Return the hyperparameters that a function takes, which are all that differ from 0 there."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in hyper.items() if name in names}
+
+
+def numpy_dtype(name: str) -> Any:
+    """Return the dtype of NumPy arrays."""
+    return np.float32 if name == "float32" else getattr(_need("ml_dtypes"), name)
 
 
 def _need(library: str) -> Any:
@@ -567,6 +642,7 @@ CONTENDERS: Mapping[str, Card] = {
     "fastopt-kernel": Card("fastopt.kernels", FastoptKernel),
     "fastopt-1": Card("fastopt, 1 thread", FastoptOneThread),
     "fastopt-all": Card("fastopt, all threads", FastoptAllThreads),
+    "fastopt-float32": Card("fastopt, float32", FastoptFloat32),
     ANOTHER_REVISION: Card("fastopt, another", AnotherRevision),
     "numpy": Card("NumPy", NumPy),
     "numpy-out": Card("NumPy, out=", NumPyOut),
@@ -579,6 +655,10 @@ CONTENDERS: Mapping[str, Card] = {
     "torch-shared": Card("torch, fused, shared", TorchShared),
     "torch-shared-1": Card("torch, fused, shared, 1 thread", TorchSharedOneThread),
     "torch-sparse": Card("torch, sparse", TorchSparse),
+    "torch-bf16": Card("torch, fused, bf16", TorchBfloat16),
+    "torchao-8bit": Card("torchao, 8-bit", TorchAO),
+    "torchao-bf16": Card("torchao, bf16", TorchAOBfloat16),
+    "bitsandbytes": Card("bitsandbytes, 8-bit", Bitsandbytes),
     "optax": Card("optax, jit", Optax),
     "deepspeed": Card("DeepSpeed", DeepSpeed),
     MEMORY_LIMIT: Card("memory limit", MemoryLimit),

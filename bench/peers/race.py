@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .contenders import FASTOPT, MEMORY_LIMIT, UnavailableError
-from .results import Race, Row, Turn, busy_cpus
+from .results import ROUNDED_TOLERANCE, TOLERANCE, Race, Row, Turn, busy_cpus
 from .worker import serve
 from .workloads import Workload
 
@@ -158,7 +158,8 @@ def race(workload: Workload, peers: Iterable[str], settings: Settings, crew: Cre
     names = list(peers)
     if _has_limit(workload):
         names.insert(0, MEMORY_LIMIT)
-    rows = {name: Row(name) for name in (FASTOPT, *names)}
+    tolerance = TOLERANCE if workload.storage is None else ROUNDED_TOLERANCE
+    rows = {name: Row(name, tolerance=tolerance) for name in (FASTOPT, *names)}
     busy = busy_cpus()
     with tempfile.TemporaryDirectory() as folder:
         answers = Answers(workload, Path(folder))
@@ -181,7 +182,7 @@ def race(workload: Workload, peers: Iterable[str], settings: Settings, crew: Cre
 
 def _has_limit(workload: Workload) -> bool:
     """Return whether the memory limit has the traffic of this workload's steps, and matters."""
-    plain = workload.rule.one_pass and not workload.options and not workload.loop
+    plain = workload.rule.one_pass and workload.options <= {"storage"} and not workload.loop
     return plain and workload.elements >= MEMORY_MATTERS
 
 

@@ -71,6 +71,8 @@ LOOP_PEERS = (
     *("numpy", "numpy-out", "numba", "numba-serial"),
     *("torch-shared", "torch-shared-1"),
 )
+PEERS_8BIT = ("bitsandbytes", "torchao-8bit")
+PEERS_BF16 = ("torch-bf16", "torchao-bf16")
 TORCH_LOOP_PEERS = ("fastopt-1", "fastopt-all", "torch-shared")  # all on the memory of the network's tensors
 BLOCKS = 8
 
@@ -122,8 +124,19 @@ def inside_torch_loop(width: int) -> Workload:
     )
 
 
+def stored(name: str, title: str, shapes: tuple[Shape, ...], peers: tuple[str, ...], **options: Any) -> Workload:
+    """Return a race of AdamW with state, and parameters, in fewer bytes."""
+    peers = ("fastopt-float32", *peers)
+    return Workload(f"adamw-{name}", f"AdamW, {title}", RULES["adamw"], shapes, peers=peers, **options)
+
+
 POWER_OF_TWO = 2**25
 ONE_LARGE: tuple[Shape, ...] = ((POWER_OF_TWO,),)
+MANY: tuple[Shape, ...] = ((1024,),) * 1000
+EIGHT_BITS: Mapping[str, Any] = {"state_dtype": "8bit"}
+SPLIT16: Mapping[str, Any] = {"master": "split16", "state_dtype": "bfloat16"}
+SPLIT8: Mapping[str, Any] = {"master": "split8", "state_dtype": "8bit"}
+PURE: Mapping[str, Any] = {"master": None, "state_dtype": "bfloat16", "rounding": "nearest"}  # as torch rounds
 ODD_SIZE = 31_234_567
 ALONE: tuple[str, ...] = ()  # only fastopt, against the memory limit
 CLIP: Mapping[str, Any] = {"peers": CLIPPING_PEERS, "clip_norm": 1.0}
@@ -163,6 +176,14 @@ WORKLOADS: Mapping[str, Workload] = {
         adam("gpt2-clip", "clipped, GPT-2 small", gpt2_small(), **CLIP),
         training_step("clip-zero", "clipped, zeroing", clip_norm=1.0),
         training_step("clip-zero-ema", "clipped, zeroing, EMA", clip_norm=1.0, ema=EMA),
+        stored("32M-bf16-state", "bf16 m and v, 32M", ONE_LARGE, (), storage={"state_dtype": "bfloat16"}),
+        stored("32M-8bit", "8-bit m and v, 32M", ONE_LARGE, PEERS_8BIT, storage=EIGHT_BITS),
+        stored("1000x1024-8bit", "8-bit m and v, 1000 arrays of 1024", MANY, PEERS_8BIT, storage=EIGHT_BITS),
+        stored("32M-split16", "split16, bf16 m and v, 32M", ONE_LARGE, PEERS_BF16, dtype="bfloat16", storage=SPLIT16),
+        stored(
+            "32M-split8-8bit", "split8, 8-bit m and v, 32M", ONE_LARGE, PEERS_8BIT, dtype="bfloat16", storage=SPLIT8
+        ),
+        stored("32M-bf16", "pure bf16, 32M", ONE_LARGE, PEERS_BF16, dtype="bfloat16", storage=PURE),
         rows("10k", 10_000),
         rows("100k", 100_000),
         rows("1M", 1_000_000),

@@ -21,6 +21,8 @@ from .contenders import FASTOPT, MEMORY_LIMIT
 # in them. Parameters are about 0.1 and are rounded to 4e-9; the shortest way is 1e-5: rounding alone stays below this,
 # a step that is wrong by a thousandth does not.
 TOLERANCE = 1e-3
+# The same of root mean squares where libraries round parameters and state, each in its way.
+ROUNDED_TOLERANCE = 0.2
 
 # The parts of a turn that are timed. Where STEP is inside a training loop, the whole iteration is timed too, and the
 # same steps back to back; after pauses as long as the rest of the loop, in which a thread watches the clock and
@@ -28,7 +30,10 @@ TOLERANCE = 1e-3
 # it.
 STEP, ITERATION, ALONE, PAUSED, COLD = "step", "iteration", "alone", "paused", "cold"
 BUSY = 0.15  # CPUs that others may use before a race's figures are called into question
-PACKAGES = ("fastopt", "numpy", "numba", "torch", "jax", "jaxlib", "optax", "deepspeed")
+PACKAGES = (
+    *("fastopt", "numpy", "ml_dtypes", "numba", "torch", "jax", "jaxlib", "optax", "deepspeed"),
+    *("torchao", "bitsandbytes", "bitsandbytes-cpu-fork"),
+)
 
 
 Statistic = Callable[[Iterable[float]], float]
@@ -52,12 +57,15 @@ class Row:
         Why it did not race, or was not timed to the end.
     difference : float or None
         From fastopt's parameters, see `TOLERANCE`; None where there is nothing to compare.
+    tolerance : float
+        The largest difference of the same answer.
     """
 
     name: str
     note: str = ""
     problem: str = ""
     difference: float | None = None
+    tolerance: float = TOLERANCE
     turns: list[Turn] = field(default_factory=list)
 
     @property
@@ -66,7 +74,7 @@ class Row:
 
     @property
     def right(self) -> bool:
-        return self.difference is None or self.difference <= TOLERANCE
+        return self.difference is None or self.difference <= self.tolerance
 
     def per_round(self, what: str = STEP, of: Statistic = median) -> dict[int, float]:
         """Return each round's median, or another statistic of it."""

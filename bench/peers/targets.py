@@ -18,6 +18,7 @@ TORCH_FUSED = ("torch-fused",)
 NUMBA = ("numba",)  # parallel, with fused loops
 NUMPY = ("numpy",)
 OPTAX = ("optax",)
+FLOAT32 = ("fastopt-float32",)  # the same step with nothing stored in fewer bytes
 
 # How many times as long as fastopt the fastest of these must take.
 RATIOS: tuple[tuple[str, tuple[str, ...], float], ...] = (
@@ -41,6 +42,15 @@ RATIOS: tuple[tuple[str, tuple[str, ...], float], ...] = (
     ("adamw-32M-clip-zero", TORCH, 1.3),
     ("adamw-32M-clip-zero-ema", TORCH, 1.5),
     ("adam-rows-1M", ("torch-sparse",), 20),
+    ("adamw-32M-bf16-state", FLOAT32, 1.35),
+    ("adamw-32M-8bit", FLOAT32, 1.25),
+    ("adamw-32M-8bit", ("bitsandbytes",), 14),
+    ("adamw-32M-8bit", ("torchao-8bit",), 28),
+    ("adamw-1000x1024-8bit", FLOAT32, 0.6),
+    ("adamw-1000x1024-8bit", ("bitsandbytes", "torchao-8bit"), 50),
+    ("adamw-32M-split16", FLOAT32, 1.35),
+    ("adamw-32M-split16", ("torch-bf16",), 1.3),
+    ("adamw-32M-split8-8bit", FLOAT32, 1.15),
 )
 # The same for other rules on large arrays: for those that torch has, but in no fused form, and those of optax alone.
 UNFUSED, OPTAX_ALONE = 6, 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import operator
 import os
 import re
 import signal
@@ -76,19 +77,24 @@ class Worker:
                 file.write(p.tobytes())
 
     def difference(self, path: str) -> float:
-        """Make the checked steps and return the largest difference from a file's, in the way a parameter went."""
+        """Make the checked steps and return the largest difference from a file's, in the way a parameter went.
+
+        Where state and parameters are rounded, some elements differ by all of it: then it is the root of mean squares.
+        """
         theirs = np.memmap(path, np.float32, mode="r")
+        rounded = self.workload.storage is not None
+        size, add = (_sum_of_squares, operator.add) if rounded else (_largest, max)
         moved = difference = 0.0
         start = 0
         for p, before in zip_longest(self._after_checked_steps(), self.workload.parameters()):
             part = theirs[start : start + p.size].reshape(p.shape)
             start += p.size
             if before is not None:
-                moved = max(moved, float(np.max(np.abs(part - before), initial=0)))
+                moved = add(moved, size(part - before))
             # max() would pass over a NaN, and a NaN is as wrong as can be.
-            worst = float(np.max(np.abs(p - part), initial=0))
-            difference = math.inf if math.isnan(worst) else max(difference, worst)
-        return difference / moved
+            worst = size(p - part)
+            difference = math.inf if math.isnan(worst) else add(difference, worst)
+        return math.sqrt(difference / moved) if rounded else difference / moved
 
     def _after_checked_steps(self) -> Iterator[Array]:
         assert self.contender is not None
@@ -175,6 +181,14 @@ class Worker:
         _forget_peak()
         self.contender.run(3)
         return _peak()
+
+
+def _largest(x: Array) -> float:
+    return float(np.max(np.abs(x), initial=0))
+
+
+def _sum_of_squares(x: Array) -> float:
+    return float(np.sum(np.square(x), dtype=np.float64))
 
 
 def _pause(seconds: float) -> None:

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Shape = tuple[int, ...]
 
-FLOAT = 4  # bytes; every workload is float32
+FLOAT = 4  # bytes
+# Bytes of an element, by dtype or by the word of `state_dtype`, and of what a master keeps beside it.
+BYTES = {"float32": FLOAT, "bfloat16": 2, "8bit": 1 + FLOAT / 64}
+MASTERS = {"split16": 2, "split8": 1, None: 0}
 PARAMETER_SCALE = 0.02  # standard deviation of the start values, as in GPT-2; gradients have 1
 START_BLOCK = 1_000_003  # random numbers drawn; larger arrays repeat them, out of step with any power of two
 
@@ -58,7 +61,7 @@ class Rule:
 
 
 # Options of a step besides the rule, each with the arrays that it reads plus the arrays that it writes.
-STEP_OPTIONS = {"clip_norm": 1, "zero": 1, "ema": 2, "rows": 0}
+STEP_OPTIONS = {"clip_norm": 1, "zero": 1, "ema": 2, "rows": 0, "storage": 0}
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,10 @@ class Workload:
         If given, steps are timed inside a torch training loop of a stack of so many blocks.
     hyper : mapping
         What this race changes in the rule's hyperparameters.
+    dtype : str
+        Of parameters and gradients, "float32" or "bfloat16".
+    storage : mapping, optional
+        If given, how fastopt stores state and parameters; the others do so in their own ways.
     """
 
     name: str
@@ -103,6 +110,8 @@ class Workload:
     layers: tuple[int, ...] = ()
     blocks: int = 0
     hyper: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+    storage: Mapping[str, Any] | None = None
 
     @property
     def elements(self) -> int:
@@ -134,13 +143,22 @@ class Workload:
         Clipping reads the gradients once more, zeroing writes them, an average is read and written.
         """
         extra = FLOAT * sum(STEP_OPTIONS[name] for name in self.options)
-        return self.touched * (self.rule.bytes_per_element + extra)
+        if self.storage is None:
+            return self.touched * (self.rule.bytes_per_element + extra)
+        return round(self.touched * (2 * self._stored + BYTES[self.dtype] + extra))
+
+    @property
+    def _stored(self) -> float:
+        """Bytes of an element of a parameter and of its state."""
+        storage = self.storage or {}
+        itself = BYTES[self.dtype] + (MASTERS[storage["master"]] if "master" in storage else 0)
+        return itself + self.rule.states * BYTES[storage.get("state_dtype", "float32")]
 
     @property
     def footprint(self) -> int:
         """Bytes of parameters, gradients, state and average, and of new gradients where the old are set to zero."""
-        kept = self.elements * (1 + self.rule.states + (self.ema is not None))
-        return FLOAT * (kept + self.touched * (1 + self.zero))
+        kept = self.elements * (self._stored + FLOAT * (self.ema is not None))
+        return round(kept + BYTES[self.dtype] * self.touched * (1 + self.zero))
 
     def hyperparameters(self, **changes: Any) -> dict[str, Any]:
         return {**self.rule.hyper, **self.hyper, **changes}

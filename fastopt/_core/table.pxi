@@ -623,9 +623,7 @@ cdef class Table:
     def traffic(self, Py_ssize_t i, cnp.ndarray g, int num_threads):
         """Move the bytes of a step of a contiguous parameter, without the rule; this overwrites all its arrays."""
         self.binder.bind_one(i, g)
-        if self.parameters.tensors[i].layout != NULL or self.parameters.tensors[i].formats.g != FASTOPT_NATIVE \
-                or self.parameters.tensors[i].formats.p != FASTOPT_NATIVE:
-            raise ValueError(f"{self.parameters.owner}: {self.parameters.label(i)} and its gradient must be contiguous and"
-                             f" of one dtype")
+        if self.parameters.tensors[i].layout != NULL:
+            raise ValueError(f"{self.parameters.owner}: {self.parameters.label(i)} and its gradient must be contiguous")
         with nogil:
             fastopt_traffic(&self.parameters.tensors[i], num_threads)
