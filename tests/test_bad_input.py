@@ -307,7 +307,10 @@ GRADIENTS = {
     ),
     "integers": ({"w": W, "b": np.ones(3, int)}, "int64"),
     "other byte order": ({"w": W, "b": B.astype(B.dtype.newbyteorder())}, "gradient of 'b' must have dtype"),
-    "a list": ({"w": W, "b": [1.0, 1.0, 1.0]}, "gradient of 'b' must be a numpy.ndarray, a RowGrad or None, got list"),
+    "a list": (
+        {"w": W, "b": [1.0, 1.0, 1.0]},
+        "gradient of 'b' must be a numpy.ndarray, a tensor, a RowGrad or None, got list",
+    ),
     "a number": ({"w": W, "b": 1.0}, "float"),
     "masked": ({"w": W, "b": np.ma.masked_array(B, [True, False, False])}, "MaskedArray"),
 }

@@ -155,13 +155,13 @@ cdef inline bint same_shape(const array_view *a, const array_view *b) noexcept n
     return True
 
 
-cdef inline bint same_memory(const array_view *a, const array_view *b) noexcept nogil:
-    """Whether two arrays are the same elements at the same addresses."""
+cdef inline bint same_memory(const array_view *a, const array_view *laid_out) noexcept nogil:
+    """Whether an array is the same elements at the same addresses as one whose strides are in bytes."""
     cdef int d
-    if a.data != b.data or a.dtype != b.dtype or a.ndim != b.ndim:
+    if a.data != laid_out.data or a.dtype != laid_out.dtype or a.ndim != laid_out.ndim:
         return False
     for d in range(a.ndim):
-        if a.shape[d] != b.shape[d] or stride(a, d) != stride(b, d):
+        if a.shape[d] != laid_out.shape[d] or stride(a, d) != laid_out.strides[d]:
             return False
     return True
 

@@ -57,15 +57,10 @@ cdef class Binder:
             return 0
         if not parameters.is_unchanged(i, &entry.array, WRITABLE):
             return parameters.refuse_changed(i)
-        if not describe(gradient, &g):
-            if type(gradient) is RowGrad:
-                return self.bind_rows(i, <RowGrad>gradient)
-            if is_sparse(gradient):
-                return self.bind_rows(i, rows_of(self.parameters.gradient_of(i), gradient))
-            if entry.array.ndim != 0 or not is_number(gradient):
-                return refuse_type(parameters.gradient_of(i), gradient, "a numpy.ndarray, a RowGrad or None")
-            gradient = self.array_of_number(i, gradient)
+        if cnp.PyArray_CheckExact(gradient):
             describe_numpy(<cnp.ndarray>gradient, &g)
+        elif not self.describe_other(i, gradient, &g):
+            return 0
         if t.rows != NULL:
             t.rows = NULL
             t.n = entry.size
@@ -91,6 +86,23 @@ cdef class Binder:
             if t.last_step != NULL:
                 return refuse_strides(parameters.gradient_of(i), &g, "be C-contiguous with catch_up")
         return 0
+
+    cdef bint describe_other(self, Py_ssize_t i, object gradient, array_view *g) except -1:
+        """Describe a gradient of another type; returns False for gradients of rows, which it binds."""
+        cdef cnp.ndarray number
+        if describe(gradient, g):
+            return True
+        if type(gradient) is RowGrad:
+            self.bind_rows(i, <RowGrad>gradient)
+            return False
+        if is_sparse(gradient):
+            self.bind_rows(i, rows_of(self.parameters.gradient_of(i), gradient))
+            return False
+        if self.parameters.entries[i].array.ndim != 0 or not is_number(gradient):
+            refuse_type(self.parameters.gradient_of(i), gradient, "a numpy.ndarray, a tensor, a RowGrad or None")
+        number = self.array_of_number(i, gradient)
+        describe_numpy(number, g)
+        return True
 
     cdef void set_format(self, Py_ssize_t i, const array_view *g) noexcept:
         """Set the format in which a gradient is read, from its dtype, which has one."""
