@@ -3,7 +3,8 @@
  *
  * Every step must give what the same tensors give one by one (in one list where they are summed up together),
  * contiguous, on one thread of the baseline, and write nothing between their elements; a malformed list or call must be
- * refused as documented, with nothing written.
+ * refused as documented, with nothing written.  With buffers in other formats it must give what load, a native step and
+ * store give.
  *
  * tests/sanitize.py builds and runs it. */
 #include "fastopt_testing.h"
@@ -634,6 +635,340 @@ static void check_rows(void)
         REQUIRE(!memcmp(gradients[i], wanted[i], sizeof *wanted));
 }
 
+/* ---- Buffers in other formats ---- */
+
+/* A tensor whose buffers may have any format; buffer 0 is p, 1 is g, the others are the state. */
+enum { STORED_BUFFERS = 2 + FASTOPT_MAX_STATE };
+typedef struct {
+    fastopt_tensor t;
+    int count; /* of buffers */
+    char *data[STORED_BUFFERS], *rest[STORED_BUFFERS];
+    double carry[FASTOPT_MAX_CARRY];
+} stored;
+
+static int format_at(const stored *s, int b)
+{
+    return b == 0 ? s->t.formats.p : b == 1 ? s->t.formats.g : s->t.formats.state[b - 2];
+}
+
+/* The elements of a buffer. */
+static ptrdiff_t elements_of(const stored *s, int b)
+{
+    return b < 2 ? s->t.n : fastopt_state_size(s->t.rule, b - 2, s->t.ndim, s->t.shape);
+}
+
+static size_t bytes_of(const stored *s, int b)
+{
+    const int format = format_at(s, b);
+    return format ? (size_t)fastopt_format_at(format)->bytes : size_of(s->t.dtype);
+}
+
+static size_t rest_size(const stored *s, int b)
+{
+    const fastopt_format_info *info = fastopt_format_at(format_at(s, b));
+    return (size_t)((elements_of(s, b) + info->group - 1) / info->group * info->rest_bytes);
+}
+
+static void point(stored *s)
+{
+    s->t.p = s->data[0];
+    s->t.p_rest = s->rest[0];
+    s->t.g = s->data[1];
+    for (int b = 2; b < s->count; b++) {
+        s->t.state[b - 2] = s->data[b];
+        s->t.state_rest[b - 2] = s->rest[b];
+    }
+    s->t.carry = s->carry;
+}
+
+static stored copy_stored(const stored *from)
+{
+    stored to = *from;
+    for (int b = 0; b < to.count; b++) {
+        to.data[b] = copy(from->data[b], (size_t)elements_of(from, b) * bytes_of(from, b) + 1);
+        to.rest[b] = copy(from->rest[b], rest_size(from, b) + 1);
+    }
+    return to;
+}
+
+static void release_stored(stored *s)
+{
+    for (int b = 0; b < s->count; b++) {
+        free(s->data[b]);
+        free(s->rest[b]);
+    }
+}
+
+/* Stores native elements, rounded to nearest; doubles by way of float. */
+static void store(const stored *s, int b, const char *native)
+{
+    const int format = format_at(s, b);
+    const ptrdiff_t n = elements_of(s, b);
+    if (!format || (format == FASTOPT_AS_FLOAT64 && s->t.dtype == FASTOPT_FLOAT64)) {
+        memcpy(s->data[b], native, (size_t)n * size_of(s->t.dtype));
+        return;
+    }
+    float *x = allocate((size_t)n * sizeof *x + 1);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double value = get(native + (size_t)i * size_of(s->t.dtype), s->t.dtype);
+        x[i] = s->t.dtype == FASTOPT_FLOAT64 && fabs(value) < FLT_MIN ? (float)copysign(0, value) : (float)value;
+    }
+    REQUIRE(fastopt_encode((fastopt_format)format, x, n, s->data[b], s->rest[b]) == FASTOPT_OK);
+    free(x);
+}
+
+/* The elements of a buffer, native, in memory of their own. */
+static char *load(const stored *s, int b)
+{
+    const int format = format_at(s, b);
+    const ptrdiff_t n = elements_of(s, b);
+    const size_t size = size_of(s->t.dtype);
+    char *native = allocate((size_t)n * size + 1);
+    if (!format || (format == FASTOPT_AS_FLOAT64 && s->t.dtype == FASTOPT_FLOAT64)) {
+        memcpy(native, s->data[b], (size_t)n * size);
+        return native;
+    }
+    float *x = allocate((size_t)n * sizeof *x + 1);
+    REQUIRE(fastopt_decode((fastopt_format)format, s->data[b], s->rest[b], n, x) == FASTOPT_OK);
+    for (ptrdiff_t i = 0; i < n; i++)
+        put(native + (size_t)i * size, s->t.dtype,
+            s->t.dtype == FASTOPT_FLOAT64 && fabsf(x[i]) < FLT_MIN ? copysign(0, (double)x[i]) : (double)x[i]);
+    free(x);
+    return native;
+}
+
+/* A step by its definition: load, native step, store, rounded to nearest; a rule that gathers and writes its state then
+ * has it stored and loaded between. */
+static fastopt_status define_step(stored *s, fastopt_call call)
+{
+    char *native[STORED_BUFFERS];
+    fastopt_tensor t = s->t;
+    memset(&t.formats, 0, sizeof t.formats);
+    t.layout = NULL;
+    call.num_threads = 1;
+    call.part = t.rule->gather_writes ? FASTOPT_GATHER : FASTOPT_ALL;
+    for (int b = 0; b < s->count; b++)
+        native[b] = load(s, b);
+    t.p = native[0];
+    t.g = native[1];
+    for (int b = 2; b < s->count; b++)
+        t.state[b - 2] = native[b];
+    fastopt_status status = fastopt_step_with(&t, 1, &call);
+    if (t.rule->gather_writes && status == FASTOPT_OK) {
+        for (int b = 2; b < s->count; b++) {
+            store(s, b, native[b]);
+            free(native[b]);
+            t.state[b - 2] = native[b] = load(s, b);
+        }
+        call.part = FASTOPT_UPDATE;
+        status = fastopt_step_with(&t, 1, &call);
+    }
+    for (int b = 0; b < s->count; b++) {
+        if (status == FASTOPT_OK && b != 1 && !(b && t.rule->gather_writes))
+            store(s, b, native[b]);
+        free(native[b]);
+    }
+    return status;
+}
+
+static int same_numbers(const char *a, const char *b, size_t bytes, fastopt_dtype dtype)
+{
+    for (size_t i = 0; i < bytes; i += size_of(dtype))
+        if (memcmp(a + i, b + i, size_of(dtype)) && !(isnan(get(a + i, dtype)) && isnan(get(b + i, dtype))))
+            return 0;
+    return 1;
+}
+
+/* Equal to the bit; where NaN is not stored as one pattern, both may be NaN. */
+static void require_same_stored(const stored *a, const stored *b)
+{
+    for (int i = 0; i < a->count; i++) {
+        const int format = format_at(a, i);
+        const size_t bytes = (size_t)elements_of(a, i) * bytes_of(a, i), rest = rest_size(a, i);
+        const fastopt_dtype dtype = format ? FASTOPT_FLOAT32 : a->t.dtype;
+        if (format == FASTOPT_NATIVE || format == FASTOPT_AS_FLOAT32) {
+            REQUIRE(same_numbers(a->data[i], b->data[i], bytes, dtype));
+        } else if (format == FASTOPT_AS_FLOAT16 || format == FASTOPT_MASTER_FLOAT16) {
+            for (size_t k = 0; k < bytes; k += 2) {
+                uint16_t x, y;
+                memcpy(&x, a->data[i] + k, 2);
+                memcpy(&y, b->data[i] + k, 2);
+                REQUIRE(x == y || ((x & 0x7fff) > 0x7c00 && (y & 0x7fff) > 0x7c00));
+            }
+        } else
+            REQUIRE(!memcmp(a->data[i], b->data[i], bytes));
+        if (rest && fastopt_format_at(format)->rest_bytes == 4)
+            REQUIRE(same_numbers(a->rest[i], b->rest[i], rest, FASTOPT_FLOAT32));
+        else
+            REQUIRE(!memcmp(a->rest[i], b->rest[i], rest));
+    }
+    for (int i = 0; a->t.rule->carry[i]; i++)
+        REQUIRE(a->carry[i] == b->carry[i] || (isnan(a->carry[i]) && isnan(b->carry[i])));
+}
+
+/* Every other element of p, and g backwards, in memory of their own; or back. */
+static void spread(const stored *s, char *p, char *g, int back)
+{
+    const size_t of_p = bytes_of(s, 0), of_g = bytes_of(s, 1);
+    for (ptrdiff_t i = 0; i < s->t.n; i++) {
+        char *far_p = p + 2 * (size_t)i * of_p, *here = s->data[0] + (size_t)i * of_p;
+        memcpy(back ? here : far_p, back ? far_p : here, of_p);
+        memcpy(g + (size_t)(s->t.n - 1 - i) * of_g, s->data[1] + (size_t)i * of_g, of_g);
+    }
+}
+
+/* The same step of two parts of a tensor, cut at a group. */
+static fastopt_status step_in_parts(stored *s, ptrdiff_t cut, fastopt_call *call)
+{
+    fastopt_tensor parts[2] = {s->t, s->t};
+    double carry[FASTOPT_MAX_CARRY];
+    memcpy(carry, s->carry, sizeof carry);
+    parts[0].n = cut;
+    parts[1].n = s->t.n - cut;
+    parts[1].offset += cut;
+    parts[1].carry = carry;
+    parts[1].p = s->data[0] + (size_t)cut * bytes_of(s, 0);
+    parts[1].p_rest = s->rest[0] + cut * fastopt_format_at(s->t.formats.p)->rest_bytes;
+    parts[1].g = s->data[1] + (size_t)cut * bytes_of(s, 1);
+    for (int b = 2; b < s->count; b++) {
+        const fastopt_format_info *info = fastopt_format_at(format_at(s, b));
+        parts[1].state[b - 2] = s->data[b] + (size_t)cut * bytes_of(s, b);
+        parts[1].state_rest[b - 2] = s->rest[b] + cut / info->group * info->rest_bytes;
+    }
+    return fastopt_step_with(parts, 2, call);
+}
+
+/* A format that a buffer can have. */
+static uint8_t choose_format(const fastopt_tensor *t, int b)
+{
+    const uint8_t format = byte() % 11;
+    const fastopt_format_info *info = fastopt_format_at(format);
+    if (b == 0)
+        return info->of_p && t->dtype == FASTOPT_FLOAT32 ? format : FASTOPT_NATIVE;
+    if (b == 1)
+        return info->of_g ? format : FASTOPT_NATIVE;
+    const fastopt_kind kind = t->rule->kind[b - 2];
+    const int may = kind == FASTOPT_SIGNED ? info->of_signed : kind == FASTOPT_NONNEGATIVE && info->of_nonnegative;
+    return may && t->rule->extent[b - 2] == FASTOPT_WHOLE && (info->group == 1 || t->rule->gathers != FASTOPT_MATRICES)
+               ? format
+               : FASTOPT_NATIVE;
+}
+
+static void fill_stored(const stored *s, int b, int64_t step)
+{
+    const size_t size = size_of(s->t.dtype);
+    const unsigned seed = byte(), odd = one_in(4) ? byte() : 255;
+    char *native = allocate((size_t)elements_of(s, b) * size + 1);
+    for (ptrdiff_t i = 0; i < elements_of(s, b); i++) {
+        const double x = sin((double)(seed + 3 * i)) * pow(10, (double)((i + step) % 9) - 6);
+        put(native + (size_t)i * size, s->t.dtype,
+            b < 2 && i % 97 == (int)(odd % 16) ? special(odd / 16, s->t.dtype)
+            : b < 2                            ? x
+                                               : fabs(x));
+    }
+    store(s, b, native);
+    free(native);
+}
+
+/* Steps of one tensor with random formats: on any instruction set and threads, contiguous or strided, they are those of
+ * the baseline on one thread; so are those of its parts, and where it rounds to nearest they are as defined. */
+static void check_formats(const char *isa)
+{
+    static const ptrdiff_t sizes[] = {0, 1, 2, 63, 64, 65, 127, 128, 129, 383, 384, 385, 1000, 1024, 2500, 5000};
+    subject around_it = {0};
+    fastopt_options options;
+    double hyper[FASTOPT_MAX_HYPER];
+    stored one = {0};
+    fastopt_tensor *t = &one.t;
+    int rules = 0;
+    while (fastopt_rule_at(rules))
+        rules++;
+    around_it.t.rule = t->rule = fastopt_rule_at((int)byte() % rules);
+    t->dtype = one_in(3) ? FASTOPT_FLOAT64 : FASTOPT_FLOAT32;
+    t->n = sizes[byte() % COUNT(sizes)];
+    const ptrdiff_t factor = 2 + byte() % 40, rows = t->n % factor ? 1 : factor, shape[] = {rows, t->n / rows};
+    t->ndim = 2;
+    t->shape = shape;
+    for (int i = 0; t->rule->hyper[i]; i++)
+        hyper[i] = good(t->rule->hyper[i]);
+    t->hyper = hyper;
+    if (one_in(2)) {
+        around(&around_it, &options);
+        t->options = &options;
+    }
+    t->rounding = one_in(2) ? FASTOPT_STOCHASTIC : FASTOPT_NEAREST;
+    t->seed = byte();
+    t->key = byte();
+    t->offset = 64 * (byte() % 3);
+    one.count = 2;
+    while (one.count < STORED_BUFFERS && t->rule->state[one.count - 2])
+        one.count++;
+    for (int b = 0; b < one.count; b++)
+        *(b == 0 ? &t->formats.p : b == 1 ? &t->formats.g : &t->formats.state[b - 2]) = choose_format(t, b);
+    for (int i = 0; i < FASTOPT_MAX_CARRY; i++)
+        one.carry[i] = 0.5;
+    for (int b = 0; b < one.count; b++) {
+        one.data[b] = allocate((size_t)elements_of(&one, b) * bytes_of(&one, b) + 1);
+        one.rest[b] = allocate(rest_size(&one, b) + 1);
+        fill_stored(&one, b, 0);
+    }
+    stored base = copy_stored(&one), defined = copy_stored(&one), parts = copy_stored(&one);
+    const int strided = one_in(2), cuts = t->rule->gathers == FASTOPT_ONE_PASS && t->n > 64;
+    const ptrdiff_t cut = cuts ? 64 * (1 + byte() % ((t->n - 1) / 64)) : 0;
+    fastopt_layout layout = {.ndim = 1, .shape = {t->n}};
+    layout.p_stride[0] = 2 * (ptrdiff_t)bytes_of(&one, 0);
+    layout.g_stride[0] = -(ptrdiff_t)bytes_of(&one, 1);
+    char *p = allocate(2 * (size_t)t->n * bytes_of(&one, 0) + 1), *g = allocate((size_t)t->n * bytes_of(&one, 1) + 1);
+    for (int64_t step = 1 + byte() % 3, last = step + 2; step <= last; step++) {
+        fastopt_call call = {.num_threads = 1, .check_finite = one_in(4)};
+        if (one_in(3)) {
+            call.grad_scale = one_in(2) ? 8 : 0;
+            call.clip_norm = one_in(2) ? 0.5 : 0;
+            call.clip_value = one_in(2) ? 0.1 : 0;
+        }
+        fill_stored(&one, 1, step);
+        stored *const all[] = {&one, &base, &defined, &parts};
+        for (size_t i = 0; i < COUNT(all); i++) {
+            memcpy(all[i]->data[1], one.data[1], (size_t)t->n * bytes_of(&one, 1));
+            point(all[i]);
+            all[i]->t.step = step;
+        }
+        REQUIRE(fastopt_use_isa("baseline"));
+        const fastopt_status status = fastopt_step_with(&base.t, 1, &call);
+        REQUIRE(status == FASTOPT_OK || (status == FASTOPT_NONFINITE && call.check_finite));
+        if (t->rounding == FASTOPT_NEAREST) {
+            REQUIRE(define_step(&defined, call) == status);
+            require_same_stored(&defined, &base);
+        }
+        REQUIRE(fastopt_use_isa(isa));
+        if (cuts && !call.clip_norm) {
+            REQUIRE(step_in_parts(&parts, cut, &call) == status);
+            require_same_stored(&parts, &base);
+        }
+        if (strided && t->n) {
+            spread(&one, p, g, 0);
+            t->p = p;
+            t->g = g + (size_t)(t->n - 1) * bytes_of(&one, 1);
+            t->layout = &layout;
+        }
+        call.num_threads = 1 + byte() % 4;
+        REQUIRE(fastopt_step_with(t, 1, &call) == status);
+        if (strided && t->n)
+            spread(&one, p, g, 1);
+        require_same_stored(&one, &base);
+        if (cuts && call.clip_norm) { /* a norm of parts is summed up otherwise */
+            release_stored(&parts);
+            parts = copy_stored(&base);
+        }
+    }
+    free(p);
+    free(g);
+    release_stored(&one);
+    release_stored(&base);
+    release_stored(&defined);
+    release_stored(&parts);
+}
+
 /* ---- One input ---- */
 
 /* Have the rows of a tensor make up for the steps that they have missed, on several threads and on one. */
@@ -702,6 +1037,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (fastopt_isa_at(isas))
         isas++;
     const char *isa = fastopt_isa_at((int)byte() % isas);
+    if (one_in(4))
+        check_formats(isa);
     fastopt_tuner tuner = {0};
 
     for (int rounds = 1 + (int)byte() % 3; rounds > 0; rounds--) {
