@@ -9,7 +9,7 @@ cdef extern from "fastopt.h" nogil:
     enum:
         FASTOPT_ROWS_BEYOND
         FASTOPT_MAX_STATE, FASTOPT_MAX_HYPER, FASTOPT_MAX_CARRY, FASTOPT_MAX_NDIM, FASTOPT_BY_GROUP, FASTOPT_MATRICES
-        FASTOPT_BY_ROW
+        FASTOPT_ONE_PASS, FASTOPT_BY_ROW
         FASTOPT_ALL, FASTOPT_GATHER, FASTOPT_UPDATE
 
     ctypedef enum fastopt_dtype:

@@ -12,6 +12,8 @@ cdef tuple state_shape(fastopt_extent extent, tuple shape):
 
 cdef dict KINDS = {FASTOPT_SIGNED: "signed", FASTOPT_NONNEGATIVE: "nonnegative", FASTOPT_EXACT: "exact"}
 
+cdef dict SCOPES = {FASTOPT_ONE_PASS: "element", FASTOPT_BY_ROW: "row", FASTOPT_BY_GROUP: "group"}
+
 
 cdef class Settings:
     """A group's rule, hyperparameters and options, where the C core reads them."""
@@ -30,6 +32,7 @@ cdef class Settings:
     cdef readonly bint separate_decay  # whether its own decay is a separate term: a share of the parameter
     cdef readonly tuple kinds  # of state buffers: "signed", "nonnegative" or "exact"
     cdef readonly bint takes_matrices  # whether its passes visit rows and columns
+    cdef readonly str scope  # whose elements decide the update of one: "element", "row", "parameter" or "group"
     cdef readonly bint estimates_group  # whether the rule makes one estimate for all parameters of a group
 
     def __init__(self, str rule, bint corrects_decay=False):
@@ -38,6 +41,7 @@ cdef class Settings:
         self.separate_decay = self.rule.separate_decay
         self.estimates_group = self.rule.gathers == FASTOPT_BY_GROUP
         self.takes_matrices = self.rule.gathers == FASTOPT_MATRICES
+        self.scope = SCOPES.get(self.rule.gathers, "parameter")
         self.rule_name = rule
         self.hyper_names = names_of(self.rule.hyper)
         self.state_names = names_of(self.rule.state)

@@ -288,10 +288,10 @@ cdef class Table:
         finally:
             self.release()
 
-    def gradients_of(self, tuple tensors):
-        """The gradients (`grad`) of tensors in whose memory the parameters lie, and those that have one.
+    def gradients_of(self, tuple tensors, tuple gradients=None):
+        """The gradients of tensors in whose memory the parameters lie, and the tensors that have one.
 
-        None where a tensor has moved to other memory.
+        Each gradient is the tensor's `grad` unless `gradients` are given. None where a tensor has moved to other memory.
         """
         cdef Parameters parameters = self.parameters
         cdef Py_ssize_t i, count = parameters.count
@@ -304,7 +304,7 @@ cdef class Table:
             tensor = <object>PyTuple_GET_ITEM(tensors, i)
             if not parameters.lies_in(i, tensor):
                 return None
-            gradient = tensor.grad
+            gradient = tensor.grad if gradients is None else gradients[i]
             all_have_one = all_have_one and gradient is not None
             Py_INCREF(gradient)
             PyTuple_SET_ITEM(found, i, gradient)
@@ -587,6 +587,16 @@ cdef class Table:
     def decays(self):
         """For each parameter, by name, the decays that bias corrections use, as dicts; none before its first step."""
         return self.parameters.decays()
+
+    def set_offsets(self, list offsets):
+        """Say where the first element of each parameter lies in the whole one of which it is a part."""
+        cdef Py_ssize_t i
+        self.acquire()
+        try:
+            for i in range(self.parameters.count):
+                self.parameters.tensors[i].offset = offsets[i]
+        finally:
+            self.release()
 
     def takes_rows(self, Py_ssize_t i):
         """Whether a parameter accepts gradients of rows."""

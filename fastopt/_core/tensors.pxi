@@ -142,6 +142,8 @@ cdef bint describe_tensor(object value, array_view *view) except -1:
     if size == 0:
         view.flags |= CONTIGUOUS
         view.data = &nothing
+    elif tensor.data == NULL:  # of a subclass that holds other tensors
+        return False
     if view.unit == 0 or <uintptr_t>view.data % <uintptr_t>view.unit == 0:
         view.flags |= ALIGNED
     # Only parts of complex tensors are marked as negated: they have strides, or too few elements to show them.

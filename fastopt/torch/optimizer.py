@@ -19,6 +19,7 @@ from ..nest import Array
 from ..optimizer import Optimizer
 from .arguments import Arguments
 from .in_backward import InBackward, refuse_scaler
+from .sharded import gradients_of, is_sharded, local_of, offsets_of
 from .state import State, kept_whole, load, saved
 from .tensors import array_of, can_be_stepped, may_change_in_place
 
@@ -49,6 +50,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     _in_backward: InBackward | None  # where backward makes the steps
     _inner: Optimizer | None  # None while there are no parameters
     _tensors: tuple[torch.Tensor, ...]  # in whose memory the parameters of `_inner` lie, in their order
+    _has_shards: bool  # whether one of these is a DTensor
     _state: State
     # What param_groups was when `_inner` last took it over: the list; its groups, and their lists of parameters, as
     # changed_container() takes them; how many groups and parameters; and whether a value can change in place.
@@ -79,13 +81,22 @@ class TorchOptimizer(torch.optim.Optimizer):
         tensors = self._tensors_of(self.param_groups)
         arrays = iter(self._arrays_of(tensors))
         groups = [self._group_of_inner(i, arrays) for i in range(len(self.param_groups))]
-        return self._rule(groups, **self._options) if tensors else None, tensors
+        inner = self._rule(groups, **self._options) if tensors else None
+        if inner is not None:
+            self._set_offsets(inner, tensors)
+        return inner, tensors
 
     def _use(self, inner: Optimizer | None, tensors: tuple[torch.Tensor, ...]) -> None:
         """Step by this optimizer of fastopt from now on."""
+        self._has_shards = any(map(is_sharded, tensors))
         self._inner, self._tensors = inner, tensors
         self._state.forget()
         self._watch()
+
+    def _set_offsets(self, inner: Optimizer, tensors: tuple[torch.Tensor, ...]) -> None:
+        """Have steps know where shards lie in their parameters."""
+        if any(map(is_sharded, tensors)):
+            inner._table.set_offsets(offsets_of(type(self).__name__, inner, tensors))
 
     def _group_of_inner(self, i: int, arrays: Iterator[Array]) -> dict[str, Any]:
         """Return a group as the optimizer of fastopt takes it, with the next of these arrays."""
@@ -100,7 +111,7 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def _arrays_of(self, tensors: Sequence[torch.Tensor], first: int = 0) -> list[Array]:
         label = type(self).__name__
-        return [array_of(f"{label}: parameter {i}", tensor) for i, tensor in enumerate(tensors, first)]
+        return [array_of(f"{label}: parameter {i}", local_of(tensor)) for i, tensor in enumerate(tensors, first)]
 
     def _watch(self) -> None:
         """Remember what param_groups is now."""
@@ -201,6 +212,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             )
         of_inner = iter(arrays)
         inner.rebind([{"params": tuple(next(of_inner) for _ in group["params"])} for group in inner.groups])
+        self._set_offsets(inner, self._tensors)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, as torch.optim has it."""
@@ -218,10 +230,10 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def _add(self, i: int) -> None:
         """Step the parameters of a group too that has been added."""
-        if self._inner is None:
+        added = self._tensors_of([self.param_groups[i]])
+        if self._inner is None or any(map(is_sharded, added)):
             self._lay_out()
             return
-        added = self._tensors_of([self.param_groups[i]])
         self._inner.add_param_group(self._group_of_inner(i, iter(self._arrays_of(added, len(self._tensors)))))
         self._tensors += added
         self._watch()
@@ -275,12 +287,13 @@ class TorchOptimizer(torch.optim.Optimizer):
         return loss
 
     def _gradients(self) -> tuple[tuple[torch.Tensor | None, ...], tuple[torch.Tensor, ...]]:
-        """Return the gradients of the parameters, and those that have one, after taking over the memory of all."""
+        """Return the gradients of the parameters, and what a step changes, after taking over the memory of all."""
         assert self._inner is not None
-        found = self._inner._table.gradients_of(self._tensors)
+        find = gradients_of if self._has_shards else _core.Table.gradients_of
+        found = find(self._inner._table, self._tensors)
         if found is None:
             self._move()
-            found = self._inner._table.gradients_of(self._tensors)
+            found = find(self._inner._table, self._tensors)
             assert found is not None
         return found
 
@@ -450,8 +463,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             self._follow()
         if self._inner is None:
             return nullcontext()
-        if self._inner._table.gradients_of(self._tensors) is None:
-            self._move()
+        self._gradients()  # takes over the memory in which the parameters lie now
         return self._inner.swapped(average)
 
 

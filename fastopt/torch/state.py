@@ -18,6 +18,7 @@ from ..saving import changed_decays, counts, state_dict
 from ..scheduled import at
 from ..storage import OF_ITSELF, values_of
 from ..stored import Stored
+from .sharded import like, local_of, placed_like
 from .tensors import tensor_of
 
 STEP = "step"
@@ -60,7 +61,7 @@ def entry_of(inner: Optimizer, one: Parameter) -> dict[str, torch.Tensor]:
     letters = {letter: shown(array) for letter, array in one.letters.items()}
     found = inner._to_torch(letters, one.steps, at(one.hyper, max(inner.step_count - 1, 0)))
     return {
-        key: value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
+        key: like(one.tensor, value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64))
         for key, value in {STEP: float(one.steps), **found}.items()
     }
 
@@ -116,7 +117,8 @@ class State(defaultdict[torch.Tensor, dict[str, torch.Tensor]]):
                 return True
             fresh = entry_of(inner, one) if before else {}
             if not all(
-                is_same_memory(entry[key], value) or torch.equal(entry[key], value) for key, value in fresh.items()
+                is_same_memory(entry[key], value) or torch.equal(local_of(entry[key]), local_of(value))
+                for key, value in fresh.items()
             ):
                 return True
         return False
@@ -124,6 +126,7 @@ class State(defaultdict[torch.Tensor, dict[str, torch.Tensor]]):
 
 def is_same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Return whether two tensors of one shape are one memory."""
+    one, other = local_of(one), local_of(other)
     return one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
 
 
@@ -178,7 +181,7 @@ def load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any, 
     for one in parameters_of(inner, tensors):
         entry = state.get(one.tensor, {})
         entry = entry.entry if isinstance(entry, Whole) else entry
-        entry = {key: value for key, value in entry.items() if value is not None}
+        entry = {key: placed_like(one.tensor, value) for key, value in entry.items() if value is not None}
         letters = inner._from_torch(entry)
         own = [letter for letter in one.letters if letter not in (*AVERAGES, *OF_ITSELF, LAST_STEP)]
         if not entry:

@@ -1,0 +1,326 @@
+"""fastopt.torch on several processes: replicas, parameters shared out, and parameters cut into shards.
+
+The processes of one number run all checks in turn.  A check returns nothing, or what must be the same on all of them.
+"""
+
+import json
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+import fastopt
+from support.processes import in_a_process
+from support.registry import CLASSES
+
+torch = pytest.importorskip("torch", reason="fastopt.torch is for torch")
+pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 of its own")
+dist = torch.distributed
+if not (dist.is_available() and dist.is_gloo_available()):
+    pytest.skip("this torch has no gloo", allow_module_level=True)
+
+WORLDS = (2, 4)
+STEPS = 4
+SHAPES = ((8, 64), (5, 3), (7,), (3, 2, 4), (2, 0))
+IN_GROUPS = ((8, 64), (7, 128), (512,), (4, 4, 16))  # whose parts begin at multiples of 64, on 2 and on 4 processes
+SCOPES = {
+    name: getattr(fastopt, name)(np.ones((4, 3)))._layout.all_settings()[0].scope
+    for name in CLASSES
+    if name not in ("Muon", "NorMuon")
+} | {"Muon": "parameter", "NorMuon": "parameter"}
+BY_ELEMENT = [name for name, scope in SCOPES.items() if scope == "element"]
+FORMATS = {
+    "float32": (torch.float32, {}, SHAPES),
+    "float64": (torch.float64, {}, SHAPES),
+    "averages": (torch.float32, {"ema_decay": 0.9}, SHAPES),
+    "bfloat16 state": (torch.float32, {"state_dtype": "bfloat16"}, SHAPES),
+    "float16 state, nearest": (torch.float32, {"state_dtype": "float16", "rounding": "nearest"}, SHAPES),
+    "bfloat16": (torch.bfloat16, {}, SHAPES),
+    "bfloat16, no master": (torch.bfloat16, {"master": None, "state_dtype": "bfloat16"}, SHAPES),
+    "float16": (torch.float16, {}, SHAPES),
+    "8 bits": (torch.float32, {"state_dtype": "8bit"}, IN_GROUPS),
+    "8 bits of bfloat16": (torch.bfloat16, {"state_dtype": "8bit", "master": "split8"}, IN_GROUPS),
+}
+CHECKS = {}
+
+
+def check(function):
+    CHECKS[function.__name__] = function
+    return function
+
+
+def values(shapes, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def mesh_of(*sizes):
+    from torch.distributed.tensor import init_device_mesh
+
+    return init_device_mesh("cpu", sizes)
+
+
+def sharded(mesh, placements, whole):
+    """Return a tensor that all processes know as a DTensor."""
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None)
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 6))
+
+
+def backward(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    model(torch.randn(4, 8, generator=generator)).square().mean().backward()
+
+
+def bits(tensors):
+    return [t.detach().numpy().tobytes().hex() for t in tensors]
+
+
+def assert_same(ours, theirs):
+    for p, q in zip(ours, theirs, strict=True):
+        assert p.shape == q.shape
+        assert torch.equal(p.detach(), q.detach())
+
+
+@check
+def replicas(rank, world):
+    """DistributedDataParallel: steps are those of one process with the mean gradients."""
+    model, alone = torch.nn.parallel.DistributedDataParallel(net()), net()
+    opt = fastopt.torch.AdamW(model.parameters(), lr=1e-2, clip_norm=0.1, nonfinite="skip")
+    peer = fastopt.torch.AdamW(alone.parameters(), lr=1e-2, clip_norm=0.1, nonfinite="skip")
+    for i in range(STEPS):
+        opt.zero_grad()
+        backward(model, 100 * i + rank)
+        for p, q in zip(model.parameters(), alone.parameters(), strict=True):
+            q.grad = p.grad.clone()
+        opt.step()
+        peer.step()
+    assert_same(model.parameters(), alone.parameters())
+    return bits(model.parameters())
+
+
+@check
+def shared_out(rank, world):
+    """ZeroRedundancyOptimizer: each process steps some parameters; the state dict is one of all."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    model, alone = net(), net()
+    options = {"lr": 1e-2, "weight_decay": 0.1}
+    opt = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=fastopt.torch.AdamW, **options)
+    peer = fastopt.torch.AdamW(alone.parameters(), **options)
+    scheduler = torch.optim.lr_scheduler.StepLR(opt, 2)
+    for_peer = torch.optim.lr_scheduler.StepLR(peer, 2)
+
+    def step(i, *pairs):
+        for one, of_one, its_scheduler in pairs:
+            of_one.zero_grad()
+            backward(one, i)
+            of_one.step()
+            its_scheduler.step()
+
+    for i in range(STEPS):
+        step(i, (model, opt, scheduler), (alone, peer, for_peer))
+    assert_same(model.parameters(), alone.parameters())
+    opt.consolidate_state_dict(to=0)
+    if rank == 0:
+        again = net()
+        again.load_state_dict(model.state_dict())
+        resumed = fastopt.torch.AdamW(again.parameters(), **options)
+        resumed.load_state_dict(opt.state_dict())
+        step(STEPS, (again, resumed, torch.optim.lr_scheduler.StepLR(resumed, 2)))
+        step(STEPS, (alone, peer, for_peer))
+        assert_same(again.parameters(), alone.parameters())
+    return bits(model.parameters())
+
+
+@check
+def every_rule_by_element(rank, world):
+    """A shard is stepped as the whole is, in every format."""
+    from torch.distributed.tensor import Shard
+
+    mesh, placements = mesh_of(world), [Shard(0)]
+    for cls in BY_ELEMENT:
+        for label, (dtype, options, shapes) in FORMATS.items():
+            options = {"lr": 1e-2, "weight_decay": 1e-2, **options}
+            whole = [torch.nn.Parameter(p) for p in values(shapes, dtype, 0)]
+            parts = [torch.nn.Parameter(sharded(mesh, placements, p.detach())) for p in whole]
+            make = getattr(fastopt.torch, cls)
+            opt, peer = make(parts, **options), make(whole, **options)
+            for i in range(STEPS):
+                for p, part, g in zip(whole, parts, values(shapes, dtype, 1 + i), strict=True):
+                    p.grad, part.grad = g, sharded(mesh, placements, g)
+                opt.step()
+                peer.step()
+            for p, part in zip(whole, parts, strict=True):
+                expected = sharded(mesh, placements, p.detach()).to_local()
+                assert torch.equal(part.to_local(), expected), f"{cls}, {label}, {tuple(p.shape)}"
+
+
+@check
+def other_meshes(rank, world):
+    """Shards of replicas, of two axes of a mesh and of a parameter, and gradients that come in another placement."""
+    from torch.distributed.tensor import Partial, Replicate, Shard
+
+    cases = [((world,), [Shard(1)]), ((world,), [Replicate()])]
+    if world == 4:
+        cases += [((2, 2), [Replicate(), Shard(0)]), ((2, 2), [Shard(0), Shard(0)]), ((2, 2), [Shard(0), Shard(1)])]
+    for sizes, placements in cases:
+        mesh = mesh_of(*sizes)
+        is_run = Shard(1) not in placements
+        options = {"lr": 1e-2, "state_dtype": "8bit"} if is_run else {"lr": 1e-2}
+        whole = torch.nn.Parameter(values([(16, 64)], torch.float32, 0)[0])
+        part = torch.nn.Parameter(sharded(mesh, placements, whole.detach()))
+        opt, peer = fastopt.torch.AdamW([part], **options), fastopt.torch.AdamW([whole], **options)
+        for i in range(STEPS):
+            (g,) = values([(16, 64)], torch.float32, 1 + i)
+            whole.grad, part.grad = g, sharded(mesh, [Partial()] * len(sizes) if i == 2 else placements, g)
+            opt.step()
+            peer.step()
+        assert torch.equal(part.full_tensor(), whole), placements
+
+
+@check
+def rows(rank, world):
+    """A rule that looks at rows steps whole ones."""
+    from torch.distributed.tensor import Shard
+
+    whole = torch.nn.Parameter(values([(5, 4)], torch.float32, 0)[0])
+    part = torch.nn.Parameter(sharded(mesh_of(world), [Shard(0)], whole.detach()))
+    opt, peer = fastopt.torch.RowWiseAdagrad([part], lr=0.1), fastopt.torch.RowWiseAdagrad([whole], lr=0.1)
+    for i in range(STEPS):
+        (g,) = values([(5, 4)], torch.float32, 1 + i)
+        whole.grad, part.grad = g, sharded(mesh_of(world), [Shard(0)], g)
+        opt.step()
+        peer.step()
+    assert torch.equal(part.full_tensor(), whole)
+    (of_part,), (of_whole,) = opt.state.values(), peer.state.values()
+    assert torch.equal(of_part["G"].full_tensor(), of_whole["G"])
+
+
+@check
+def refusals(rank, world):
+    """What needs more than the shard is refused on all processes, before anything is written."""
+    from torch.distributed.tensor import Partial, Replicate, Shard
+
+    mesh = mesh_of(world)
+
+    def make(cls, placements=None, shape=(8, 64), **options):
+        p = torch.nn.Parameter(sharded(mesh, placements or [Shard(0)], torch.ones(shape)))
+        return getattr(fastopt.torch, cls)([p], **options)
+
+    for cls, scope in SCOPES.items():
+        if scope in ("parameter", "group"):
+            with pytest.raises(ValueError, match=rf"{cls}: parameter 0 must not be sharded, .* element by element"):
+                make(cls)
+            make(cls, [Replicate()])
+    with pytest.raises(ValueError, match=r"parameter 0 must not be sharded, .* all elements of a row"):
+        make("RowWiseAdagrad", [Shard(1)])
+    with pytest.raises(ValueError, match=r"clip_norm must be None .*clip_grad_norm_"):
+        make("AdamW", clip_norm=1.0)
+    with pytest.raises(ValueError, match=r"nonfinite must be 'propagate' .* got 'skip'.*clip_grad_norm_"):
+        make("AdamW", nonfinite="skip")
+    with pytest.raises(ValueError, match=r"multiples of 64 .* shape \(5, 16\) .* use state_dtype=\"bfloat16\""):
+        make("AdamW", shape=(5, 16), state_dtype="8bit")
+    with pytest.raises(ValueError, match=r"in runs of its elements with random rounding.* use rounding=\"nearest\""):
+        make("AdamW", [Shard(1)], state_dtype="bfloat16")
+    make("AdamW", [Shard(1)], state_dtype="bfloat16", rounding="nearest")
+    with pytest.raises(ValueError, match=r"parameter 0 must be replicated or sharded, got placements"):
+        make("AdamW", [Partial()])
+    opt = make("AdamW", clip_value=1.0)
+    with pytest.raises(ValueError, match=r"parameter 1 must be replicated or sharded"):
+        opt.add_param_group({"params": [torch.nn.Parameter(sharded(mesh, [Partial()], torch.ones(4)))]})
+    assert len(opt.param_groups) == 1
+
+
+def fully_sharded(model):
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in model:
+        if list(layer.parameters()):
+            fully_shard(layer)
+    return fully_shard(model)
+
+
+@check
+def fully_shard(rank, world):
+    """FSDP2: gradients of equal batches have the bits of one, and so do the steps."""
+    model, alone = fully_sharded(net()), net()
+    options = {"lr": 1e-2, "ema_decay": 0.9, "clip_value": 0.01}
+    opt, peer = (fastopt.torch.AdamW(one.parameters(), **options) for one in (model, alone))
+    schedulers = [torch.optim.lr_scheduler.OneCycleLR(one, 0.1, total_steps=STEPS) for one in (opt, peer)]
+    memory = [p._local_tensor.data_ptr() for p in model.parameters()]
+    for i in range(STEPS):
+        for one, of_one, scheduler in zip((model, alone), (opt, peer), schedulers, strict=True):
+            of_one.zero_grad()
+            backward(one, i)
+            of_one.step()
+            scheduler.step()
+    assert_same([p.full_tensor() for p in model.parameters()], alone.parameters())
+    assert memory == [p._local_tensor.data_ptr() for p in model.parameters()]
+    for p, q in zip(model.parameters(), alone.parameters(), strict=True):
+        assert opt.state[p].keys() == peer.state[q].keys()
+        assert opt.state[p]["exp_avg"].placements == p.placements
+        for key, value in opt.state[p].items():
+            whole = value.full_tensor() if key != "step" else value
+            assert torch.equal(whole, peer.state[q][key]), key
+    with opt.swapped("ema"), peer.swapped("ema"):
+        assert_same([p.full_tensor() for p in model.parameters()], alone.parameters())
+    assert_same([p.full_tensor() for p in model.parameters()], alone.parameters())
+    return bits(p.full_tensor() for p in model.parameters())
+
+
+@check
+def norms_of_shards(rank, world):
+    """The norm that clip_grad_norm_ finds is that of all shards."""
+    model, alone = fully_sharded(net()), net()
+    opts = [fastopt.torch.AdamW(one.parameters(), lr=1e-2) for one in (model, alone)]
+    for i in range(STEPS):
+        for one, opt in zip((model, alone), opts, strict=True):
+            opt.zero_grad()
+            backward(one, i)
+        norms = [torch.nn.utils.clip_grad_norm_(one.parameters(), 0.01) for one in (model, alone)]
+        torch.testing.assert_close(norms[0].full_tensor(), norms[1])
+        for opt in opts:
+            opt.step()
+    torch.testing.assert_close([p.full_tensor() for p in model.parameters()], list(alone.parameters()))
+
+
+def run_checks(rank, world, folder):
+    """Make all checks as one of several processes, and leave the outcomes in a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+    )
+    outcomes = {}
+    for name, function in CHECKS.items():
+        try:
+            outcomes[name] = {"value": function(rank, world)}
+        except BaseException:  # pytest.raises has one
+            outcomes[name] = {"error": traceback.format_exc()}
+        dist.barrier()
+    with open(f"{folder}/{rank}.json", "w") as file:
+        json.dump(outcomes, file)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def outcomes(request, tmp_path_factory):
+    world, folder = request.param, tmp_path_factory.mktemp("processes")
+    with ThreadPoolExecutor(world) as pool:
+        list(pool.map(lambda rank: in_a_process(run_checks, rank, world, str(folder)), range(world)))
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_on_several_processes(outcomes, name):
+    of_check = [of_rank[name] for of_rank in outcomes]
+    for rank, outcome in enumerate(of_check):
+        assert "error" not in outcome, f"process {rank}: {outcome['error']}"
+    assert all(outcome == of_check[0] for outcome in of_check)
