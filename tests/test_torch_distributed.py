@@ -25,11 +25,7 @@ WORLDS = (2, 4)
 STEPS = 4
 SHAPES = ((8, 64), (5, 3), (7,), (3, 2, 4), (2, 0))
 IN_GROUPS = ((8, 64), (7, 128), (512,), (4, 4, 16))  # whose parts begin at multiples of 64, on 2 and on 4 processes
-SCOPES = {
-    name: getattr(fastopt, name)(np.ones((4, 3)))._layout.all_settings()[0].scope
-    for name in CLASSES
-    if name not in ("Muon", "NorMuon")
-} | {"Muon": "parameter", "NorMuon": "parameter"}
+SCOPES = {name: getattr(fastopt, name)(np.ones((4, 3)))._layout.all_settings()[0].scope for name in CLASSES}
 BY_ELEMENT = [name for name, scope in SCOPES.items() if scope == "element"]
 FORMATS = {
     "float32": (torch.float32, {}, SHAPES),
