@@ -6,7 +6,9 @@ The processes of one number run all checks in turn.  A check returns nothing, or
 import json
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ dist = torch.distributed
 if not (dist.is_available() and dist.is_gloo_available()):
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
-WORLDS = (2, 4)
+WORLDS = (4, 2, 1)  # in this order: checkpoints are saved on four and loaded on fewer
 STEPS = 4
 SHAPES = ((8, 64), (5, 3), (7,), (3, 2, 4), (2, 0))
 IN_GROUPS = ((8, 64), (7, 128), (512,), (4, 4, 16))  # whose parts begin at multiples of 64, on 2 and on 4 processes
@@ -65,14 +67,16 @@ def sharded(mesh, placements, whole):
     return distribute_tensor(whole, mesh, placements, src_data_rank=None)
 
 
-def net(seed=0):
-    torch.manual_seed(seed)
-    return torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 6))
+def net(width=64, outputs=6, dtype=torch.float32):
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(8, width), torch.nn.Tanh(), torch.nn.Linear(width, outputs)
+    return torch.nn.Sequential(*layers).to(dtype)
 
 
 def backward(model, seed):
     generator = torch.Generator().manual_seed(seed)
-    model(torch.randn(4, 8, generator=generator)).square().mean().backward()
+    x = torch.randn(4, 8, generator=generator).to(next(model.parameters()).dtype)
+    model(x).square().mean().backward()
 
 
 def bits(tensors):
@@ -86,7 +90,7 @@ def assert_same(ours, theirs):
 
 
 @check
-def replicas(rank, world):
+def replicas(rank, world, folder):
     """DistributedDataParallel: steps are those of one process with the mean gradients."""
     model, alone = torch.nn.parallel.DistributedDataParallel(net()), net()
     opt = fastopt.torch.AdamW(model.parameters(), lr=1e-2, clip_norm=0.1, nonfinite="skip")
@@ -103,7 +107,7 @@ def replicas(rank, world):
 
 
 @check
-def shared_out(rank, world):
+def shared_out(rank, world, folder):
     """ZeroRedundancyOptimizer: each process steps some parameters; the state dict is one of all."""
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
@@ -137,7 +141,7 @@ def shared_out(rank, world):
 
 
 @check
-def every_rule_by_element(rank, world):
+def every_rule_by_element(rank, world, folder):
     """A shard is stepped as the whole is, in every format."""
     from torch.distributed.tensor import Shard
 
@@ -160,7 +164,7 @@ def every_rule_by_element(rank, world):
 
 
 @check
-def other_meshes(rank, world):
+def other_meshes(rank, world, folder):
     """Shards of replicas, of two axes of a mesh and of a parameter, and gradients that come in another placement."""
     from torch.distributed.tensor import Partial, Replicate, Shard
 
@@ -183,7 +187,7 @@ def other_meshes(rank, world):
 
 
 @check
-def rows(rank, world):
+def rows(rank, world, folder):
     """A rule that looks at rows steps whole ones."""
     from torch.distributed.tensor import Shard
 
@@ -201,11 +205,12 @@ def rows(rank, world):
 
 
 @check
-def refusals(rank, world):
-    """What needs more than the shard is refused on all processes, before anything is written."""
+def refusals(rank, world, folder):
+    """What needs more than the shard is refused on all processes, and by none where one process has all."""
     from torch.distributed.tensor import Partial, Replicate, Shard
 
     mesh = mesh_of(world)
+    refused = partial(pytest.raises, ValueError) if world > 1 else lambda match: nullcontext()
 
     def make(cls, placements=None, shape=(8, 64), **options):
         p = torch.nn.Parameter(sharded(mesh, placements or [Shard(0)], torch.ones(shape)))
@@ -213,18 +218,18 @@ def refusals(rank, world):
 
     for cls, scope in SCOPES.items():
         if scope in ("parameter", "group"):
-            with pytest.raises(ValueError, match=rf"{cls}: parameter 0 must not be sharded, .* element by element"):
+            with refused(match=rf"{cls}: parameter 0 must not be sharded, .* element by element"):
                 make(cls)
             make(cls, [Replicate()])
-    with pytest.raises(ValueError, match=r"parameter 0 must not be sharded, .* all elements of a row"):
+    with refused(match=r"parameter 0 must not be sharded, .* all elements of a row"):
         make("RowWiseAdagrad", [Shard(1)])
-    with pytest.raises(ValueError, match=r"clip_norm must be None .*clip_grad_norm_"):
+    with refused(match=r"clip_norm must be None .*clip_grad_norm_"):
         make("AdamW", clip_norm=1.0)
-    with pytest.raises(ValueError, match=r"nonfinite must be 'propagate' .* got 'skip'.*clip_grad_norm_"):
+    with refused(match=r"nonfinite must be 'propagate' .* got 'skip'.*clip_grad_norm_"):
         make("AdamW", nonfinite="skip")
-    with pytest.raises(ValueError, match=r"multiples of 64 .* shape \(5, 16\) .* use state_dtype=\"bfloat16\""):
+    with refused(match=r"multiples of 64 .* shape \(5, 16\) .* use state_dtype=\"bfloat16\""):
         make("AdamW", shape=(5, 16), state_dtype="8bit")
-    with pytest.raises(ValueError, match=r"in runs of its elements with random rounding.* use rounding=\"nearest\""):
+    with refused(match=r"in runs of its elements with random rounding.* use rounding=\"nearest\""):
         make("AdamW", [Shard(1)], state_dtype="bfloat16")
     make("AdamW", [Shard(1)], state_dtype="bfloat16", rounding="nearest")
     with pytest.raises(ValueError, match=r"parameter 0 must be replicated or sharded, got placements"):
@@ -245,7 +250,7 @@ def fully_sharded(model):
 
 
 @check
-def fully_shard(rank, world):
+def fully_shard(rank, world, folder):
     """FSDP2: gradients of equal batches have the bits of one, and so do the steps."""
     model, alone = fully_sharded(net()), net()
     options = {"lr": 1e-2, "ema_decay": 0.9, "clip_value": 0.01}
@@ -273,7 +278,7 @@ def fully_shard(rank, world):
 
 
 @check
-def norms_of_shards(rank, world):
+def norms_of_shards(rank, world, folder):
     """The norm that clip_grad_norm_ finds is that of all shards."""
     model, alone = fully_sharded(net()), net()
     opts = [fastopt.torch.AdamW(one.parameters(), lr=1e-2) for one in (model, alone)]
@@ -288,35 +293,83 @@ def norms_of_shards(rank, world):
     torch.testing.assert_close([p.full_tensor() for p in model.parameters()], list(alone.parameters()))
 
 
+@check
+def checkpoints(rank, world, folder):
+    """torch.distributed.checkpoint: a run that is saved on four processes goes on, on fewer, to the same bits."""
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    variants = {
+        "Adam": ("Adam", {"amsgrad": True}, torch.float32),
+        "NAdam": ("NAdam", {}, torch.float32),
+        "8 bits": ("AdamW", {"state_dtype": "8bit"}, torch.float32),
+        "bfloat16": ("Lion", {"state_dtype": "bfloat16", "ema_decay": 0.9}, torch.bfloat16),
+        "ScheduleFreeAdamW": ("ScheduleFreeAdamW", {}, torch.float64),
+        "RowWiseAdagrad": ("RowWiseAdagrad", {}, torch.float32),
+    }
+    ends = []
+    for label, (cls, options, dtype) in variants.items():
+        model = fully_sharded(net(256, 256, dtype))
+        opt = getattr(fastopt.torch, cls)(model.parameters(), lr=1e-2, **options)
+
+        def train(steps, model=model, opt=opt):
+            for i in steps:
+                opt.zero_grad()
+                backward(model, i)
+                opt.step()
+
+        where = f"{folder}/{label}"
+        if world == 4:
+            train(range(STEPS))
+            of_model, of_opt = get_state_dict(model, opt)
+            checkpoint.save({"model": of_model, "opt": of_opt}, checkpoint_id=where)
+        else:
+            of_model, of_opt = get_state_dict(model, opt)
+            state = {"model": of_model, "opt": of_opt}
+            checkpoint.load(state, checkpoint_id=where)
+            set_state_dict(model, opt, model_state_dict=state["model"], optim_state_dict=state["opt"])
+        train(range(STEPS, 2 * STEPS))
+        end = [p.full_tensor().detach() for p in model.parameters()]
+        if (rank, world) == (0, 4):
+            torch.save(end, f"{where}.pt")
+        elif world != 4:
+            ends.append((label, end, torch.load(f"{where}.pt")))
+    for label, ours, theirs in ends:
+        assert all(map(torch.equal, ours, theirs)), label
+
+
 def run_checks(rank, world, folder):
     """Make all checks as one of several processes, and leave the outcomes in a file."""
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/group{world}", rank=rank, world_size=world, timeout=timedelta(seconds=60)
     )
     outcomes = {}
     for name, function in CHECKS.items():
         try:
-            outcomes[name] = {"value": function(rank, world)}
+            outcomes[name] = {"value": function(rank, world, folder)}
         except BaseException:  # pytest.raises has one
             outcomes[name] = {"error": traceback.format_exc()}
         dist.barrier()
-    with open(f"{folder}/{rank}.json", "w") as file:
+    with open(f"{folder}/{world}-{rank}.json", "w") as file:
         json.dump(outcomes, file)
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=WORLDS)
-def outcomes(request, tmp_path_factory):
-    world, folder = request.param, tmp_path_factory.mktemp("processes")
-    with ThreadPoolExecutor(world) as pool:
-        list(pool.map(lambda rank: in_a_process(run_checks, rank, world, str(folder)), range(world)))
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """What each process of each number of them has found."""
+    folder = tmp_path_factory.mktemp("processes")
+    for world in WORLDS:
+        with ThreadPoolExecutor(world) as pool:
+            list(pool.map(partial(in_a_process, run_checks), range(world), [world] * world, [str(folder)] * world))
+    return {world: [json.loads((folder / f"{world}-{i}.json").read_text()) for i in range(world)] for world in WORLDS}
 
 
+@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", CHECKS)
-def test_on_several_processes(outcomes, name):
-    of_check = [of_rank[name] for of_rank in outcomes]
+def test_on_several_processes(outcomes, name, world):
+    of_check = [of_rank[name] for of_rank in outcomes[world]]
     for rank, outcome in enumerate(of_check):
         assert "error" not in outcome, f"process {rank}: {outcome['error']}"
     assert all(outcome == of_check[0] for outcome in of_check)

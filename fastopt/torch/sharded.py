@@ -18,9 +18,9 @@ import torch
 
 from .. import _core
 from ..optimizer import Optimizer
-from ..storage import FORMATS, is_native, of_state
+from ..storage import is_native, of_state
 
-GROUP = max(one.group for one in FORMATS.values())  # elements that share a scale
+GROUP = max(one.group for one in _core.formats())  # elements that share a scale
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
