@@ -24,7 +24,7 @@ if not (dist.is_available() and dist.is_gloo_available()):
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
 WORLDS = (4, 2, 1)  # in this order: checkpoints are saved on four and loaded on fewer
-STEPS = 4
+STEPS = 3
 SHAPES = ((8, 64), (5, 3), (7,), (3, 2, 4), (2, 0))
 IN_GROUPS = ((8, 64), (7, 128), (512,), (4, 4, 16))  # whose parts begin at multiples of 64, on 2 and on 4 processes
 SCOPES = {name: getattr(fastopt, name)(np.ones((4, 3)))._layout.all_settings()[0].scope for name in CLASSES}
@@ -234,6 +234,8 @@ def refusals(rank, world, folder):
     make("AdamW", [Shard(1)], state_dtype="bfloat16", rounding="nearest")
     with pytest.raises(ValueError, match=r"parameter 0 must be replicated or sharded, got placements"):
         make("AdamW", [Partial()])
+    with pytest.raises(ValueError, match=r"in_backward must be False for parameters that are DTensors"):
+        make("AdamW", [Replicate()], in_backward=True)
     opt = make("AdamW", clip_value=1.0)
     with pytest.raises(ValueError, match=r"parameter 1 must be replicated or sharded"):
         opt.add_param_group({"params": [torch.nn.Parameter(sharded(mesh, [Partial()], torch.ones(4)))]})
