@@ -303,9 +303,8 @@ def checkpoints(rank, world, folder):
 
     variants = {
         "Adam": ("Adam", {"amsgrad": True}, torch.float32),
-        "NAdam": ("NAdam", {}, torch.float32),
         "8 bits": ("AdamW", {"state_dtype": "8bit"}, torch.float32),
-        "bfloat16": ("Lion", {"state_dtype": "bfloat16", "ema_decay": 0.9}, torch.bfloat16),
+        "bfloat16": ("AdamW", {"state_dtype": "bfloat16", "ema_decay": 0.9}, torch.bfloat16),
         "ScheduleFreeAdamW": ("ScheduleFreeAdamW", {}, torch.float64),
         "RowWiseAdagrad": ("RowWiseAdagrad", {}, torch.float32),
     }
