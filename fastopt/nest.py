@@ -62,7 +62,10 @@ def members(label: str, params: Any, first: int) -> tuple[Any, list[Name], list[
             names.append(way[0] if len(way) == 1 else ".".join(map(str, way)))
             arrays.append(value)
             if not isinstance(value, np.ndarray):  # the sequence may be endless
-                raise TypeError(f"{label}: {describe(names[-1])} must be a numpy.ndarray, got {type(value).__name__}")
+                hint = "; fastopt.torch has the rules for tensors" if _core.is_tensor(value) else ""
+                raise TypeError(
+                    f"{label}: {describe(names[-1])} must be a numpy.ndarray, got {type(value).__name__}{hint}"
+                )
             return None
         if len(way) > MAX_DEPTH:
             raise ValueError(f"{label} must be nested at most {MAX_DEPTH} deep, got more")

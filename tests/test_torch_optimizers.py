@@ -216,6 +216,12 @@ def test_parameters_that_cannot_be_stepped(bad):
         fastopt.torch.Adam(params[bad])
 
 
+def test_tensors_are_no_parameters_of_the_classes_for_arrays():
+    """The message says where their classes are."""
+    with pytest.raises(TypeError, match=r"got Parameter; fastopt\.torch has the rules for tensors"):
+        fastopt.Adam(torch.nn.Linear(2, 2).parameters())
+
+
 def test_parameters_of_integers_are_left_alone():
     whole = torch.nn.Parameter(torch.arange(3), requires_grad=False)
     p = torch.nn.Parameter(torch.zeros(3))

@@ -158,7 +158,7 @@ cdef bint is_negated(object value) except -1:
 
 # ---- Tensors that cannot be described ----
 
-cdef bint is_tensor(object value) except -1:
+cpdef bint is_tensor(object value) except -1:
     """Whether a value is a tensor of a library that can be read, here or elsewhere."""
     return reader_of(value) != NULL
 
