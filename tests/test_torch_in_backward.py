@@ -352,6 +352,36 @@ def test_a_scaler_of_torch():
         scaler.step(opt)
 
 
+def test_a_group_of_processes():
+    """Their gradients are summed after they are complete here."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    model = net()
+    opt = make("AdamW", model, in_backward=True)
+    before = copy.deepcopy(model)
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        with pytest.raises(ValueError, match=r"^AdamW: in_backward must be False in a group of 2 processes"):
+            loss_of(model, 0).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert same([model, before])
+    opt.zero_grad()
+    loss_of(model, 0).backward()
+    assert not same([model, before])
+
+
+def test_a_state_that_is_loaded_within_a_step():
+    """The step begins anew, from there."""
+    models, opts = pair("AdamW")
+    run(models, opts, 3)
+    saved = copy.deepcopy((models[0].state_dict(), opts[0].state_dict()))
+    loss_of(models[0], 9).backward()
+    models[0].load_state_dict(saved[0])
+    opts[0].load_state_dict(saved[1])
+    run(models, opts)
+
+
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["copy", "pickle"])
 def test_copies_step_in_backward_too(way):
     models, opts = pair("AdamW")

@@ -136,9 +136,13 @@ class InBackward:
             for tensor in left:
                 self._step(optimizer, tensor)
             optimizer._inner._table.end_parts()
+        self.forget()
+        self._add_hooks(optimizer)
+
+    def forget(self) -> None:
+        """Begin with the next step: this one has ended, or another state has been loaded within it."""
         self._stepped.clear()
         self._has_begun = False
-        self._add_hooks(optimizer)
 
     @contextmanager
     def accumulating(self) -> Iterator[None]:

@@ -414,6 +414,8 @@ class TorchOptimizer(torch.optim.Optimizer):
         if inner is not None and old is not None:
             inner._table.runner.skipped_steps = old.skipped_steps
         self._use(inner, tensors)
+        if self._in_backward is not None:
+            self._in_backward.forget()
 
     # -- what fastopt has besides --
 
