@@ -473,3 +473,30 @@ def test_state_dicts_of_torch_distributed(cls, flat):
     dcp.set_optimizer_state_dict(other, peer, given, options=options)
     steps(range(3, 5), (opt, [*model.parameters()]), (peer, [*other.parameters()]))
     assert_same_bits([*model.parameters()], [*other.parameters()])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("module", [fastopt.torch, torch.optim])
+@pytest.mark.parametrize(
+    ("cls", "options", "before"),
+    [("AdamW", {"betas": (0.8, 0.99)}, {}), ("SGD", {"momentum": 0.8}, {"momentum": 0.9})],
+)
+def test_files_of_torch_distributed(cls, options, before, module, tmp_path):
+    """A file of either is read into the tensors of a new optimizer, which goes on."""
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint import state_dict as dcp
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    opt = getattr(module, cls)(model.parameters(), lr=0.01, **options)
+    steps(range(3), (opt, [*model.parameters()]))
+    checkpoint.save({"optim": dcp.get_optimizer_state_dict(model, opt)}, checkpoint_id=tmp_path, no_dist=True)
+    other = copy.deepcopy(model)
+    peer = getattr(fastopt.torch, cls)(other.parameters(), **before)
+    found = {"optim": dcp.get_optimizer_state_dict(other, peer)}
+    # Groups of torch.optim lack the options of fastopt, and its SGD the count of steps.
+    planner = checkpoint.DefaultLoadPlanner(allow_partial_load=module is torch.optim)
+    checkpoint.load(found, checkpoint_id=tmp_path, no_dist=True, planner=planner)
+    dcp.set_optimizer_state_dict(other, peer, found["optim"])
+    steps(range(3, 6), (opt, [*model.parameters()]), (peer, [*other.parameters()]))
+    assert all(peer.param_groups[0][key] == value for key, value in options.items())
+    assert_close(values(other.parameters()), values(model.parameters()), 1e-12)
