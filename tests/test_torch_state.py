@@ -203,6 +203,57 @@ def test_a_run_of_fastopt_goes_on_to_the_bit(cls, how):
     assert int(before["state"][0]["step"]) == int(again.state[again.param_groups[0]["params"][0]]["step"]) == 5
 
 
+def sparse_steps(numbers, *runs):
+    """Make steps with gradients of a few rows."""
+    for i in numbers:
+        generator = torch.Generator().manual_seed(i)
+        rows, values = torch.randint(0, 20, (1, 4), generator=generator), torch.randn(4, 3, generator=generator)
+        for opt, (p,) in runs:
+            p.grad = torch.sparse_coo_tensor(rows, values.clone(), p.shape, check_invariants=True)
+            opt.step()
+
+
+def takes(cls, option):
+    """Whether a rule has an option and takes gradients of rows."""
+    try:
+        opt = getattr(fastopt, cls)(np.ones((4, 3)), **option)
+    except (TypeError, ValueError):
+        return False
+    return opt._table.takes_rows(0)
+
+
+OF_ROWS = [
+    (cls, option)
+    for option in ({"catch_up": True}, {"ema_decay": 0.9, "swa": (1, 2)})
+    for cls in CLASSES
+    if takes(cls, option)
+]
+
+
+@pytest.mark.parametrize(("cls", "option"), OF_ROWS)
+def test_rows_go_on_to_the_bit(cls, option):
+    """What each row has missed is saved; once torch has gone on, no row has missed a step."""
+    ours = [torch.nn.Parameter(torch.ones(20, 3))]
+    make = getattr(fastopt.torch, cls)
+    opt = make(ours, lr=0.1, **option)
+    sparse_steps(range(4), (opt, ours))
+    theirs = copies(ours)
+    other = make(theirs, lr=0.1, **option)
+    other.load_state_dict(saved(opt))
+    sparse_steps(range(4, 8), (opt, ours), (other, theirs))
+    assert_same_bits(ours, theirs)
+    for average in opt._inner.averages:
+        with opt.swapped(average), other.swapped(average):
+            assert_same_bits(ours, theirs)
+    if cls in TWINS:
+        peer = getattr(torch.optim, cls)(ours)
+        peer.load_state_dict(saved(opt))
+        steps([8], (peer, ours))
+        opt.load_state_dict(saved(peer))
+        last = opt._inner.state[0].get("last_step", opt._inner.step_count)
+        assert np.all(last == opt._inner.step_count)
+
+
 def test_betas_that_have_changed():
     """Products of betas go along; torch, which does not know them, drops them."""
     ours = parameters()

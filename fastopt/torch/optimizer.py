@@ -172,7 +172,8 @@ class TorchOptimizer(torch.optim.Optimizer):
             watched.append((group, keys, now))
             if rates:
                 changes.append((of_inner, rates))
-        set_hyper(inner._table, changes)
+        if changes:  # else rows that catch up would do so now
+            set_hyper(inner._table, changes)
         self._watched = watched
         return True
 
