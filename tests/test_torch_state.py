@@ -466,6 +466,41 @@ def test_state_that_is_read_between_steps_in_backward():
     assert_close(values(ours), values(theirs), 1e-12)
 
 
+def test_copies_of_the_state():
+    """They are dictionaries, which can be put back."""
+    ours = parameters()
+    opt = fastopt.torch.Adam(ours)
+    steps(range(2), (opt, ours))
+    theirs = copies(ours)
+    states = {q: copy.deepcopy(opt.state[p]) for p, q in zip(ours, theirs, strict=True)}
+    for one in (copy.copy(opt.state), opt.state.copy(), pickle.loads(pickle.dumps(opt.state))):
+        assert len(one) == len(ours)
+        assert one["none"] == {}
+    assert len(opt.state) == len(ours)
+    other = fastopt.torch.Adam(theirs)
+    other.state = states
+    steps(range(2, 4), (opt, ours), (other, theirs))
+    assert_same_bits(ours, theirs)
+
+
+def test_schedules_of_fastopt():
+    """A state dict has their values; where there is a schedule it stays, and goes on at the step that was saved."""
+    schedule = fastopt.schedules.cosine(0.1, 10)
+    ours = parameters()
+    opt = fastopt.torch.Adam(ours, lr=schedule)
+    steps(range(3), (opt, ours))
+    theirs = copies(ours)
+    other = fastopt.torch.Adam(theirs, lr=schedule)
+    state = saved(opt)
+    assert state["param_groups"][0]["lr"] == schedule(3)
+    other.load_state_dict(state)
+    steps(range(3, 6), (opt, ours), (other, theirs))
+    assert_same_bits(ours, theirs)
+    peer = fastopt.torch.Adam(copies(ours))
+    peer.load_state_dict(state)
+    assert peer.param_groups[0]["lr"] == schedule(3)
+
+
 def test_parameters_that_are_taken_out():
     ours = parameters()
     opt = fastopt.torch.Adam(ours)

@@ -17,6 +17,7 @@ from .. import _core
 from ..group import RATES, Group, set_hyper
 from ..nest import Array
 from ..optimizer import Optimizer
+from ..scheduled import at, is_scheduled
 from .arguments import Arguments
 from .in_backward import InBackward, refuse_scaler
 from .sharded import gradients_of, is_sharded, local_of, offsets_of
@@ -350,6 +351,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         if self._inner is not None:
             names = {tensor: i for i, tensor in enumerate(p for group in self.param_groups for p in group["params"])}
             found |= saved(self._inner, [names[tensor] for tensor in self._tensors], found["state"])
+            found["param_groups"] = [dict(at(group, self.step_count)) for group in found["param_groups"]]
         return found
 
     def load_state_dict(self, state_dict: Any) -> None:
@@ -401,7 +403,8 @@ class TorchOptimizer(torch.optim.Optimizer):
         before, old = self.param_groups, self._inner
         for group, of_before in zip(state["param_groups"], before, strict=True):
             for key, value in of_before.items():
-                group.setdefault(key, value)  # what torch.optim does not have
+                if key not in group or is_scheduled({key: value}):  # torch.optim does not have it, or only its value
+                    group[key] = value
         if old is not None:
             old._table.check_own(f"{type(self).__name__}.load_state_dict")
         self.param_groups = state["param_groups"]

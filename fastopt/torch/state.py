@@ -82,6 +82,15 @@ class State(defaultdict[torch.Tensor, dict[str, torch.Tensor]]):
         super().__init__(dict)
         self.forget()
 
+    def __reduce__(self) -> Any:
+        return defaultdict, (dict, dict(self))
+
+    def copy(self) -> defaultdict[torch.Tensor, dict[str, torch.Tensor]]:  # type: ignore[override]
+        """Return the entries without the optimizer."""
+        return defaultdict(dict, self)
+
+    __copy__ = copy  # type: ignore[assignment]
+
     def forget(self) -> None:
         """Remove all entries."""
         self.clear()
