@@ -442,6 +442,25 @@ class TorchShared(TorchFused):
         return tensor
 
 
+class FastoptTorch(TorchShared):
+    """fastopt's classes for torch, on the same tensors: all of a step is one call."""
+
+    offers: Set[str] = frozenset({"clip_norm", "zero"})
+    options: Mapping[str, Any] = MappingProxyType({})
+    note = "fastopt.torch, torch.from_numpy"
+
+    def training_step(self, torch: Any) -> Iterator[Callable[[], Any]]:
+        yield self.optimizer.step
+
+    def make_optimizer(self, entry: Entry) -> Any:
+        import fastopt.torch
+
+        workload = entry.workload
+        optimizer = getattr(fastopt.torch, self.optimizer_name(workload.rule))
+        options = {"clip_norm": workload.clip_norm, "zero_grads": workload.zero}
+        return optimizer(self.params, **taken(optimizer, entry.hyper), **options)
+
+
 class TorchSharedOneThread(TorchShared):
     """The same on one thread, which does not wait for a core that BLAS holds."""
 
@@ -653,6 +672,7 @@ CONTENDERS: Mapping[str, Card] = {
     "torch-foreach": Card("torch, foreach", TorchForeach),
     "torch-fused": Card("torch, fused", TorchFused),
     "torch-shared": Card("torch, fused, shared", TorchShared),
+    "fastopt-torch": Card("fastopt.torch", FastoptTorch),
     "torch-shared-1": Card("torch, fused, shared, 1 thread", TorchSharedOneThread),
     "torch-sparse": Card("torch, sparse", TorchSparse),
     "torch-bf16": Card("torch, fused, bf16", TorchBfloat16),

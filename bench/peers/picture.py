@@ -24,6 +24,7 @@ COLOURS = {
     "fastopt-kernel": "#c2185b",
     "fastopt-1": "#e78bb0",
     "fastopt-all": "#d8548b",
+    "fastopt-torch": "#d8548b",
     "fastopt-another": "#d8548b",
     "numpy": "#9aa0a6",
     "numpy-out": "#5f6368",

@@ -63,7 +63,7 @@ PEERS = (
     "deepspeed",
 )
 TORCH_PEERS = ("torch", "torch-foreach", "torch-fused")
-CLIPPING_PEERS = ("numpy", "numpy-out", *TORCH_PEERS, "optax")
+CLIPPING_PEERS = ("fastopt-torch", "numpy", "numpy-out", *TORCH_PEERS, "optax")
 STEP_PEERS = ("numpy", "numpy-out", *TORCH_PEERS)  # whole steps, gradients set to zero
 ROW_PEERS = ("numpy-rows", "torch-sparse")
 LOOP_PEERS = (
@@ -73,7 +73,12 @@ LOOP_PEERS = (
 )
 PEERS_8BIT = ("bitsandbytes", "torchao-8bit")
 PEERS_BF16 = ("torch-bf16", "torchao-bf16")
-TORCH_LOOP_PEERS = ("fastopt-1", "fastopt-all", "torch-shared")  # all on the memory of the network's tensors
+TORCH_LOOP_PEERS = (
+    "fastopt-torch",
+    "fastopt-1",
+    "fastopt-all",
+    "torch-shared",
+)  # all on the memory of the network's tensors
 BLOCKS = 8
 
 
@@ -167,9 +172,9 @@ WORKLOADS: Mapping[str, Workload] = {
         adam("1M", "one array of 1M", ((2**20,),)),
         adam("32M", "one array of 32M", ONE_LARGE),
         adam("31M", "one array of 31,234,567", ((ODD_SIZE,),)),
-        adam("1000x1024", "1000 arrays of 1024", ((1024,),) * 1000, peers=("fastopt-bound", *PEERS)),
+        adam("1000x1024", "1000 arrays of 1024", ((1024,),) * 1000, peers=("fastopt-bound", "fastopt-torch", *PEERS)),
         adam("64x512x512", "64 arrays of 512x512", ((512, 512),) * 64),
-        adam("gpt2", "GPT-2 small, 148 arrays, 124M", gpt2_small()),
+        adam("gpt2", "GPT-2 small, 148 arrays, 124M", gpt2_small(), peers=("fastopt-torch", *PEERS)),
         adam("1000x1024-clip", "clipped, 1000 arrays of 1024", ((1024,),) * 1000, **CLIP),
         adam("32M-clip", "clipped, one array of 32M", ONE_LARGE, **CLIP),
         adam("64x512x512-clip", "clipped, 64 arrays of 512x512", ((512, 512),) * 64, **CLIP),
