@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..loss_scale import LossScale
 from ..optimizer import Optimizer
-from .sharded import is_sharded
+from .sharded import is_dtensor
 
 
 class Hooked(Protocol):
@@ -181,7 +181,7 @@ def check_options(optimizer: Hooked) -> None:
             f"{label}: grad_scale must be a number or None with in_backward=True, since a LossScale adapts to all"
             f" gradients of a step, got {options['grad_scale']!r}: use bfloat16, which needs no scale"
         )
-    if any(map(is_sharded, optimizer._tensors)):
+    if any(map(is_dtensor, optimizer._tensors)):
         raise ValueError(f"{label}: in_backward must be False for parameters that are DTensors, got True")
     if inner is not None and inner._table.estimates_groups:
         raise ValueError(

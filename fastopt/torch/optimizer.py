@@ -20,7 +20,7 @@ from ..optimizer import Optimizer
 from ..scheduled import at, is_scheduled
 from .arguments import Arguments
 from .in_backward import InBackward, refuse_scaler
-from .sharded import gradients_of, is_sharded, local_of, offsets_of
+from .sharded import gradients_of, is_dtensor, local_of, offsets_of
 from .state import State, kept_whole, load, saved
 from .tensors import array_of, can_be_stepped, may_change_in_place
 
@@ -89,14 +89,14 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def _use(self, inner: Optimizer | None, tensors: tuple[torch.Tensor, ...]) -> None:
         """Step by this optimizer of fastopt from now on."""
-        self._has_shards = any(map(is_sharded, tensors))
+        self._has_shards = any(map(is_dtensor, tensors))
         self._inner, self._tensors = inner, tensors
         self._state.forget()
         self._watch()
 
     def _set_offsets(self, inner: Optimizer, tensors: tuple[torch.Tensor, ...]) -> None:
         """Have steps know where shards lie in their parameters."""
-        if any(map(is_sharded, tensors)):
+        if any(map(is_dtensor, tensors)):
             inner._table.set_offsets(offsets_of(type(self).__name__, inner, tensors))
 
     def _group_of_inner(self, i: int, arrays: Iterator[Array]) -> dict[str, Any]:
@@ -233,7 +233,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     def _add(self, i: int) -> None:
         """Step the parameters of a group too that has been added."""
         added = self._tensors_of([self.param_groups[i]])
-        if self._inner is None or any(map(is_sharded, added)):
+        if self._inner is None or any(map(is_dtensor, added)):
             self._lay_out()
             return
         self._inner.add_param_group(self._group_of_inner(i, iter(self._arrays_of(added, len(self._tensors)))))

@@ -23,7 +23,7 @@ from ..storage import is_native, of_state
 GROUP = max(one.group for one in _core.formats())  # elements that share a scale
 
 
-def is_sharded(tensor: torch.Tensor) -> bool:
+def is_dtensor(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is a DTensor.  There is none before their module has been imported, which takes long."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
@@ -31,14 +31,14 @@ def is_sharded(tensor: torch.Tensor) -> bool:
 
 def local_of(tensor: Any) -> Any:
     """Return the part of a tensor that this process has; a tensor that is no DTensor itself."""
-    return tensor._local_tensor if is_sharded(tensor) else tensor  # to_local() makes a view at each call
+    return tensor._local_tensor if is_dtensor(tensor) else tensor  # to_local() makes a view at each call
 
 
 def placed_like(parameter: torch.Tensor, value: Any) -> Any:
     """Return the part of a gradient or of state, if it is cut, that belongs to the part of a parameter here."""
-    if not is_sharded(value):
+    if not is_dtensor(value):
         return value
-    if not is_sharded(parameter):
+    if not is_dtensor(parameter):
         return value.full_tensor()
     own: Any = parameter
     same = value._spec is own._spec or (value.device_mesh, value.placements) == (own.device_mesh, own.placements)
@@ -58,7 +58,7 @@ def gradients_of(
 
 def like(parameter: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
     """Return a buffer of state of a parameter's part as a part of the whole state, in the same memory."""
-    if not is_sharded(parameter):
+    if not is_dtensor(parameter):
         return buffer
     own: Any = parameter
     shape, local = own.shape, own._local_tensor.shape
@@ -101,7 +101,7 @@ def offsets_of(label: str, inner: Optimizer, tensors: Sequence[torch.Tensor]) ->
 
 def cut_axes(label: str, tensor: torch.Tensor) -> set[int]:
     """Return the axes of a parameter of which several processes have parts."""
-    if not is_sharded(tensor):
+    if not is_dtensor(tensor):
         return set()
     own: Any = tensor
     if any(placement.is_partial() for placement in own.placements):
@@ -155,6 +155,7 @@ def offset_of(label: str, tensor: torch.Tensor, axes: set[int], multiple: int, n
     parts = parts_of(own, axis)
     at = place_among(own)
     is_run = len(axes) == 1 and prod(own.shape[:axis]) == 1 and own._local_tensor.is_contiguous()
+    # Other kinds of shards, which may be subclasses of Shard, cut in another order.
     if is_run and all(type(placement).__name__ in ("Replicate", "Shard") for placement in own.placements):
         bad = [begin * length for begin, extent in parts if extent and begin * length % multiple]
         if not bad and parts[at][1] == own._local_tensor.shape[axis]:
