@@ -567,21 +567,6 @@ def test_options_of_the_step():
         np.testing.assert_array_equal(p.detach().numpy(), q)
 
 
-def test_a_state_of_torch_goes_on():
-    ours, theirs = parameters(), parameters()
-    opt, peer = fastopt.torch.AdamW(ours), torch.optim.AdamW(theirs)
-    for i in range(STEPS):
-        set_gradients(i, ours, theirs)
-        opt.step()
-        peer.step()
-        if i % 4 == 3:
-            before = opt.state_dict(), peer.state_dict()
-            opt, peer = fastopt.torch.AdamW(ours, state_dtype=None), torch.optim.AdamW(theirs)
-            peer.load_state_dict(before[0])
-            opt.load_state_dict(before[1])
-    assert_close(arrays(ours), arrays(theirs), 1e-12)
-
-
 def test_parameters_that_are_replaced_in_their_group():
     """Some stay with their state, one is new, one is gone."""
     ours = parameters()
