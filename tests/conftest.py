@@ -45,6 +45,17 @@ def files(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def torch_doubles():
+    """float64 as torch's default dtype, in which some of its rules keep numbers for parameters of any dtype."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory):
     """A folder for what compilers make. The workers of a run share it."""

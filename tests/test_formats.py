@@ -1,4 +1,4 @@
-"""Storage formats: what is stored and loaded, to the bit, by every compiler and instruction set, and how well."""
+"""Storage formats: bits that every compiler and instruction set stores and loads, and how exact they are."""
 
 import ctypes
 import re

@@ -289,7 +289,7 @@ def test_skipped_steps_leave_codes():
 
 @pytest.mark.parametrize("shape", [(), (40, 25)])
 def test_masters_are_converted_where_that_is_asked_for(shape):
-    """What each master keeps of the float32 values goes to the other, beside the same parameter."""
+    """A state with one master loads into an optimizer with another: both keep the same float32 values."""
     kept = {"split16": 2**-24, "split8": 2**-16, "float32": 2**-24, None: 2**-8}
     for before in kept:
         p = normal(1, shape, dtype=BFLOAT16)

@@ -14,18 +14,11 @@ from support.torch_twins import ROWS, TWINS, assert_close
 
 torch = pytest.importorskip("torch", reason="compares with torch.optim")
 
+pytestmark = pytest.mark.usefixtures("torch_doubles")
+
 STEPS = 50
 DRAWS = 3
 SHAPES = ((3, 4), (17,), (), (2, 3, 5))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _doubles():
-    """NAdam of torch keeps its product of momenta in the default dtype, whatever the dtype of the parameters."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def run(cls: str, kwargs: dict[str, Any], dtype: type, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

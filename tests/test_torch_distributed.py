@@ -207,7 +207,7 @@ def rows(rank, world, folder):
 
 @check
 def refusals(rank, world, folder):
-    """What needs more than the shard is refused on all processes, and by none where one process has all."""
+    """All processes refuse a rule or option that needs more than the shard; one process with all of it does not."""
     from torch.distributed.tensor import Partial, Replicate, Shard
 
     mesh = mesh_of(world)
@@ -364,7 +364,7 @@ def run_checks(rank, world, folder):
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """What each process of each number of them has found."""
+    """The outcomes of each process, for each number of processes."""
     folder = tmp_path_factory.mktemp("processes")
     for world in WORLDS:
         with ThreadPoolExecutor(world) as pool:

@@ -16,6 +16,8 @@ from support.torch_twins import ROWS, TWINS, assert_close
 torch = pytest.importorskip("torch", reason="fastopt.torch is for torch")
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 of its own")
 
+pytestmark = pytest.mark.usefixtures("torch_doubles")
+
 STEPS = 12
 TAKE_ROWS = [
     name
@@ -44,15 +46,6 @@ def set_gradients(seed, *lists):
 
 def arrays(tensors):
     return [p.detach().double().numpy().copy() for p in tensors]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _doubles():
-    """NAdam of torch keeps its product of momenta in the default dtype, whatever the dtype of the parameters."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize(("cls", "draws"), ROWS.values(), ids=ROWS)

@@ -14,6 +14,8 @@ from support.torch_twins import ROWS, TWINS, assert_close
 torch = pytest.importorskip("torch", reason="fastopt.torch is for torch")
 pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 of its own")
 
+pytestmark = pytest.mark.usefixtures("torch_doubles")
+
 SHAPES = ((3, 4), (130,), (), (2, 3, 5))
 EXACT = {
     torch.float16: torch.int16,
@@ -65,15 +67,6 @@ def assert_same_bits(ours, theirs):
         kind = EXACT[p.dtype]
         assert p.dtype == q.dtype
         assert torch.equal(p.detach().contiguous().view(kind), q.detach().contiguous().view(kind))
-
-
-@pytest.fixture(autouse=True)
-def _doubles():
-    """Some rules of torch keep numbers in the default dtype, whatever the dtype of the parameters."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize(("cls", "draws"), ROWS.values(), ids=ROWS)
@@ -232,7 +225,7 @@ OF_ROWS = [
 
 @pytest.mark.parametrize(("cls", "option"), OF_ROWS)
 def test_rows_go_on_to_the_bit(cls, option):
-    """What each row has missed is saved; once torch has gone on, no row has missed a step."""
+    """A state dict has the steps that each row has missed; once torch has gone on, no row has missed a step."""
     ours = [torch.nn.Parameter(torch.ones(20, 3))]
     make = getattr(fastopt.torch, cls)
     opt = make(ours, lr=0.1, **option)

@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch", reason="the table is torch's")
 pytest.importorskip("expecttest", reason="torch's table needs expecttest")
 common = pytest.importorskip("torch.testing._internal.common_optimizers", reason="this torch has no such table")
 
+pytestmark = pytest.mark.usefixtures("torch_doubles")
+
 STEPS = 10
 INFOS = {info.name: info for info in common.optim_db if info.name in CLASSES}
 CONFIGURATIONS = [
@@ -29,14 +31,6 @@ ERRORS = [
     # Some of torch's implementations take no tensors as lr or betas; fastopt takes them.
     and not re.search("[tT]ensors?[ 0-9]|Tensors$", given.optimizer_error_input.desc.replace("Tensor lr must be", ""))
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _doubles():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def tensors(kind):

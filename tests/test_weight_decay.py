@@ -10,7 +10,7 @@ import fastopt
 from fastopt import schedules
 from support import reference
 from support.arrays import DTYPES, SHAPES, gradients, several, special_values
-from support.asserts import assert_like, assert_same_bits, ids, refused
+from support.asserts import assert_each_step_like, assert_like, assert_run_like, assert_same_bits, ids, refused
 from support.cases import AVERAGING, BY_ROW, RULES, Case, Oracle, step_together
 
 RATES = (1.0, 4.0, 2.0, 0.5)  # of steps, times the rate of the case
@@ -74,12 +74,7 @@ def test_special_values(case, dtype, isas):
     for _ in isas:
         p = start.copy()
         oracle, opt = Oracle(case, p), case.make(p)
-        for factor in (1, 0, -1):
-            with np.errstate(all="ignore"):
-                scaled = g * dtype(factor)
-            opt.step(scaled)
-            oracle.step(scaled)
-            assert_like(opt, 0, p, oracle)
+        assert_each_step_like(opt, p, oracle, g)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name.endswith("both")], ids=ids)
@@ -131,12 +126,7 @@ def test_rows(case):
         others = np.setdiff1d(np.arange(len(table)), rows)
         for letter, buffer in {**oracle.buffers, "p": oracle.p}.items():
             buffer[others] = kept[letter][others]
-    for threads in (1, 3):
-        p = table.copy()
-        opt = case.make(p, num_threads=threads)
-        for g in steps:
-            opt.step(g)
-        assert_like(opt, 0, p, oracle)
+    assert_run_like(case, table, steps, oracle)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.cls not in AVERAGING], ids=ids)

@@ -29,7 +29,8 @@ enum {
 #define LARGEST_NONNEGATIVE 0x1.fp42f /* the level of 255 */
 #define SMALLEST_SIGNED     0x1p-109f /* of scales: subnormals are less than the last of 15 bits behind the point */
 
-/* The float whose nearest integer is the code, from x / scale: what its root is below it is taken off. */
+/* The float whose nearest integer is the code, from x / scale; where its root is smaller, the difference is
+ * subtracted. */
 static inline float fastopt_signed_code(float u)
 {
     const uint32_t bits = fastopt_bits(u);

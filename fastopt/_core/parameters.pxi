@@ -188,7 +188,7 @@ cdef class Parameters:
         return 0
 
     cdef list orders(self):
-        """The order of axes in which each parameter is walked: that of its state, wherever the parameter lies now."""
+        """The walk order of each parameter: its state keeps it when the parameter moves to other memory."""
         cdef Py_ssize_t i
         return [tuple([self.entries[i].order[d] for d in range(self.tensors[i].ndim)]) for i in range(self.count)]
 

@@ -55,7 +55,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     _state: State
     # What param_groups was when `_inner` last took it over: the list; its groups, and their lists of parameters, as
     # changed_container() takes them; how many groups and parameters; and whether a value can change in place.
-    _seen_groups: list[dict[str, Any]] | None
+    _known_groups: list[dict[str, Any]] | None
     _watched: list[tuple[Any, ...]]
     _lists: list[tuple[Any, ...]]
     _counts: tuple[int, int]
@@ -64,7 +64,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     def __init__(self, *by_position: Any, **by_name: Any) -> None:
         params, defaults, self._options, in_backward = self._arguments.given(type(self).__name__, by_position, by_name)
         self._in_backward = InBackward() if in_backward else None
-        self._inner, self._tensors, self._state, self._seen_groups = None, (), State(), None
+        self._inner, self._tensors, self._state, self._known_groups = None, (), State(), None
         super().__init__(params, defaults)
         self._lay_out()
 
@@ -116,7 +116,7 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def _watch(self) -> None:
         """Remember what param_groups is now."""
-        self._seen_groups = self.param_groups
+        self._known_groups = self.param_groups
         lists = [group["params"] for group in self.param_groups]
         self._counts = self._counts_now()
         self._watched = [(group, tuple(group), tuple(group.values())) for group in self.param_groups]
@@ -142,7 +142,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     def _has_others(self) -> bool:
         """Return whether there are other groups or parameters than at the last step."""
         return (
-            self._seen_groups is not self.param_groups
+            self._known_groups is not self.param_groups
             or _core.changed_container(self._lists) is not None
             or self._counts_now() != self._counts
         )
@@ -218,7 +218,7 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, as torch.optim has it."""
-        if self._seen_groups is None:  # while the optimizer is made
+        if self._known_groups is None:  # while the optimizer is made
             super().add_param_group(param_group)
             return
         if self._has_changed():
@@ -330,7 +330,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             self._state.forget()
 
     def _take_edits(self) -> None:
-        """Take over what users have changed in the state that they have seen."""
+        """Take over edits of the state, once it has been shown."""
         state = self._state
         if self._inner is not None and state.is_current and state.is_edited(self._inner, self._tensors):
             load(self._inner, self._tensors, state)
@@ -342,8 +342,8 @@ class TorchOptimizer(torch.optim.Optimizer):
         Returns
         -------
         dict
-            As torch.optim's class of the same rule has it, which can load it: what torch does not keep (see
-            docs/torch.md) comes along under names that torch ignores.
+            In the form of torch.optim's class of the same rule, which can load it.  Further entries (see docs/torch.md)
+            have names that torch ignores.
         """
         if self._has_others():
             self._follow()

@@ -49,6 +49,26 @@ def assert_like(opt: Any, name: Any, p: np.ndarray, oracle: Any) -> None:
         assert_same_bits(opt.state[name][letter], wanted, f"{what}: {letter}")
 
 
+def assert_each_step_like(opt: Any, p: np.ndarray, oracle: Any, g: np.ndarray) -> None:
+    """Steps along g, 0 and -g, which the oracle makes too, each give its bits."""
+    for factor in (1, 0, -1):
+        with np.errstate(all="ignore"):
+            scaled = g * g.dtype.type(factor)
+        opt.step(scaled)
+        oracle.step(scaled)
+        assert_like(opt, 0, p, oracle)
+
+
+def assert_run_like(case: Any, start: np.ndarray, grads: Any, oracle: Any) -> None:
+    """A run from here, on one thread and on three, ends with the bits of an oracle that has made it."""
+    for threads in (1, 3):
+        p = start.copy()
+        opt = case.make(p, num_threads=threads)
+        for g in grads:
+            opt.step(g)
+        assert_like(opt, 0, p, oracle)
+
+
 def contents(value):
     """Something to compare that holds the bits of every array in value."""
     if isinstance(value, np.ndarray):

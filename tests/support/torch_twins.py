@@ -1,4 +1,4 @@
-"""What both tests against torch.optim share: the rules that torch has, and the options that are drawn for them."""
+"""The rules that torch has, and the options that tests against torch.optim draw for them."""
 
 import numpy as np
 
