@@ -296,6 +296,8 @@ def stored_as_here(
         return entry, None
     if not isinstance(saved, Mapping):
         return entry, f"formats in {where} must be a mapping, got {brief(saved)}"
+    if not set(saved) <= set(letters):
+        return entry, f"formats in {where} must name buffers among {', '.join(letters)}, got {brief(saved)}"
     order = entry.get("order", list(range(array.ndim)))
     are_axes = isinstance(order, (list, tuple)) and all(type(axis) is int for axis in order)
     if not are_axes or sorted(order) != [*range(array.ndim)]:

@@ -421,6 +421,7 @@ def test_state_without_formats_is_loaded():
         {"formats": {"m": "float16"}},
         {"formats": {"m": "split16"}},
         {"formats": {"m": 3}},
+        {"formats": {"m": "codes_signed", "more": "float16"}},
         {"formats": {"m": ["float16"]}},
         {"formats": 3},
         {"order": [1]},

@@ -146,8 +146,9 @@ def begin(
     if "decay" in hyper:
         own, scaled = hyper["decay"], hyper["lr"] / largest_lr if largest_lr else 1.0
         hyper = {**hyper, "decay": 0.0 if cautious_decay else own * scaled}
-        if cautious_decay and own:
-            share += flush_number(RULES[rule].decay_rate(T, t, state, hyper) * own) * corrected
+        if cautious_decay and (own := flush_number(own)):
+            rate = flush_number(RULES[rule].decay_rate(T, t, state, hyper))
+            share += flush_number(flush_number(rate * own) * corrected)
     if (decoupled_decay or independent_decay) and not cautious_decay:
         p *= T(1 - flush_number(flush_number(lr * decoupled) * corrected) - independent)
     before = p.copy()
