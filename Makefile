@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CORE := $(wildcard csrc/*.h csrc/*/*.[ch] csrc/rules/*.def) $(wildcard fastopt/_core/*) setup.py pyproject.toml
+CORE := $(wildcard csrc/*.h csrc/*/*.[ch] csrc/rules/*.def) $(wildcard csrc/packaging/* fastopt/_core/*) setup.py pyproject.toml
 
 .PHONY: demo test bench bench-peers perf-check stress sanitize fuzz sdist-check lint format config clean
 

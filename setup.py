@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
+HEADER = HERE / "csrc/include/fastopt.h"
 # No fast-math in any form, and no fused multiply-add: every build gives the same bits.
 UNIX_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
-UNIX_FLAGS += ["-pthread"]
+UNIX_FLAGS += ["-pthread", "-g0"]  # the static library takes these objects as they are, without debug information
 X86_FLAGS = ["-mprefer-vector-width=256"]  # as csrc/kernels/kernels_avx512.c says
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
 # FASTOPT_OPENMP=1: OpenMP makes the team's threads, not the system.
@@ -24,8 +26,11 @@ OPENMP_FLAGS = {
 }
 
 
+EMBEDDED = ["include", "lib"]  # folders of the package for programs in C and C++: see csrc/packaging
+
+
 class BuildExt(build_ext):
-    """build_ext with flags for the compiler at hand."""
+    """build_ext with flags for the compiler at hand; also builds the files for programs in C and C++."""
 
     def build_extensions(self):
         """Add the flags, then build."""
@@ -40,6 +45,34 @@ class BuildExt(build_ext):
                 extension.extra_link_args += link_flags
                 extension.define_macros.append(("FASTOPT_OPENMP", "1"))
         super().build_extensions()
+        self.embed([] if msvc else ["-pthread", "-lm", *(link_flags if os.environ.get("FASTOPT_OPENMP") else [])])
+
+    def embed(self, system_libs):
+        """Put the header, a static library of the core's objects and the files that find both into the package."""
+        package = Path(self.build_lib, "fastopt")
+        for folder in EMBEDDED:
+            shutil.rmtree(package / folder, ignore_errors=True)
+        (package / "include").mkdir(parents=True)
+        shutil.copy(HEADER, package / "include")
+        sources = [source for source in core.sources if source.startswith("csrc")]
+        objects = self.compiler.object_filenames(sources, output_dir=self.build_temp)
+        self.compiler.create_static_lib(objects, "fastopt_core", output_dir=str(package / "lib"))
+        values = {
+            "VERSION": version,
+            "LIBRARY": self.compiler.library_filename("fastopt_core"),
+            "SYSTEM_LIBS": " ".join(system_libs),
+        }
+        for template in HERE.glob("csrc/packaging/*.in"):
+            file = package / "lib" / ("cmake/fastopt" if ".cmake" in template.suffixes else "pkgconfig") / template.stem
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(re.sub(r"@(\w+)@", lambda name: values[name[1]], template.read_text()))
+
+    def copy_extensions_to_source(self):
+        """Copy what was built into the source tree."""
+        super().copy_extensions_to_source()
+        for folder in EMBEDDED:
+            shutil.rmtree(HERE / "fastopt" / folder, ignore_errors=True)
+            shutil.copytree(Path(self.build_lib, "fastopt", folder), HERE / "fastopt" / folder)
 
 
 os.chdir(HERE)
@@ -50,5 +83,5 @@ core = Extension(
     include_dirs=["csrc/include", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
 )
-version = re.search(r'FASTOPT_VERSION "(.+)"', (HERE / "csrc/include/fastopt.h").read_text()).group(1)
+version = re.search(r'FASTOPT_VERSION "(.+)"', HEADER.read_text()).group(1)
 setup(version=version, ext_modules=cythonize([core], build_dir="build"), cmdclass={"build_ext": BuildExt})

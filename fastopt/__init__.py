@@ -29,6 +29,7 @@ from . import kernels, optimizers
 from .checkpoint import check_save, load, save
 from .combined import Combined
 from .config import show_config
+from .embedding import get_include, get_library
 from .loss_scale import LossScale
 from .optimizer import Optimizer
 from .parameters import groups
@@ -115,6 +116,8 @@ __all__ = [
     "StableAdamW",
     "Yogi",
     "check_save",
+    "get_include",
+    "get_library",
     "get_num_threads",
     "groups",
     "kernels",

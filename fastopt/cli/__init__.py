@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -25,7 +26,7 @@ COMMANDS = {
     "demo": ("fastopt.cli.demo", "main", "train a network with every rule, next to plain NumPy"),
     "compare": ("fastopt.cli.compare.command", "main", "find which rule suits which task, by learning-rate sweeps"),
     "bench": ("fastopt.cli.bench", "main", "time a step of each rule, against the memory's limit with --roofline"),
-    "config": ("fastopt.cli", "config", "print version, compiler, instruction set and threads"),
+    "config": ("fastopt.cli", "config", "print version, compiler and threads; flags for C with --cflags --libs"),
 }
 
 
@@ -95,11 +96,28 @@ def console() -> Console:
 
 
 def config(arguments: Sequence[str]) -> int:
-    """Print `fastopt.show_config()`."""
-    Parser("config", description="Print version, compiler, instruction set and threads.").parse_args(arguments)
+    """Print `fastopt.show_config()`, or what a build of a C or C++ program asks for."""
     import fastopt
+    from fastopt import embedding
 
-    fastopt.show_config()
+    asked = {  # in the order in which they are printed
+        "--cflags": ("print the flags that compile a program in C or C++", partial(embedding.flags, "Cflags")),
+        "--libs": ("print the flags that link it", partial(embedding.flags, "Libs")),
+        "--cmake-dir": ("print the folder for CMake's fastopt_DIR", partial(str, embedding.CMAKE_DIR)),
+        "--pkg-config-dir": ("print the folder for PKG_CONFIG_PATH", partial(str, embedding.PKG_CONFIG_DIR)),
+    }
+    parser = Parser(
+        "config",
+        description="Print version, compiler, instruction set and threads; or the flags and folders that the options\n"
+        "name, on one line, for programs in C and C++.",
+    )
+    for option, (words, _) in asked.items():
+        parser.add_argument(option, action="store_true", dest=option, help=words)
+    chosen = vars(parser.parse_args(arguments))
+    if not any(chosen.values()):
+        fastopt.show_config()
+        return 0
+    print(*[answer() for option, (_, answer) in asked.items() if chosen[option]])
     return 0
 
 
