@@ -25,18 +25,17 @@ if _core.isa() is None:
         f" got {_os.environ['FASTOPT_ISA']!r}"
     )
 
-from . import kernels, optimizers
-from .checkpoint import check_save, load, save
-from .combined import Combined
-from .config import show_config
-from .embedding import get_include, get_library
 from .loss_scale import LossScale
 from .optimizer import Optimizer
 from .parameters import groups
 from .threads import get_num_threads, initial_num_threads, set_num_threads
 
 if _TYPE_CHECKING:
-    from . import schedules
+    from . import kernels, optimizers, schedules
+    from .checkpoint import check_save, load, save
+    from .combined import Combined
+    from .config import show_config
+    from .embedding import get_include, get_library
     from .optimizers.adabelief import AdaBelief
     from .optimizers.adadelta import Adadelta
     from .optimizers.adafactor import Adafactor
@@ -130,15 +129,27 @@ __all__ = [
 ]
 
 
+# The files of names that are imported when they are first used; any other name of __all__ is that of an optimizer.
+_FILES = {
+    "Combined": "combined",
+    "check_save": "checkpoint",
+    "get_include": "embedding",
+    "get_library": "embedding",
+    "load": "checkpoint",
+    "save": "checkpoint",
+    "show_config": "config",
+}
+
+
 def __getattr__(name: str) -> object:
-    """Import optimizers, schedules and the classes for torch when they are first used."""
+    """Import a module, or the module of a name, when it is first used."""
     from importlib import import_module
 
-    if name in ("schedules", "torch"):
+    if name in ("kernels", "optimizers", "schedules", "torch"):
         return import_module(f"fastopt.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
-    value: object = getattr(import_module(f"fastopt.optimizers.{name.lower()}"), name)
+    value: object = getattr(import_module(f"fastopt.{_FILES.get(name, f'optimizers.{name.lower()}')}"), name)
     globals()[name] = value
     return value
 

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol, final
+from typing import Any, Literal, Protocol, final
 
 from numpy.typing import NDArray
 
@@ -7,7 +7,7 @@ from .nest import Array, Name, Watched
 from .storage import Formats
 from .stored import Stored
 
-class Format(NamedTuple):
+class Format:
     number: int
     name: str
     bytes: int

@@ -17,14 +17,16 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from reprlib import repr as brief
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _core
 from .calls import dataclass_transform, refuse_unknown
 from .scalars import PLAIN, each_unwrapped, is_number, unwrapped
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Number: TypeAlias = float | Callable[[int], float]  # a hyperparameter: a number or a schedule
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from .calls import ELSEWHERE
 from .declarations import Declaring
-from .optimizers import load_all
 from .scalars import unwrapped
 
 Label: TypeAlias = str | bool | int | float | None
@@ -62,6 +61,8 @@ def shared_options() -> list[str]:
 
 def options_of_all() -> set[str]:
     """Return the names of the options of all optimizers, but for the parameters."""
+    from .optimizers import load_all
+
     load_all()
 
     def below(cls: type[Declaring]) -> Iterator[type[Declaring]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from reprlib import repr as brief
@@ -23,15 +22,21 @@ from .scheduled import at
 from .storage import Formats, check_master, initial_values, is_native, key_of, placed, slots
 
 
-@dataclass(eq=False)
 class Parameters:
     """Parameters that one table steps: their arrays and names, and the structure in which gradients come."""
 
-    grouped: bool  # whether gradients come as a sequence with one entry per group
-    structure: list[Any]  # of each group, as in nest.py
-    members: list[list[Name]]  # the names of each group's parameters
-    arrays: list[Array]
-    arenas: list[Array]  # the memory of their state
+    def __init__(
+        self,
+        grouped: bool,
+        structure: list[Any],
+        members: list[list[Name]],
+        arrays: list[Array],
+        arenas: list[Array],
+    ) -> None:
+        self.grouped = grouped  # whether gradients come as a sequence with one entry per group
+        self.structure = structure  # of each group, as in nest.py
+        self.members = members  # the names of each group's parameters
+        self.arrays, self.arenas = arrays, arenas  # the parameters, and the memory of their state
 
     @property
     def names(self) -> list[Name]:

@@ -12,11 +12,10 @@ from reprlib import repr as brief
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _core
 
-Array: TypeAlias = NDArray[Any]
+Array: TypeAlias = np.ndarray[tuple[Any, ...], np.dtype[Any]]  # NDArray[Any], but numpy.typing is slow to import
 Name: TypeAlias = str | int
 # A container, where in it arrays and containers are, these, and for each the name of its first parameter.
 Watched: TypeAlias = tuple[Any, tuple[Any, ...], tuple[Any, ...], tuple[Name, ...]]

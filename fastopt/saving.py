@@ -218,13 +218,17 @@ def prepared_load(
     return load
 
 
-class _OfParameter(NamedTuple):
+class _OfParameter:
     """The values of one parameter that a load sets."""
 
-    step: int
-    averaged: tuple[int, int | Array]
-    decays: Mapping[str, Decay]
-    values: list[tuple[Array, Any]]
+    def __init__(
+        self,
+        step: int,
+        averaged: tuple[int, int | Array],
+        decays: Mapping[str, Decay],
+        values: list[tuple[Array, Any]],
+    ) -> None:
+        self.step, self.averaged, self.decays, self.values = step, averaged, decays, values
 
 
 def _of_parameter(

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import prod
 from reprlib import repr as brief
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _core
 from .arena import buffer
 from .nest import Array, Name
 from .stored import DTYPES, FORMATS, Stored, misfit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NATIVE = FORMATS["native"]
 
@@ -32,15 +34,21 @@ OF_ITSELF = ("low", "master")  # letters of the second part of a parameter
 OF_STORAGE = ("state_dtype", "master", "rounding")  # hyperparameters of groups that say how it is stored
 
 
-class Slot(NamedTuple):
+class Slot:
     """A buffer of a parameter: its letter, its shape and how it is stored."""
 
-    letter: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    format: _core.Format
-    dtype_of_rest: np.dtype[Any] | None = None
-    in_order: bool = True  # whether its elements lie in the order in which the parameter is walked
+    def __init__(
+        self,
+        letter: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        format: _core.Format,
+        dtype_of_rest: np.dtype[Any] | None = None,
+        in_order: bool = True,
+    ) -> None:
+        self.letter, self.shape, self.dtype, self.format = letter, shape, dtype, format
+        self.dtype_of_rest = dtype_of_rest
+        self.in_order = in_order  # whether its elements lie in the order in which the parameter is walked
 
     @property
     def rest_begins(self) -> int:
@@ -67,14 +75,16 @@ class Slot(NamedTuple):
         return data, buffer(arena, at + self.rest_begins, self.dtype_of_rest, (self.n_rest,))
 
 
-class Formats(NamedTuple):
+class Formats:
     """How a parameter and its state are stored, where something is not native, as the C core takes it."""
 
-    numbers: tuple[int, ...]  # of the formats of the parameter and of each state buffer
-    rests: tuple[Array | None, ...]  # their second parts
-    stochastic: bool
-    seed: int
-    key: int  # of the parameter's random numbers
+    def __init__(
+        self, numbers: tuple[int, ...], rests: tuple[Array | None, ...], stochastic: bool, seed: int, key: int
+    ) -> None:
+        self.numbers = numbers  # of the formats of the parameter and of each state buffer
+        self.rests = rests  # their second parts
+        self.stochastic, self.seed = stochastic, seed
+        self.key = key  # of the parameter's random numbers
 
 
 def computed_in(array: Array) -> np.dtype[Any]:

@@ -1,6 +1,12 @@
-"""Imports run one way: programs import the library, which never imports them, and no files import each other."""
+"""Imports run one way: programs import the library, which never imports them, and no files import each other.
+
+`import fastopt` loads the files that a step needs; the others are loaded when they are first used.
+"""
 
 import ast
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -43,3 +49,30 @@ def test_no_circle():
     while without := {name for name, others in left.items() if not others}:
         left = {name: others - without for name, others in left.items() if name not in without}
     assert left == {}  # those that are left import each other
+
+
+def imported_later():
+    """Return (module, name) for the names of the package that `import fastopt` does not import."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    lazy = next(node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    return [(node.module, alias.name) for node in lazy.body for alias in node.names]
+
+
+# Modules that are slow to import, or that a plain step does not need.
+LATER = {"dataclasses", "difflib", "fnmatch", "hashlib", "json", "logging", "ml_dtypes", "numpy.typing", "platform"}
+LATER |= {"safetensors", "tempfile", "torch", "typing_extensions", "fastopt.catalogue", "fastopt.cli", "fastopt.torch"}
+LATER |= {f"fastopt.{module or name}" for module, name in imported_later()}
+
+
+def test_import_loads_what_a_step_needs():
+    code = "import sys, numpy; before = {*sys.modules}; import fastopt; print(*{*sys.modules} - before)"
+    loaded = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert "fastopt.optimizer" in loaded
+    assert not loaded & LATER
+
+
+def test_later_names_are_those_that_type_checkers_read():
+    for module, name in imported_later():
+        where = import_module(f"fastopt.{module or name}")
+        assert getattr(fastopt, name) is (getattr(where, name) if module else where)
+    assert {name for _, name in imported_later()} < set(fastopt.__all__) <= set(dir(fastopt))

@@ -165,14 +165,6 @@ def test_fork_while_other_threads_step():
     in_a_process(fork_while_others_step)
 
 
-def test_importing_fastopt_does_not_import_logging():
-    code = (
-        "import sys, numpy; before = 'logging' in sys.modules; import fastopt; print(before, 'logging' in sys.modules)"
-    )
-    before, after = subprocess.check_output([sys.executable, "-c", code], text=True).split()
-    assert before == after
-
-
 # ---- Threads ----
 
 

@@ -20,7 +20,14 @@ def get_default_threads():
     return default_threads
 
 
-Format = namedtuple("Format", "number name bytes rest_bytes group")
+cdef class Format:
+    """A format in which buffers can be stored, as fastopt_format_info describes it."""
+
+    cdef readonly int number, bytes, rest_bytes, group
+    cdef readonly str name
+
+    def __init__(self, int number, str name, int bytes, int rest_bytes, int group):
+        self.number, self.name, self.bytes, self.rest_bytes, self.group = number, name, bytes, rest_bytes, group
 
 
 def formats():

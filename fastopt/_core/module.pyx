@@ -32,7 +32,6 @@ from libc.string cimport memcmp, memcpy, memset
 
 import os
 import sys
-from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from itertools import islice
 from reprlib import repr as brief
