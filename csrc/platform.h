@@ -1,9 +1,16 @@
-/* Differences between compilers and CPUs: subnormals, prefetching, atomic operations. */
+/* Differences between compilers and CPUs: instruction sets, subnormals, prefetching, atomic operations. */
 #ifndef FASTOPT_PLATFORM_H
 #define FASTOPT_PLATFORM_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+/* Whether kernels are compiled for more instruction sets than the compiler's default. */
+#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
+#define FASTOPT_X86_TARGETS 1
+#else
+#define FASTOPT_X86_TARGETS 0
+#endif
 
 /* Subnormals are flushed to zero while kernels run: decayed state sticks at them and slows a step several times.
  * flush_begin() returns the caller's mode and exception flags for flush_end(), which leaves all as it was. */

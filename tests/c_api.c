@@ -432,6 +432,171 @@ static void test_queries(void)
     CHECK(fastopt_version()[0] && fastopt_compiler()[0]);
 }
 
+/* ---- Rules of the caller's own ---- */
+
+/* The loop of Adam for one type, with the scalars in the order of fastopt_rule_create(). */
+#define ADAM_LOOP(T, SQRT)                                                                                             \
+    (T * param, const T *grad, const void *state, const void *scalars, ptrdiff_t n)                                    \
+    {                                                                                                                  \
+        T *const *buffers = state, *mean = buffers[0], *square = buffers[1];                                           \
+        const T *k = scalars, beta1 = k[1], lr_t = k[4], eps_t = k[5], rest2 = k[6];                                   \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                                            \
+            mean[i] = beta1 * mean[i] + (1 - beta1) * grad[i];                                                         \
+            square[i] = square[i] + rest2 * (grad[i] * grad[i] - square[i]);                                           \
+            param[i] -= lr_t * mean[i] / (SQRT(square[i]) + eps_t);                                                    \
+        }                                                                                                              \
+    }
+static void own_adam_float32 ADAM_LOOP(float, sqrtf) static void own_adam_float64 ADAM_LOOP(double, sqrt)
+
+    static void own_adam_scalars(int64_t t, const fastopt_scalar_inputs *in, double *scalars)
+{
+    const double root2 = sqrt(1 - in->product[2]);
+    CHECK(t >= 1 && in->product[0] == 0 && in->product[3] == 0);
+    scalars[0] = in->hyper[0] * root2 / in->weight[1];
+    scalars[1] = in->hyper[3] * root2 + sqrt(in->lost_mean[2]);
+    scalars[2] = 1 - in->hyper[2];
+}
+
+static const char *const own_state[] = {"m", "v", NULL};
+static const fastopt_kind own_kind[] = {FASTOPT_SIGNED, FASTOPT_NONNEGATIVE};
+static const fastopt_hyper own_hyper[] = {{"lr", 0, INFINITY, 0, "finite and >= 0"},
+                                          {"first", 0, 1, 0, "in [0, 1)"},
+                                          {"second", 0, 1, 0, "in [0, 1)"},
+                                          {"added", 0, INFINITY, 0, "finite and >= 0"},
+                                          {0}};
+static const int own_corrected[] = {0, 1, 1, 0};
+
+static fastopt_rule_spec own_spec(void)
+{
+    return (fastopt_rule_spec){.size = sizeof(fastopt_rule_spec),
+                               .name = "own_adam",
+                               .state = own_state,
+                               .kind = own_kind,
+                               .hyper = own_hyper,
+                               .corrected = own_corrected,
+                               .n_scalars = 3,
+                               .scalars = own_adam_scalars,
+                               .float32 = own_adam_float32,
+                               .float64 = own_adam_float64};
+}
+
+/* A rule of the caller's own, written like Adam, has the bits of Adam: with options, other formats, threads, and betas
+ * that change or round to 1. */
+static void test_own_rule(void)
+{
+    enum { MANY = 20011 };
+    static double memory[2][4][MANY], codes[2][2][MANY];
+    static const double changing[][4] = {
+        {1e-3, 0.9, 0.999, 1e-8}, {1e-2, 0.5, 0.9999, 1e-3}, {0.1, 0.99999999, 0.6, 0}};
+    static const fastopt_options options = {.weight_decay = 0.1, .decoupled_decay = 0.01};
+    const fastopt_rule_spec spec = own_spec();
+    char problem[200] = "";
+    fastopt_rule *own = fastopt_rule_create(&spec, problem, sizeof problem);
+    CHECK(own && !problem[0] && own->index == -1 && !strcmp(own->name, "own_adam"));
+    CHECK(!strcmp(fastopt_rule_corrected(own)[1], "second") && !fastopt_rule_corrected(own)[2]);
+    CHECK(fastopt_rule_takes_rows(own) && !fastopt_rule_catch_up(own));
+    for (int variant = 0; own && variant < 6; variant++) {
+        const fastopt_dtype dtype = variant % 2 ? FASTOPT_FLOAT64 : FASTOPT_FLOAT32;
+        fastopt_decay decays[2][4];
+        double hyper[4];
+        memset(memory, 0, sizeof memory);
+        memset(codes, 0, sizeof codes);
+        for (int64_t step = 1; step <= 6; step++) {
+            memcpy(hyper, changing[(step - 1) / 2], sizeof hyper);
+            for (int which = 0; which < 2; which++) {
+                double *param = memory[which][0], *grad = memory[which][1];
+                fastopt_tensor t = make("adam", dtype, MANY, param, grad, hyper);
+                t.rule = which ? own : t.rule;
+                t.step = step;
+                t.decays = decays[which];
+                t.options = variant / 2 ? &options : NULL;
+                for (int s = 0; s < 2; s++) {
+                    t.state[s] = memory[which][2 + s];
+                    if (variant / 2 == 2) {
+                        t.formats.state[s] = s ? FASTOPT_CODES_NONNEGATIVE : FASTOPT_CODES_SIGNED;
+                        t.state_rest[s] = codes[which][s];
+                    }
+                }
+                for (int i = 0; i < MANY; i++) {
+                    const double x = (double)((i * 7 + step) % 11 - 5);
+                    if (dtype)
+                        grad[i] = x;
+                    else
+                        ((float *)grad)[i] = (float)x;
+                }
+                CHECK(fastopt_step(&t, 1, which ? 2 : 1) == FASTOPT_OK);
+            }
+            CHECK(!memcmp(memory[0], memory[1], sizeof memory[0]) && !memcmp(codes[0], codes[1], sizeof codes[0]));
+        }
+    }
+    fastopt_rule_destroy(own);
+    fastopt_rule_destroy(NULL);
+}
+
+/* A rule without scalars and with one loop; values out of range and the other dtype are refused by the step. */
+static void plain_loop(double *param, const double *grad, const void *state, const void *scalars, ptrdiff_t n)
+{
+    (void)state;
+    for (ptrdiff_t i = 0; i < n; i++)
+        param[i] -= *(const double *)scalars * grad[i];
+}
+
+static void test_own_rule_of_one_dtype(void)
+{
+    const double good[] = {0.5}, bad[] = {-1};
+    const fastopt_rule_spec spec = {.size = sizeof spec,
+                                    .name = "plain",
+                                    .hyper = (const fastopt_hyper[]){own_hyper[0], {0}},
+                                    .float64 = plain_loop};
+    fastopt_rule *own = fastopt_rule_create(&spec, NULL, 0);
+    double x[1] = {1}, grad[1] = {1};
+    fastopt_tensor t = make("sgd", FASTOPT_FLOAT64, 1, x, grad, good);
+    t.rule = own;
+    CHECK(own && fastopt_step(&t, 1, 1) == FASTOPT_OK && x[0] == 0.5);
+    t.hyper = bad;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_BAD_HYPER);
+    t.hyper = good;
+    t.dtype = FASTOPT_FLOAT32;
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_BAD_TENSOR && x[0] == 0.5);
+    fastopt_rule_destroy(own);
+}
+
+static void test_specs_that_are_refused(void)
+{
+    static const char *const five[] = {"a", "b", "c", "d", "e", NULL}, *const twice[] = {"m", "m", NULL};
+    static const char *const no_name[] = {"1m", NULL};
+    static const fastopt_hyper wide[] = {
+        {"lr", 0, INFINITY, 0, "finite and >= 0"}, {"beta", 0, 1, 1, "in [0, 1]"}, {0}};
+    static const fastopt_hyper empty[] = {{"lr", 0, INFINITY, 0, ">= 0"}, {"a", 1, 1, 0, "none"}, {0}};
+    static const fastopt_hyper no_words[] = {{"lr", 0, INFINITY, 0, ">= 0"}, {"a", 0, 1, 0, NULL}, {0}};
+    static const fastopt_hyper narrow[] = {{"lr", 0, 1, 0, "in [0, 1)"}, {0}};
+    char problem[200];
+#define REFUSED_SPEC(words, ...)                                                                                       \
+    do {                                                                                                               \
+        fastopt_rule_spec spec = own_spec();                                                                           \
+        __VA_ARGS__;                                                                                                   \
+        CHECK(!fastopt_rule_create(&spec, problem, sizeof problem) && !strcmp(problem, words));                        \
+    } while (0)
+    REFUSED_SPEC("name must be an identifier, got \"my rule\"", spec.name = "my rule");
+    REFUSED_SPEC("name must be an identifier, got \"\"", spec.name = NULL);
+    REFUSED_SPEC("state must have at most 4 buffers, got more", spec.state = five; spec.kind = NULL);
+    REFUSED_SPEC("names of state must differ, got m twice", spec.state = twice);
+    REFUSED_SPEC("state[0] must be an identifier, got \"1m\"", spec.state = no_name);
+    REFUSED_SPEC("the first hyperparameter must be lr, got none", spec.hyper = NULL);
+    REFUSED_SPEC("the first hyperparameter must be lr, got first", spec.hyper = own_hyper + 1);
+    REFUSED_SPEC("lr must be from 0 to infinity, which does not belong to the range", spec.hyper = narrow);
+    REFUSED_SPEC("the range of a must hold a number, got 1 to 1", spec.hyper = empty);
+    REFUSED_SPEC("the range of a must be given in words too", spec.hyper = no_words);
+    REFUSED_SPEC("the range of beta must lie in [0, 1), since it corrects a bias, got in [0, 1]", spec.hyper = wide);
+    REFUSED_SPEC("n_scalars must be from 0 to 8, so that the loop reads at most 12 numbers, got 9", spec.n_scalars = 9);
+    REFUSED_SPEC("scalars must be NULL with n_scalars 0", spec.n_scalars = 0);
+    REFUSED_SPEC("float32 or float64 must be a loop, got NULL for both", spec.float32 = NULL; spec.float64 = NULL);
+    fastopt_rule_spec spec = own_spec();
+    spec.size = 8;
+    CHECK(!fastopt_rule_create(&spec, problem, sizeof problem) && strstr(problem, "got 8"));
+    CHECK(!fastopt_rule_create(&spec, NULL, 0));
+}
+
 int main(void)
 {
     test_adam();
@@ -447,5 +612,8 @@ int main(void)
     test_decay_options();
     test_errors();
     test_queries();
+    test_own_rule();
+    test_own_rule_of_one_dtype();
+    test_specs_that_are_refused();
     return failures;
 }

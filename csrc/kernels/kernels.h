@@ -19,12 +19,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
-#define FASTOPT_X86_TARGETS 1
-#else
-#define FASTOPT_X86_TARGETS 0
-#endif
-
 /* The operations of a pass on every gradient. */
 typedef struct {
     double scale, clip_value; /* multiply by scale, then clip; infinity: do not clip */

@@ -26,16 +26,22 @@ static inline T FN(rest)(double beta)
     return 1 - FN(keep)(beta);
 }
 
-/* The total weight of the gradients so far in a mean of gradients, for a beta in in->hyper: 1 - the product of the
- * betas, corrected for the rounding of keep.  It is at least the weight of the last gradient. */
-static inline double FN(weight)(const fastopt_inputs *in, const double *hyper)
+/* The total weight of the gradients of t steps in a mean of gradients: 1 - the product of the betas, corrected for the
+ * rounding of keep.  It is at least the weight of the last gradient. */
+static inline double FN(weight_of)(double beta, double product, int64_t t)
 {
-    const double beta = *hyper, keep = (double)FN(keep)(beta), product = fastopt_product(in, hyper);
+    const double keep = (double)FN(keep)(beta);
     if (keep == beta || product == 0)
         return 1 - product;
-    const double x = (double)in->t * ((keep - beta) / beta); /* keep^t = beta^t (keep / beta)^t, and that is e^x */
+    const double x = (double)t * ((keep - beta) / beta); /* keep^t = beta^t (keep / beta)^t, and that is e^x */
     const double weight = 1 - product * (1 + x * (1 + x * (0.5 + x * (1.0 / 6 + x * (1.0 / 24)))));
     return weight > 1 - keep ? weight : 1 - keep;
+}
+
+/* The same for a beta in in->hyper. */
+static inline double FN(weight)(const fastopt_inputs *in, const double *hyper)
+{
+    return FN(weight_of)(*hyper, fastopt_product(in, hyper), in->t);
 }
 
 /* The scalars of a mean of squares. */

@@ -5,6 +5,7 @@
 #include "../storage/load_store.h"
 #include "sums.h"
 #include "rule_ops.h"
+#include "rule_table.h"
 #include "stages.h"
 #include "rows.h"
 #include "block.h"

@@ -1,24 +1,11 @@
 #include "decays.h"
 
-#include "../platform.h"
 #include "rules.h"
 
-#include <string.h>
-
-/* The hyperparameters of a rule that bias corrections use: bit i for the i-th. */
-static unsigned corrected(const fastopt_rule *rule)
+/* Whether bias corrections use the i-th hyperparameter of a rule. */
+static inline int corrects(const fastopt_rule *rule, int i)
 {
-    static const void *volatile cache[RULES]; /* 2 * bits + 1, so that 0 means: not yet computed */
-    uintptr_t bits = (uintptr_t)load_pointer(&cache[rule->index]);
-    if (!bits) {
-        bits = 1;
-        for (const char *const *name = fastopt_rule_corrected(rule); *name; name++)
-            for (int i = 0; rule->hyper[i]; i++)
-                if (!strcmp(rule->hyper[i], *name))
-                    bits |= (uintptr_t)2 << i;
-        store_pointer(&cache[rule->index], (const void *)bits);
-    }
-    return (unsigned)(bits >> 1);
+    return rule->tables->hyper[i].corrects;
 }
 
 double fastopt_age_deficit(const fastopt_inputs *in, const double *beta)
@@ -44,10 +31,9 @@ static void change(fastopt_decay *decay, double value, int64_t step)
 
 void fastopt_note_decays(fastopt_tensor *tensor)
 {
-    unsigned bits = corrected(tensor->rule);
-    for (int i = 0; bits; i++, bits >>= 1) {
+    for (int i = 0; tensor->rule->hyper[i]; i++) {
         fastopt_decay *decay = &tensor->decays[i];
-        if (!(bits & 1))
+        if (!corrects(tensor->rule, i))
             continue;
         if (tensor->step == 1)
             *decay = (fastopt_decay){tensor->hyper[i], 0, 1, 0};
@@ -58,12 +44,12 @@ void fastopt_note_decays(fastopt_tensor *tensor)
 
 int fastopt_valid_decays(const fastopt_tensor *tensor)
 {
-    unsigned bits = tensor->step == 1 ? 0 : corrected(tensor->rule);
-    for (int i = 0; bits; i++, bits >>= 1) {
+    for (int i = 0; tensor->step > 1 && tensor->rule->hyper[i]; i++) {
         const fastopt_decay *decay = &tensor->decays[i];
-        if (bits & 1 && (!in_range(fastopt_rule_hyper(tensor->rule, i), decay->value) || decay->since < 0 ||
-                         decay->since >= tensor->step || !(decay->product >= 0 && decay->product <= 1) ||
-                         !(decay->age >= 0 && decay->age <= (double)decay->since)))
+        if (corrects(tensor->rule, i) &&
+            (!in_range(fastopt_rule_hyper(tensor->rule, i), decay->value) || decay->since < 0 ||
+             decay->since >= tensor->step || !(decay->product >= 0 && decay->product <= 1) ||
+             !(decay->age >= 0 && decay->age <= (double)decay->since)))
             return 0;
     }
     return 1;
@@ -73,10 +59,9 @@ int fastopt_same_decays(const fastopt_tensor *a, const fastopt_tensor *b)
 {
     if (!a->decays || !b->decays)
         return 0;
-    unsigned bits = corrected(a->rule);
-    for (int i = 0; bits; i++, bits >>= 1) {
+    for (int i = 0; a->rule->hyper[i]; i++) {
         const fastopt_decay *x = &a->decays[i], *y = &b->decays[i];
-        if (bits & 1 && (x->since != y->since || x->product != y->product || x->age != y->age))
+        if (corrects(a->rule, i) && (x->since != y->since || x->product != y->product || x->age != y->age))
             return 0;
     }
     return 1;

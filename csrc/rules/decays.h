@@ -14,6 +14,7 @@ typedef struct {
     int64_t t;   /* the step, counted from 1 */
     void *carry; /* the struct of the doubles that the rule carries */
     ptrdiff_t n; /* elements of the tensor */
+    const fastopt_rule *rule;
 } fastopt_inputs;
 
 /* The product of a hyperparameter, a field of in->hyper, over steps 1 to t. */

@@ -20,6 +20,34 @@ static const fastopt_kind kinds[RULES][FASTOPT_MAX_STATE + 1] = {
 #undef N
 #undef X
 
+#define H(x)
+#define D(x)                          #x,
+#define RULE(name, state, hyper, ...) {hyper NULL},
+static const char *const corrected[RULES][FASTOPT_MAX_HYPER + 1] = {
+#include "rules.def"
+};
+#undef RULE
+#undef H
+#undef D
+
+#if FASTOPT_X86_TARGETS
+#define OPS_OF(row)                                                                                                    \
+    {fastopt_ops_f32_baseline + (row), fastopt_ops_f64_baseline + (row), fastopt_ops_f32_avx2 + (row),                 \
+     fastopt_ops_f64_avx2 + (row),     fastopt_ops_f32_avx512 + (row),   fastopt_ops_f64_avx512 + (row)}
+#else
+#define OPS_OF(row) {fastopt_ops_f32_baseline + (row), fastopt_ops_f64_baseline + (row)}
+#endif
+
+#define H(x)                           {&fastopt_hypers[HYPER_##x], 0},
+#define D(x)                           {&fastopt_hypers[HYPER_##x], 1},
+#define RULE(rule, state, hyper_, ...) {OPS_OF(RULE_##rule), {hyper_}, corrected[RULE_##rule]},
+static const struct fastopt_rule_tables tables[RULES] = {
+#include "rules.def"
+};
+#undef RULE
+#undef H
+#undef D
+
 #define S(x) #x,
 #define N(x) #x,
 #define X(x) #x,
@@ -34,6 +62,7 @@ static const fastopt_rule rules[RULES] = {
      .kind = kinds[RULE_##rule],                                                                                       \
      .hyper = {hyper_ NULL},                                                                                           \
      .carry = {carry_ NULL},                                                                                           \
+     .tables = &tables[RULE_##rule],                                                                                   \
      __VA_ARGS__},
 #include "rules.def"
 #undef RULE
@@ -63,16 +92,7 @@ const char *const *fastopt_rule_catch_up(const fastopt_rule *rule)
 
 const char *const *fastopt_rule_corrected(const fastopt_rule *rule)
 {
-#define H(x)
-#define D(x)                          #x,
-#define RULE(name, state, hyper, ...) {hyper NULL},
-    static const char *const names[RULES][FASTOPT_MAX_HYPER + 1] = {
-#include "rules.def"
-    };
-#undef RULE
-#undef H
-#undef D
-    return names[rule->index];
+    return rule->tables->corrected;
 }
 
 int fastopt_rule_takes_rows(const fastopt_rule *rule)
@@ -110,16 +130,7 @@ const fastopt_hyper *fastopt_find_hyper(const char *name)
 
 const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i)
 {
-#define H(x)                          HYPER_##x,
-#define D(x)                          HYPER_##x,
-#define RULE(name, state, hyper, ...) {hyper},
-    static const unsigned char rows[RULES][FASTOPT_MAX_HYPER] = {
-#include "rules.def"
-    };
-#undef RULE
-#undef H
-#undef D
-    return &fastopt_hypers[rows[rule->index][i]];
+    return rule->tables->hyper[i].range;
 }
 
 int fastopt_valid_hyper(const fastopt_rule *rule, const double *hyper)

@@ -4,6 +4,7 @@
 #define FASTOPT_RULES_H
 
 #include "../include/fastopt.h"
+#include "../platform.h"
 
 enum {
 #define HYPER(name, ...) HYPER_##name,
@@ -36,6 +37,35 @@ enum {
 #undef C
 
 extern const fastopt_hyper fastopt_hypers[HYPERS];
+
+/* The places of a rule's records of functions, by instruction set and, in the order of fastopt_dtype, by dtype. */
+enum {
+    OPS_f32_baseline,
+    OPS_f64_baseline,
+#if FASTOPT_X86_TARGETS
+    OPS_f32_avx2,
+    OPS_f64_avx2,
+    OPS_f32_avx512,
+    OPS_f64_avx512,
+#endif
+    OPS
+};
+
+/* The records of the built-in rules, which the kernels of each instruction set define. */
+extern const void *const fastopt_ops_f32_baseline[RULES], *const fastopt_ops_f64_baseline[RULES];
+#if FASTOPT_X86_TARGETS
+extern const void *const fastopt_ops_f32_avx2[RULES], *const fastopt_ops_f64_avx2[RULES];
+extern const void *const fastopt_ops_f32_avx512[RULES], *const fastopt_ops_f64_avx512[RULES];
+#endif
+
+struct fastopt_rule_tables {
+    const void *const *ops[OPS]; /* each points to the pointer to a record (kernels/rule_ops.h); NULL: not this dtype */
+    struct {
+        const fastopt_hyper *range;
+        int corrects; /* whether it corrects the bias of a running mean */
+    } hyper[FASTOPT_MAX_HYPER];
+    const char *const *corrected; /* the names of those that do */
+};
 
 static inline int in_range(const fastopt_hyper *hyper, double value)
 {
