@@ -356,7 +356,7 @@ typedef struct {
                                  range lies in [0, 1).  NULL: none does */
     int n_scalars;            /* with the hyperparameters at most FASTOPT_MAX_SCALARS */
     fastopt_scalars *scalars; /* NULL if there are none */
-    fastopt_loop_float32 *float32; /* NULL: the rule refuses tensors of this dtype */
+    fastopt_loop_float32 *float32;
     fastopt_loop_float64 *float64;
 } fastopt_rule_spec;
 

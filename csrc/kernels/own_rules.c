@@ -141,8 +141,8 @@ static int valid_spec(const fastopt_rule_spec *spec, const problem_text *problem
     if (!spec->scalars != !spec->n_scalars)
         return refuse(problem, "scalars must be %s with n_scalars %d", spec->n_scalars ? "a function" : "NULL",
                       spec->n_scalars);
-    if (!spec->float32 && !spec->float64)
-        return refuse(problem, "float32 or float64 must be a loop, got NULL for both");
+    if (!spec->float32 || !spec->float64)
+        return refuse(problem, "%s must be a loop, got NULL", spec->float32 ? "float64" : "float32");
     return 1;
 }
 
@@ -200,7 +200,7 @@ fastopt_rule *fastopt_rule_create(const fastopt_rule_spec *spec, char *problem, 
     own->records[FASTOPT_FLOAT32] = own_ops_f32_own(&own->ops->f32, spec->float32);
     own->records[FASTOPT_FLOAT64] = own_ops_f64_own(&own->ops->f64, spec->float64);
     for (int place = 0; place < OPS; place++)
-        own->tables.ops[place] = own->records[place % 2] ? &own->records[place % 2] : NULL;
+        own->tables.ops[place] = &own->records[place % 2];
     own->tables.corrected = own->corrected;
     own->rule.kind = own->kind;
     own->rule.tables = &own->tables;

@@ -30,9 +30,9 @@ static void FN(own_scalars)(const fastopt_inputs *in, void *scalars)
         k[own->n_hyper + i] = (T)results[i];
 }
 
-/* Writes the record of a rule with this loop; returns NULL if there is none. */
+/* Writes the record of a rule with this loop. */
 static const void *FN(own_ops)(FN(rule_ops) *ops, FN(update_of) *loop)
 {
     *ops = (FN(rule_ops)){.scalars = FN(own_scalars), .update = loop};
-    return loop ? ops : NULL;
+    return ops;
 }

@@ -59,7 +59,7 @@ extern const void *const fastopt_ops_f32_avx512[RULES], *const fastopt_ops_f64_a
 #endif
 
 struct fastopt_rule_tables {
-    const void *const *ops[OPS]; /* each points to the pointer to a record (kernels/rule_ops.h); NULL: not this dtype */
+    const void *const *ops[OPS]; /* each points to the pointer to a record (kernels/rule_ops.h) */
     struct {
         const fastopt_hyper *range;
         int corrects; /* whether it corrects the bias of a running mean */
