@@ -90,7 +90,7 @@ class Combined(Stepping):
         max_skips: int | None = None,
         zero_grads: bool = False,
     ) -> None:
-        if isinstance(optimizers, (str, bytes)) or not isinstance(optimizers, Sequence):
+        if not _core.is_sequence(optimizers):
             raise TypeError(f"Combined: optimizers must be a sequence of optimizers, got {type(optimizers).__name__}")
         #: The optimizers, in the order in which gradients come.
         self.optimizers = tuple(optimizers)

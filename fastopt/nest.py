@@ -23,11 +23,6 @@ Watched: TypeAlias = tuple[Any, tuple[Any, ...], tuple[Any, ...], tuple[Name, ..
 MAX_DEPTH = 64
 
 
-def is_sequence(value: Any) -> bool:
-    """Return whether a value is a sequence that can hold arrays."""
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
-
-
 def is_consumed(value: Any) -> bool:
     """Return whether a value gives its entries in an order, but cannot be asked for one of them."""
     return isinstance(value, (Iterator, ValuesView))
@@ -37,7 +32,7 @@ def is_container(value: Any) -> bool:
     """Return whether a value is a nest of arrays rather than an array."""
     if isinstance(value, np.ndarray):
         return False  # the most common, found at once
-    return isinstance(value, Mapping) or is_sequence(value) or is_consumed(value)
+    return isinstance(value, Mapping) or _core.is_sequence(value) or is_consumed(value)
 
 
 def is_nest(value: Any) -> bool:

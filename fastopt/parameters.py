@@ -7,9 +7,10 @@ from itertools import chain, islice, takewhile
 from reprlib import repr as brief
 from typing import Any, TypeAlias
 
+from . import _core
 from .calls import checks_arguments
 from .labels import label_of
-from .nest import Array, Name, Part, Place, is_consumed, is_nest, is_sequence, members, places
+from .nest import Array, Name, Part, Place, is_consumed, is_nest, members, places
 
 Params: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any]
 # A group's nest of arrays, its hyperparameters, and its mapping, or None where there are no groups.
@@ -87,7 +88,7 @@ def split_groups(label: str, params: Params, hyper: Mapping[str, Any]) -> tuple[
         begin = list(islice(consumed, 1))
         grouped = bool(begin) and is_group(begin[0])
         params = list(chain(begin, consumed)) if grouped else chain(begin, consumed)
-    elif is_sequence(params):
+    elif _core.is_sequence(params):
         grouped = any(map(is_group, takewhile(is_nest, params)))
     if not grouped:
         return False, [(params, dict(hyper), None)]

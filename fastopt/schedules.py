@@ -34,6 +34,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from . import _core
 from .calls import checks_arguments, dataclass_transform
 from .scalars import is_integer, is_number, unwrapped
 
@@ -161,7 +162,7 @@ class _Schedule:
     def _sequence(self, name: str) -> None:
         """Take a field as a sequence."""
         value = getattr(self, name)
-        if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)) or np.ndim(value) == 0:
+        if not _core.is_sequence(value) and not (isinstance(value, np.ndarray) and value.ndim):
             raise TypeError(f"{self._name}: {name} must be a sequence, got {brief(value)}")
         self._set(name, tuple(value))
 
@@ -1354,7 +1355,7 @@ def plot(
     count = _count("plot: steps", steps, 1)
     if isinstance(schedule, Mapping):
         labelled = list(schedule.items())
-    elif isinstance(schedule, Sequence) and not isinstance(schedule, str):
+    elif _core.is_sequence(schedule):
         labelled = [(f"_{i}", one) for i, one in enumerate(schedule)]  # matplotlib leaves such labels out of a legend
     else:
         labelled = [("_0", schedule)]

@@ -334,6 +334,8 @@ SEQUENCES = {
     "an array for a sequence": (lambda: [np.ones(3)], B, "ndarray"),
     "an array of rows for a sequence": (lambda: [np.ones(3), np.ones(3)], np.ones((2, 3)), "ndarray"),
     "a sequence for an array": (lambda: np.ones(3), [B], "list"),
+    "text for a sequence": (lambda: [np.array(1.0)], "p", "str"),
+    "bytes for a sequence of numbers": (lambda: [np.array(1.0)], b"p", "bytes"),
     "a mapping for an array": (lambda: np.ones(3), {"w": B}, "dict"),
     "a nested sequence": (lambda: [np.ones(3)], [[B]], "list"),
     "a group missing": (lambda: [{"params": np.ones(3)}, {"params": np.ones(3)}], [B], "2"),

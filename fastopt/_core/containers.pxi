@@ -1,5 +1,12 @@
 # Containers that hold the user's arrays.
 
+cpdef bint is_sequence(object value):
+    """Whether a value is a sequence that can hold objects: one of characters or bytes cannot."""
+    if isinstance(value, (list, tuple)):
+        return True  # the most common, found at once
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
+
+
 cpdef bint still_holds(object container, tuple keys, tuple values) except -1:
     """Whether a container still holds these values under these keys; fastest for keys in the order of a dict."""
     cdef Py_ssize_t i = 0, n = PyTuple_GET_SIZE(values), place = 0

@@ -73,7 +73,7 @@ cdef class GradientStructure:
         """The entries of a sequence, one for each of `count` units (parameters, groups, optimizers), or raise."""
         if isinstance(grads, (Iterator, ValuesView)):
             grads = tuple(islice(grads, count + 1))
-        if isinstance(grads, (Mapping, np.ndarray, str)) or not isinstance(grads, Sequence):
+        if not is_sequence(grads):
             what = "a sequence, as the parameters are"
             if unit:
                 what = f"a sequence with one entry per {unit}" + (" or one mapping" if self.all_named else "")

@@ -44,8 +44,9 @@ class Parameter:
         if self.form is not None:  # second parts are 0 until the first step
             data, rest = self.form.store(self.walked(self.oracle.p), None)
             self.itself = data, None if rest is None else np.zeros_like(rest)
+        # Initial values are set, not computed, so that subnormals count.
         self.buffers = {
-            letter: form.store(formats.narrow(self.walked(self.oracle.state[letter])), None)
+            letter: form.store(self.walked(self.oracle.state[letter]).astype(np.float32), None)
             for letter, form in self.forms.items()
         }
         self.load()
