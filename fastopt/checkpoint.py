@@ -125,14 +125,15 @@ def load(
     path : str or path-like
         The file.
     optimizer : Optimizer or Combined
-        Of the same class, with parameters of the same names, shapes and dtypes, in the same groups; or a combination of
-        such optimizers in the same order.
+        Of the same class, with parameters of the same names and shapes, in the same groups, and of the same dtypes
+        unless `convert`; or a combination of such optimizers in the same order.
     strict : bool, default True
         Raise unless all of it fits.  Otherwise load the matching part; see `Optimizer.load_state_dict`.
     hyperparameters : {"saved", "current"}, default "saved"
         Take the hyperparameters that were saved, or keep those that are here; see `Optimizer.load_state_dict`.
     convert : bool, default False
-        Take state that was stored in other formats than those here, each element rounded once, to nearest.
+        Take state that was stored in other formats than those here, and parameters of another dtype, each element
+        rounded once, to nearest; see `Optimizer.load_state_dict`.
     parameters : bool, default False
         Restore the parameters too, in place, from a file that has them.  With ``strict=False`` those whose state fits.
 
@@ -150,7 +151,7 @@ def load(
     OSError
         When the operating system refuses.
     ImportError
-        Without the safetensors library.
+        Without the safetensors library; and without ml_dtypes, for a file that holds bfloat16.
     """
     with_parameters = _flag("load", "parameters", parameters)
     safetensors = _safetensors()
@@ -162,7 +163,10 @@ def load(
             metadata = file.metadata() or {}
             if metadata.keys() != {"fastopt"}:
                 raise ValueError(f"{required}, got one with the metadata {list(metadata)!r:.80}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
+                _know_bfloat16(str(path))
+            tensors = {name: file.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, AttributeError, TypeError) as error:  # the last two: a dtype that NumPy lacks
         raise ValueError(f"{required}, got {error}") from None
     saved, _, text = metadata["fastopt"].partition(" ")
@@ -170,7 +174,7 @@ def load(
     if checksum != saved:
         raise ValueError(f"{required}, got a damaged one: its SHA-256 is {checksum}, not {saved:.80}")
     try:
-        content, found, others = _unpack(text, tensors, optimizer, strict)
+        content, found, others = _unpack(text, tensors, optimizer, strict, convert)
         if with_parameters and not any(found):
             raise ValueError("must hold the parameters, as save(..., parameters=True) writes them, but it holds none")
         given: Any = (found if isinstance(optimizer, Combined) else found[0]) if with_parameters else None
@@ -212,6 +216,14 @@ def _safetensors() -> ModuleType:
     return safetensors
 
 
+def _know_bfloat16(path: str) -> None:
+    """Import the library that gives NumPy a bfloat16, or say how to get it."""
+    try:
+        import ml_dtypes  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{path} holds bfloat16, which needs ml_dtypes: pip install 'fastopt[bfloat16]'") from error
+
+
 def _pack(optimizer: Optimizer | Combined, parameters: bool) -> tuple[str, dict[str, Array]]:
     """Return all that is saved, as JSON and tensors."""
     import json
@@ -247,25 +259,25 @@ def _pack_one(
             if isinstance(value, np.ndarray):
                 is_bfloat16 = entry.get("formats", {}).get(key) == "bfloat16"
                 tensors[f"{place}{json.dumps(name)}/{key}"] = as_bfloat16(value) if is_bfloat16 else value
-            else:
+            elif key != "dtype":
                 numbers[key] = value
         rows.append({"name": name, "dtype": dtype, "shape": shape, "numbers": numbers})
     return {**content, "state": rows}
 
 
 def _unpack(
-    text: str, tensors: dict[str, Array], optimizer: Optimizer | Combined, strict: bool
+    text: str, tensors: dict[str, Array], optimizer: Optimizer | Combined, strict: bool, convert: bool
 ) -> tuple[dict[str, Any], list[dict[Name, Array]], list[list[Name]]]:
     """Return the state dict of a file, or raise if it is of other parameters; and of each optimizer two things more.
 
     These are the parameters, if they are there, and if not `strict` the names of those that are left out, since they
-    have other shapes or dtypes here.
+    have other shapes here, or other dtypes where these are not converted.
     """
     import json
 
     content: dict[str, Any] = json.loads(text)
     if not isinstance(optimizer, Combined):
-        content, found, others = _unpack_one(content, tensors, optimizer, strict)
+        content, found, others = _unpack_one(content, tensors, optimizer, strict, convert)
         return content, [found], [others]
     if content["rule"] != "Combined" or len(content["optimizers"]) != len(optimizer.optimizers):
         raise ValueError(
@@ -277,13 +289,13 @@ def _unpack(
         place, _, name = tensor.partition("/")
         of_part[int(place)][name] = array
     parts = zip(content["optimizers"], of_part, optimizer.optimizers, strict=True)
-    unpacked = [_unpack_one(*part, strict) for part in parts]
+    unpacked = [_unpack_one(*part, strict, convert) for part in parts]
     states, found_of, others_of = (list(column) for column in zip(*unpacked, strict=True))
     return {**content, "optimizers": states}, found_of, others_of
 
 
 def _unpack_one(
-    content: dict[str, Any], tensors: dict[str, Array], optimizer: Optimizer, strict: bool
+    content: dict[str, Any], tensors: dict[str, Array], optimizer: Optimizer, strict: bool, convert: bool
 ) -> tuple[dict[str, Any], dict[Name, Array], list[Name]]:
     """Return the same of one optimizer."""
     import json
@@ -295,12 +307,13 @@ def _unpack_one(
     for row in content["state"]:
         name, kind = row["name"], (row["dtype"], row["shape"])
         dtype, shape = kinds.get(name, kind)
-        if kind != (dtype, shape):
+        if kind[1] != shape or (kind[0] != dtype and not convert):
             if strict:
                 what = f"must have dtype {dtype} and shape {shape}, got {kind[0]} and {kind[1]}"
-                raise ValueError(f"{describe(name)} {what}")
+                hint = "; convert=True rounds it once" if kind[1] == shape else ""
+                raise ValueError(f"{describe(name)} {what}{hint}")
             others.append(name)
-        state[name] = row["numbers"]
+        state[name] = {"dtype": row["dtype"], **row["numbers"]}
     for tensor, array in tensors.items():
         name, _, letter = tensor.rpartition("/")
         as_bits = array.dtype.name == "bfloat16" and letter != PARAMETER

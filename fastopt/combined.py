@@ -10,7 +10,8 @@ from typing import Any, Literal
 from . import _core
 from .calls import checks_arguments
 from .declarations import Number
-from .group import Fixed, Group, put_hyper, rates_of
+from .fixed import FixedDict
+from .group import Group, put_hyper, rates_of
 from .layout import Parameters
 from .loss_scale import LossScale
 from .nest import Array, Name, describe
@@ -174,7 +175,7 @@ class Combined(Stepping):
     @property
     def state(self) -> dict[Name, dict[str, Array]]:
         """Each parameter's state arrays, by its name and by the letter of the paper."""
-        return Fixed(self._by_name([optimizer.state for optimizer in self.optimizers]))
+        return FixedDict(self._by_name([optimizer.state for optimizer in self.optimizers]))
 
     @property
     def nbytes(self) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 
 from . import _core
 from .calls import dataclass_transform, refuse_unknown
+from .fixed import FixedDict
 from .scalars import PLAIN, each_unwrapped, is_number, unwrapped
 
 if TYPE_CHECKING:
@@ -77,13 +78,19 @@ def check_number(label: str, name: str, value: Any) -> float:
 STATE_DTYPES = ("float32", "bfloat16", "float16", "8bit")
 
 
+class Words(FixedDict):
+    """A `state_dtype` by letter."""
+
+    what = "state_dtype must stay, since the state was laid out for it"
+
+
 def word_of(label: str, value: Any) -> Any:
     """Return a `state_dtype` as words: None, one, or one by letter; or raise TypeError or ValueError."""
     if isinstance(value, Mapping):
         for letter in value:
             if not isinstance(letter, str):
                 raise TypeError(f"{label} must be by letters of the state, got {brief(letter)}")
-        return {letter: one_word_of(f"{label}[{letter!r}]", word) for letter, word in value.items()}
+        return Words({letter: one_word_of(f"{label}[{letter!r}]", word) for letter, word in value.items()})
     return one_word_of(label, value)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from . import _core
 from .calls import nearest
 from .declarations import DECAYS, ROWS, VECTOR, Declaration, check_number, first_of, is_schedule, scaled
+from .fixed import FixedDict
 from .labels import label_of
 from .nest import Array
 from .scalars import each_unwrapped, unwrapped
@@ -17,21 +18,7 @@ from .scheduled import ON, at, each, is_scheduled, peak_of_rate, warn_of_passed,
 RATES = {"lr", "weight_decay"}  # hyperparameters on whose values no others depend
 
 
-class Fixed(dict[Any, Any]):
-    """A dict whose entries stay: a step would not see others in their place."""
-
-    what = "state arrays can be written to, but not replaced, added or removed"
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(self.what)
-
-    __setitem__ = __delitem__ = __ior__ = setdefault = update = pop = popitem = clear = _refuse
-
-    def __reduce__(self) -> Any:
-        return dict, (dict(self),)
-
-
-class Group(Fixed):
+class Group(FixedDict):
     """A group's arrays under "params", its hyperparameters, and keys of the user's own.
 
     Setting a hyperparameter checks it and takes effect with the next step.  A schedule is a value like a number.  Keys

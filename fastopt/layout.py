@@ -14,7 +14,8 @@ import numpy as np
 from . import _core
 from .arena import buffer, lay_out
 from .declarations import Declaration, is_schedule, scaled
-from .group import Fixed, Group
+from .fixed import FixedDict
+from .group import Group
 from .nest import Array, Name, Watched, describe, members, watched
 from .options import averages_kept, decay_at, for_every_rule
 from .parameters import Given, Params, check_names, group_hyper, places_of, split_groups
@@ -82,7 +83,7 @@ class Layout(Parameters):
         #: The order in which each parameter is walked whose elements are stored by their places in it.
         self.orders = dict(orders)
         #: Each parameter's state arrays, by its name and by the letter of the paper.
-        self.state: dict[Name, dict[str, Array]] = Fixed()
+        self.state: dict[Name, dict[str, Array]] = FixedDict()
         label, decay = declaration.name, options["ema_decay"]
         follow = partial(decay_at, label, decay) if is_schedule(decay) else None
         self.table = _core.Table(f"{label}.step", self.averages, follow)
@@ -136,7 +137,7 @@ class Layout(Parameters):
         none = np.zeros(0)
         carry = [np.zeros(len(s.carry_names)) if s.carry_names else none for s in settings]
         state = {
-            name: Fixed(self.complete(*row))
+            name: FixedDict(self.complete(*row))
             for name, *row in zip(added.names, added.arrays, settings, shown, carry, initial, strict=True)
         }
         last_steps = [letters.get("last_step") for letters in state.values()]

@@ -417,7 +417,9 @@ class Optimizer(Stepping, Declaring):
             "current": keep those that are here, schedules and their states too, such as a learning rate that was chosen
             anew.
         convert : bool, default False
-            Take state that was stored in other formats than those here, each element rounded once, to nearest.
+            Take state that was stored in other formats than those here, or is of a parameter that had another dtype,
+            each element rounded once, to nearest.  The parameters stay as they are: bits that the `master` of another
+            dtype has kept are left out.
 
         Returns
         -------

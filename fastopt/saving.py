@@ -15,7 +15,7 @@ from .layout import Layout
 from .nest import Array, Name, can_be_copied, describe, holds, together
 from .scalars import is_integer, is_number, unwrapped
 from .scheduled import restored, saved, warn_of_passed
-from .storage import DESCRIPTIONS, OF_STORAGE, described, parts_of, stored_as_here
+from .storage import DESCRIPTIONS, DTYPES_OF_PARAMETERS, OF_STORAGE, described, parts_of, stored_as_here
 
 FORMAT = 1  # of state_dict()
 
@@ -40,14 +40,15 @@ def state_dict(layout: Layout, *, copies: bool = True) -> dict[str, Any]:
         groups = [
             {**saved(group), "params": list(names)} for group, names in zip(layout.groups, layout.members, strict=True)
         ]
-        rows = zip(layout.names, counts(layout), changed_decays(layout), layout.all_settings(), strict=True)
+        of_parameters = counts(layout), changed_decays(layout), layout.all_settings()
+        rows = zip(layout.names, layout.arrays, *of_parameters, strict=True)
         state: dict[Name, dict[str, Any]] = {}
-        for name, counted, decays, settings in rows:
+        for name, array, counted, decays, settings in rows:
             state[name] = counted | {
                 key: float(value) if key in settings.carry_names else value.copy() if copies else value
                 for key, value in parts_of(layout.state[name]).items()
             }
-            state[name] |= described(layout.state[name])
+            state[name] |= described(array, layout.state[name])
             if decays:
                 state[name]["decays"] = decays
         step_count = table.step_count
@@ -161,15 +162,16 @@ def prepared_load(
     found: list[_OfParameter] = []
     of_arrays = ((group, array) for group in layout.groups for array in group["params"])
     for i, (name, (group, array), decays) in enumerate(zip(names, of_arrays, table.decays(), strict=True)):
-        where, problem = f"state of {describe(name)}", None
+        where, problem, p = f"state of {describe(name)}", None, None
         settings = group.settings_of(array)
         if name in entries:
             entry = entries[name]
             if parameters is not None:
-                problem = _misfit_of(describe(name), array, parameters.get(name))
+                p = parameters.get(name)
+                problem = _misfit_of(describe(name), array, p, any_float=convert)
             if problem is None and isinstance(entry, Mapping):
-                of_p = array if parameters is None else parameters.get(name, array)
-                entry, problem = stored_as_here(f"the {where}", entry, layout.state[name], of_p, convert)
+                buffers = {key: value for key, value in layout.state[name].items() if key not in settings.carry_names}
+                entry, p, problem = stored_as_here(f"the {where}", entry, buffers, array, p, convert)
             problem = problem or _misfit(layout, label, where, name, entry, settings)
             if problem is None and name not in hyper_of:
                 problem = f"the {where} must be of a parameter of a group, but none of groups has it"
@@ -185,7 +187,7 @@ def prepared_load(
         if parameters is not None:
             if not array.flags.writeable:
                 raise ValueError(f"{label}: {describe(name)} must be writable, got a read-only array")
-            found[-1].values.append((array, parameters[name]))
+            found[-1].values.append((array, p))
 
     known = set(names)
     loaded = Loaded(
@@ -350,12 +352,13 @@ def _new_values(
     return values
 
 
-def _misfit_of(what: str, array: Array, value: Any) -> str | None:
-    """Return why a value cannot be copied to an array, or None."""
+def _misfit_of(what: str, array: Array, value: Any, any_float: bool = False) -> str | None:
+    """Return why a value cannot be copied to an array, converted if any dtype of parameters will do, or None."""
     if value is None:
         return f"{what} must be there, but it is missing"
     value = np.asarray(value)  # a subclass may change comparison and copies
-    if value.shape != array.shape or value.dtype != array.dtype:
+    fits = value.dtype == array.dtype or (any_float and value.dtype.name in DTYPES_OF_PARAMETERS)
+    if value.shape != array.shape or not fits:
         return f"{what} must have shape {array.shape} and dtype {array.dtype}, got {value.shape} and {value.dtype}"
     return None
 

@@ -91,7 +91,8 @@ def saved(hyper: Mapping[str, Any]) -> dict[str, Any]:
 
         return schedules.saved(schedule)
 
-    return dict(each(hyper, plainly))
+    plain = each(hyper, plainly)
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
 
 
 def restored(

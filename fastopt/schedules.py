@@ -1355,7 +1355,7 @@ def plot(
     count = _count("plot: steps", steps, 1)
     if isinstance(schedule, Mapping):
         labelled = list(schedule.items())
-    elif _core.is_sequence(schedule):
+    elif isinstance(schedule, Sequence) and not isinstance(schedule, str):
         labelled = [(f"_{i}", one) for i, one in enumerate(schedule)]  # matplotlib leaves such labels out of a legend
     else:
         labelled = [("_0", schedule)]

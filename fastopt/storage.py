@@ -12,7 +12,7 @@ import numpy as np
 from . import _core
 from .arena import buffer
 from .nest import Array, Name
-from .stored import DTYPES, FORMATS, Stored, misfit
+from .stored import DTYPES, FORMATS, Stored, misfit, rounded, to_odd
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +30,7 @@ OF_PARAMETERS: dict[str, dict[str | None, str]] = {
     },
     "float16": {"auto": "master_float16", "float32": "master_float16", None: "float16"},
 }
+DTYPES_OF_PARAMETERS = (*OF_PARAMETERS, "float32", "float64")
 OF_ITSELF = ("low", "master")  # letters of the second part of a parameter
 OF_STORAGE = ("state_dtype", "master", "rounding")  # hyperparameters of groups that say how it is stored
 
@@ -195,22 +196,22 @@ def of_state(label: str, array: Array, settings: _core.Settings, letter: str, s:
     return NATIVE if few else FORMATS[f"codes_{kind}"]
 
 
-def format_of_itself(array: Array, letters: Mapping[str, Any]) -> str | None:
+def format_of_itself(dtype: str, shape: tuple[int, ...], letters: Mapping[str, Any]) -> str | None:
     """Return the format of a parameter with the second part that is among its letters, None for another one."""
-    of_16_bits = OF_PARAMETERS.get(array.dtype.name)
-    if of_16_bits is None:
-        return "native"
+    of_16_bits = OF_PARAMETERS.get(dtype)
     rest = next((letters[letter] for letter in OF_ITSELF if letter in letters), None)
+    if of_16_bits is None:
+        return "native" if rest is None else None
     if rest is None:
-        return array.dtype.name
-    fits = isinstance(rest, np.ndarray) and rest.shape == array.shape
+        return dtype
+    fits = isinstance(rest, np.ndarray) and rest.shape == shape
     with_rest = [name for name in of_16_bits.values() if DTYPES[name][1] is not None]
     return next((name for name in with_rest if fits and rest.dtype == DTYPES[name][1]), None)
 
 
 def values_of(array: Array, letters: Mapping[str, Any]) -> Array:
     """Return the values that a parameter and its second part stand for: a new array, or itself where it is native."""
-    name = format_of_itself(array, letters)
+    name = format_of_itself(array.dtype.name, array.shape, letters)
     if name is None or name == "native":
         return array
     rest = next((np.asarray(letters[letter], order="C") for letter in OF_ITSELF if letter in letters), None)
@@ -218,15 +219,28 @@ def values_of(array: Array, letters: Mapping[str, Any]) -> Array:
     return values
 
 
-def rest_of(name: str, array: Array, values: Array) -> Array:
-    """Return the second part of a parameter of this format that stands for about these float32 values."""
-    dtype = np.dtype(DTYPES[name][1])
+def rest_of(name: str, array: Array, values: Array) -> Array | None:
+    """Return the second part of a parameter of this format that stands for about these float32 values, or None."""
+    of_rest = None if name == "native" else DTYPES[name][1]
+    if of_rest is None:
+        return None
+    dtype = np.dtype(of_rest)
     if dtype == np.float32:
         return values
     low = values.view(np.uint32).astype(np.int64) - (array.view(np.uint16).astype(np.int64) << 16)
     info, shift = np.iinfo(dtype), 16 - 8 * dtype.itemsize
     rounded = np.clip((low + (1 << shift >> 1)) >> shift, info.min, info.max)
     return np.asarray(rounded, dtype)
+
+
+def as_parameter(name: str, dtype: np.dtype[Any], values: Array) -> tuple[Array, Array | None]:
+    """Return a parameter of this format and its second part that stand for these values, rounded once."""
+    if name == "native":
+        return rounded(values, dtype), None
+    data, of_rest = np.empty(values.shape, dtype), DTYPES[name][1]
+    rest = None if of_rest is None else np.empty(values.shape, of_rest)
+    _core.encode(name, to_odd(values) if rest is None else rounded(values, np.dtype(np.float32)), data, rest)
+    return data, rest
 
 
 def key_of(name: Name) -> int:
@@ -272,19 +286,20 @@ def parts_of(letters: Mapping[str, Array | Stored]) -> dict[str, Array]:
     return found
 
 
-DESCRIPTIONS = ("formats", "order")  # entries of a saved state that say how its buffers are stored
+DESCRIPTIONS = ("dtype", "formats", "order")  # entries of a saved state that say how all is stored
 
 
-def described(letters: Mapping[str, Array | Stored]) -> dict[str, Any]:
-    """Return the formats of the buffers of a parameter's state that are not native, by letter, for its saved state.
+def described(array: Array, letters: Mapping[str, Array | Stored]) -> dict[str, Any]:
+    """Return how a parameter and its state are stored, for its saved state.
 
-    Scales come in the order in which the parameter is walked.  "order" gives that order unless it is C order.
+    That is its dtype, and by letter the formats of the buffers that are not native.  Scales come in the order in which
+    the parameter is walked; "order" gives that order unless it is C order.
     """
     stored = {letter: value for letter, value in letters.items() if isinstance(value, Stored)}
     orders = {value.order for value in stored.values() if value.scales is not None}
     unusual = [list(order) for order in orders if order != tuple(range(len(order)))]
     formats = {"formats": {letter: value.format for letter, value in stored.items()}} if stored else {}
-    return formats | ({"order": unusual[0]} if unusual else {})
+    return {"dtype": array.dtype.name} | formats | ({"order": unusual[0]} if unusual else {})
 
 
 def walk_of(order: Iterable[int], array: Array) -> list[int]:
@@ -293,56 +308,95 @@ def walk_of(order: Iterable[int], array: Array) -> list[int]:
 
 
 def stored_as_here(
-    where: str, entry: Mapping[str, Any], letters: Mapping[str, Array | Stored], array: Array, convert: bool
-) -> tuple[Mapping[str, Any], str | None]:
-    """Return a saved state with its buffers in the formats of those here, rounded once, or why it has others.
+    where: str,
+    entry: Mapping[str, Any],
+    letters: Mapping[str, Array | Stored],
+    array: Array,
+    given: Array | None,
+    convert: bool,
+) -> tuple[Mapping[str, Any], Array | None, str | None]:
+    """Return a saved state and its parameter stored as they are here, rounded once, or why they are stored otherwise.
 
-    The parameter that is loaded with it is `array`, of which `entry` may have a second part.
+    The parameter here is `array`; `given` is the saved one, None where the one here stays as it is.
     """
-    saved, here = entry.get("formats", {}), described(letters)
-    of_p, of_p_here = format_of_itself(array, entry), format_of_itself(array, letters)
-    same_p = of_p in (None, of_p_here)  # a second part that is of no parameter is refused as it is
-    if same_p and saved == here.get("formats", {}) and entry.get("order") == here.get("order"):
-        return entry, None
+    here = described(array, letters)
+    dtype = entry.get("dtype", here["dtype"]) if given is None else given.dtype.name
+    of_p_here = format_of_itself(here["dtype"], array.shape, letters)
+    of_p = format_of_itself(dtype, array.shape, entry) if isinstance(dtype, str) else None
+    # A second part that is of no parameter is refused as it is.
+    same_p = dtype == here["dtype"] and of_p in (None, of_p_here)
+    if same_p and all(entry.get(key) == here.get(key) for key in ("formats", "order")):
+        return entry, given, None
+    once = "; convert=True rounds it once"
+    if not isinstance(dtype, str) or dtype not in DTYPES_OF_PARAMETERS:
+        return entry, given, f"dtype in {where} must be that of a parameter, got {brief(dtype)}"
+    if of_p is None and not same_p:
+        return entry, given, f"the parameter of {where} must have a second part of {dtype}, got another one"
+    if dtype != here["dtype"] and not convert:
+        return entry, given, f"the parameter of {where} must have dtype {here['dtype']}, got {dtype}{once}"
+    found, problem = buffers_as_here(where, entry, letters, array, convert)
+    if problem is not None or same_p:
+        return {**found, **here}, given, problem
+    if not convert:
+        return entry, given, f"the parameter of {where} must be stored as {of_p_here}, got {of_p}{once}"
+    for letter in OF_ITSELF:
+        found.pop(letter, None)
+    if given is not None:
+        given, rest = as_parameter(str(of_p_here), array.dtype, values_of(given, entry))
+    else:  # the second part of another dtype fits no parameter here
+        rest = rest_of(str(of_p_here), array, values_of(array, entry if dtype == here["dtype"] else {}))
+    found |= {letter: rest for letter in OF_ITSELF if letter in letters}
+    return found | here, given, None
+
+
+def buffers_as_here(
+    where: str, entry: Mapping[str, Any], letters: Mapping[str, Array | Stored], array: Array, convert: bool
+) -> tuple[dict[str, Any], str | None]:
+    """Return the entries of a saved state with its buffers in the formats of those here, or why they have others."""
+    saved, here = entry.get("formats", {}), described(array, letters)
+    found = {key: value for key, value in entry.items() if key not in DESCRIPTIONS}
     if not isinstance(saved, Mapping):
-        return entry, f"formats in {where} must be a mapping, got {brief(saved)}"
+        return found, f"formats in {where} must be a mapping, got {brief(saved)}"
     if not set(saved) <= set(letters):
-        return entry, f"formats in {where} must name buffers among {', '.join(letters)}, got {brief(saved)}"
-    order = entry.get("order", list(range(array.ndim)))
+        return found, f"formats in {where} must name buffers among {', '.join(letters)}, got {brief(saved)}"
+    order, order_here = (one.get("order", list(range(array.ndim))) for one in (entry, here))
     are_axes = isinstance(order, (list, tuple)) and all(type(axis) is int for axis in order)
     if not are_axes or sorted(order) != [*range(array.ndim)]:
-        return entry, f"order in {where} must be one of the axes of {array.ndim}, got {brief(order)}"
-    found = {key: value for key, value in entry.items() if key not in DESCRIPTIONS}
-    once = "; convert=True rounds it once"
+        return found, f"order in {where} must be one of the axes of {array.ndim}, got {brief(order)}"
+    in_order, once = walk_of(order, array) == walk_of(order_here, array), "; convert=True rounds it once"
     for letter, value in letters.items():
         before, now = saved.get(letter, "native"), value.format if isinstance(value, Stored) else "native"
-        in_order = walk_of(order, array) == walk_of(here.get("order", range(array.ndim)), array)
-        if letter not in entry or (before == now and (in_order or not now.startswith("codes"))):
+        if letter not in entry or letter in OF_ITSELF:
             continue
+        values, what = entry[letter], f"{letter!r} in {where}"
+        if before == now:
+            both_native = now == "native" and is_native_buffer(value) and is_native_buffer(values)
+            if not (both_native and values.dtype != value.dtype) and (in_order or not now.startswith("codes")):
+                continue
         if not convert:
-            if before == now:
-                what = f"in the order of axes {here.get('order', list(range(array.ndim)))}, got {brief(order)}"
-                return entry, f"the codes of {letter!r} in {where} must be {what}{once}"
-            return entry, f"{letter!r} in {where} must be stored as {now}, got {brief(before)}{once}"
+            if before != now:
+                return found, f"{what} must be stored as {now}, got {brief(before)}{once}"
+            if now == "native":
+                return found, f"{what} must have dtype {value.dtype}, got {values.dtype}{once}"
+            return found, f"the codes of {what} must be in the order of axes {order_here}, got {brief(order)}{once}"
         scales = found.pop(letter + SCALES, None)
-        what, values = f"{letter!r} in {where}", entry[letter]
         if before == "native":
-            if not isinstance(values, np.ndarray) or values.shape != value.shape:
-                return entry, f"{what} must be an array of shape {value.shape}, got {brief(values)}"
+            if not is_native_buffer(values) or values.shape != value.shape:
+                return found, f"{what} must be an array of floats of shape {value.shape}, got {brief(values)}"
         elif problem := misfit(what, before, values, scales, value.shape):
-            return entry, problem
+            return found, problem
         else:
             values = np.asarray(Stored(before, values, scales, order))
         if isinstance(value, Stored):
             found[letter], scales = value.encoded(values)
             found |= {} if scales is None else {letter + SCALES: scales}
         else:
-            found[letter] = values.astype(value.dtype)
-    if not same_p:
-        if not convert:
-            return entry, f"the parameter of {where} must be stored as {of_p_here}, got {of_p}{once}"
-        for letter in OF_ITSELF:
-            found.pop(letter, None)
-            if letter in letters:
-                found[letter] = rest_of(str(of_p_here), array, values_of(array, entry))
-    return found | here, None
+            found[letter] = rounded(values, value.dtype)
+    return found, None
+
+
+def is_native_buffer(value: Any) -> bool:
+    """Return whether a value is a buffer of float32 or float64."""
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        return False
+    return bool(value.dtype == np.float32 or value.dtype == np.float64)

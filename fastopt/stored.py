@@ -43,6 +43,27 @@ def misfit(what: str, format: Any, codes: Any, scales: Any, shape: tuple[int, ..
     return None
 
 
+def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Return float32 or float64 values in this dtype of both, rounded to nearest."""
+    with np.errstate(over="ignore"):
+        return values.astype(dtype, copy=False)
+
+
+def to_odd(values: Array) -> Array:
+    """Return values as float32, those that are not exact with an odd last bit.
+
+    Rounded to nearest in 16 bits next, they are what the values themselves are, which two roundings to nearest need
+    not be.
+    """
+    nearest = rounded(values, np.dtype(np.float32))
+    inexact = (nearest != values) & (values == values)
+    if not inexact.any():
+        return nearest
+    bits = nearest.view(np.uint32)  # one less is nearer to 0
+    found: Array = np.where(inexact, bits - (abs(nearest) > abs(values)) | 1, bits).astype(np.uint32).view(np.float32)
+    return found
+
+
 class Stored:
     """A state buffer of bfloat16, float16 or 8-bit codes: ``numpy.asarray(buffer)`` has its values as float32.
 
@@ -133,7 +154,9 @@ class Stored:
 
     def encoded(self, values: Array) -> tuple[Array, Array | None]:
         """Return codes and scales of values in this format, rounded to nearest."""
-        walked = np.asarray(values.transpose(self.order), np.float32, order="C")
+        is_short = self.scales is None and self.format != "float32"
+        floats = to_odd(values) if is_short else rounded(values, np.dtype(np.float32))
+        walked = np.asarray(floats.transpose(self.order), order="C")
         codes = np.empty(walked.shape, self.codes.dtype)
         scales = None if self.scales is None else np.empty_like(self.scales)
         _core.encode(self.format, walked, codes, scales)

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastopt
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 GUIDE, FORMATS, TORCH = DOCS / "training-step.md", DOCS / "formats.md", DOCS / "torch.md"
@@ -65,6 +67,7 @@ def test_the_page_of_formats(monkeypatch, tmp_path):
     assert (names["opt16"].nbytes + names["w16"].nbytes) / names["w16"].size == 7.125
     for letter, values in names["opt"].state["w"].items():
         np.testing.assert_allclose(values, names["other"].state["w"][letter], rtol=2**-8)
+    assert (fastopt.storage.values_of(names["halves"]["w"], names["continued"].state["w"]) == names["w"]).all()
 
 
 def test_the_page_of_torch():

@@ -306,7 +306,7 @@ def test_a_state_dict_is_plain_data_of_its_own(case):
         **STORAGE,
     }
     assert {name: row["step"] for name, row in saved["state"].items()} == {"w": 1, "b": of_b}
-    assert all(set(row) == {"step", *opt.state[name]} for name, row in saved["state"].items())
+    assert all(set(row) == {"step", "dtype", *opt.state[name]} for name, row in saved["state"].items())
 
 
 def test_parameters_are_matched_by_name_on_load():

@@ -197,6 +197,8 @@ class BadCalls(GoodCalls):
                     if set(decay) != {"value", "since", "product", "age"}:
                         raise ValueError(f"decays of {p.name!r}")
                     p.oracle.decays[name] = Decay(**decay)
+                if entry.pop("dtype", p.array.dtype.name) != p.array.dtype.name:
+                    raise ValueError(f"dtype of {p.name!r}")
                 if entry.pop("formats", {}) != {letter: form.name for letter, form in p.forms.items()}:
                     raise ValueError(f"formats of {p.name!r}")
                 entry.pop("order", None)
