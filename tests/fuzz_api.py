@@ -3,8 +3,9 @@
 Each call must do exactly what the oracle does, or raise TypeError or ValueError (FloatingPointError for gradients that
 are not finite) and leave parameters, gradients, state, hyperparameters and counts as they were.
 
-    python tests/fuzz_api.py --seconds 60 --seed 1       prints how many calls had each outcome
-    python tests/fuzz_api.py --seed 1 --only 1234        one scenario again
+    python tests/fuzz_api.py --seconds 60 --seed 1         prints how many calls had each outcome
+    python tests/fuzz_api.py --scenarios 10000 --seed 1    the same calls on every machine
+    python tests/fuzz_api.py --seed 1 --only 1234          one scenario again
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 if __name__ == "__main__":  # the calls are those of the tree that this file lies in, whatever is installed
@@ -30,15 +32,15 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 
-def work(seed: int, first: int, seconds: float) -> None:
-    """Run scenarios from the first on; the error output names the one that runs, in case it crashes."""
+def work(seed: int, seconds: float, scenarios: int | None) -> None:
+    """Run this many scenarios, or else for some time; the error output names the one that runs, in case it crashes."""
     counts: Counter[tuple[str, str]] = Counter()
     end = time.monotonic() + seconds
-    index = first
-    while time.monotonic() < end:
+    for index in count() if scenarios is None else range(scenarios):
+        if scenarios is None and time.monotonic() >= end:
+            break
         print(index, file=sys.stderr)
         scenario(seed, index, counts)
-        index += 1
     print(report(counts))
 
 
@@ -50,7 +52,9 @@ def limit_memory() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, default=60)
+    length.add_argument("--scenarios", type=int, help="run this many instead of for some time")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--only", type=int, help="run this scenario alone, in this process")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -60,10 +64,14 @@ def main() -> int:
         scenario(options.seed, options.only, Counter())
         return 0
     if options.worker:
-        work(options.seed, 0, options.seconds)
+        work(options.seed, options.seconds, options.scenarios)
         return 0
     command = [sys.executable, "-X", "faulthandler", __file__, "--worker"]
-    command += ["--seconds", str(options.seconds), "--seed", str(options.seed)]
+    command += ["--seed", str(options.seed)]
+    if options.scenarios is None:
+        command += ["--seconds", str(options.seconds)]
+    else:
+        command += ["--scenarios", str(options.scenarios)]
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     index, said = "0", []
     for line in worker.stderr:
