@@ -43,7 +43,7 @@ def test_every_global_symbol_has_the_prefix(objects):
         pytest.skip("nm is not installed")
     lines = [line for path in objects for line in run("nm", "-g", "--defined-only", path).splitlines()]
     names = [line.split()[-1].lstrip("_") for line in lines if line]
-    assert "fastopt_step" in names
+    assert "fastopt_step_sized" in names
     assert [name for name in names if not name.startswith("fastopt_")] == []
 
 

@@ -4,7 +4,8 @@
  * plan.c    checks, scalars, rows that have missed steps
  * passes.c  a pass over the tensors, cut into units that threads claim
  * sums.c    norms, clipping factors, and the passes of rules that gather
- * tiles.c   matrices, cut into tiles */
+ * tiles.c   matrices, cut into tiles
+ * sizes.c   structs of programs that were compiled with another version of the header */
 #ifndef FASTOPT_ENGINE_H
 #define FASTOPT_ENGINE_H
 
@@ -127,5 +128,21 @@ void fastopt_gather(fastopt_job *job);
 /* Cuts all matrices into tiles and allocates the results of their passes; the caller frees the block.  NULL: no memory.
  */
 void *fastopt_lay_out_matrices(fastopt_job *job);
+
+/* ---- sizes.c ---- */
+
+/* Copies a struct of a caller into one of this library; fields that the caller does not have are zeros.  Returns 0 if
+ * the caller has set fields that this library does not have. */
+int fastopt_read_struct(void *own, size_t own_size, const void *theirs, size_t size);
+
+/* The reverse, for results. */
+void fastopt_write_struct(void *theirs, size_t size, const void *own, size_t own_size);
+
+/* A call of the C API on tensors. */
+typedef fastopt_status fastopt_operation(fastopt_tensor *tensors, ptrdiff_t count, void *argument);
+
+/* Runs the operation on copies of tensors whose structs have these sizes. */
+fastopt_status fastopt_on_copies(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count,
+                                 fastopt_operation *operation, void *argument);
 
 #endif

@@ -5,6 +5,7 @@
 #include "../threads/tuner.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static int valid_call(const fastopt_call *call)
 {
@@ -103,8 +104,9 @@ static fastopt_status step_with_tuner(fastopt_job *job, fastopt_call *call)
     return status;
 }
 
-fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fastopt_call *call)
+static fastopt_status step_all(fastopt_tensor *tensors, ptrdiff_t count, void *argument)
 {
+    fastopt_call *call = argument;
     const fastopt_kernels *kernels = fastopt_active_kernels();
     if (!kernels)
         return FASTOPT_BAD_ISA;
@@ -139,15 +141,9 @@ fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fasto
     return status;
 }
 
-fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
-{
-    fastopt_call call = {.num_threads = num_threads};
-    return fastopt_step_with(tensors, count, &call);
-}
-
 /* ---- Between steps ---- */
 
-fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+static fastopt_status catch_up_all(fastopt_tensor *tensors, ptrdiff_t count, void *num_threads)
 {
     const fastopt_kernels *kernels = fastopt_active_kernels();
     if (!kernels)
@@ -156,13 +152,13 @@ fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t count, int nu
     if (status != FASTOPT_OK)
         return status;
     fastopt_job job = {.kernels = kernels, .tensors = tensors, .count = count};
-    fastopt_begin_passes(&job, ELEMENTS, num_threads);
+    fastopt_begin_passes(&job, ELEMENTS, *(int *)num_threads);
     fastopt_make_pass(&job, ELEMENTS, catch_up);
     fastopt_note_steps(&job, -1);
     return FASTOPT_OK;
 }
 
-fastopt_status fastopt_average(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+static fastopt_status average_all(fastopt_tensor *tensors, ptrdiff_t count, void *num_threads)
 {
     const fastopt_kernels *kernels = fastopt_active_kernels();
     if (!kernels)
@@ -171,10 +167,68 @@ fastopt_status fastopt_average(fastopt_tensor *tensors, ptrdiff_t count, int num
     if (status != FASTOPT_OK)
         return status;
     fastopt_job job = {.kernels = kernels, .tensors = tensors, .count = count};
-    fastopt_begin_passes(&job, ELEMENTS_AT_REST, num_threads);
+    fastopt_begin_passes(&job, ELEMENTS_AT_REST, *(int *)num_threads);
     fastopt_make_pass(&job, ELEMENTS_AT_REST, average);
     fastopt_note_rounds(tensors, count);
     return FASTOPT_OK;
+}
+
+/* ---- The calls of the header ---- */
+
+static inline int are_own(fastopt_sizes sizes)
+{
+    const fastopt_sizes own = fastopt_header_sizes();
+    return !memcmp(&sizes, &own, sizeof own);
+}
+
+static inline fastopt_status run(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count,
+                                 fastopt_operation *operation, void *argument)
+{
+    return are_own(sizes) ? operation(tensors, count, argument)
+                          : fastopt_on_copies(sizes, tensors, count, operation, argument);
+}
+
+fastopt_status fastopt_step_with_sized(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count,
+                                       fastopt_call *call)
+{
+    fastopt_call own;
+    if (are_own(sizes))
+        return step_all(tensors, count, call);
+    if (!fastopt_read_struct(&own, sizeof own, call, sizes.call))
+        return FASTOPT_BAD_ABI;
+    const fastopt_status status = fastopt_on_copies(sizes, tensors, count, step_all, &own);
+    fastopt_write_struct(call, sizes.call, &own, sizeof own);
+    return status;
+}
+
+fastopt_status fastopt_step_sized(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    fastopt_call call = {.num_threads = num_threads};
+    return run(sizes, tensors, count, step_all, &call);
+}
+
+fastopt_status fastopt_catch_up_sized(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    return run(sizes, tensors, count, catch_up_all, &num_threads);
+}
+
+fastopt_status fastopt_average_sized(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    return run(sizes, tensors, count, average_all, &num_threads);
+}
+
+const char *fastopt_status_text(fastopt_status status)
+{
+    static const char *const texts[] = {
+        [FASTOPT_OK] = "no error",
+        [FASTOPT_BAD_HYPER] = "a hyperparameter or option is out of range",
+        [FASTOPT_BAD_TENSOR] = "a tensor misses a rule, buffer or hyperparameter, or its step is below 1",
+        [FASTOPT_NONFINITE] = "a gradient has NaN or infinity",
+        [FASTOPT_NO_MEMORY] = "there is no memory for partial sums",
+        [FASTOPT_BAD_ISA] = "FASTOPT_ISA names an instruction set that is not available here",
+        [FASTOPT_BAD_ABI] = "the program was compiled with a header that this library does not support",
+    };
+    return (unsigned)status < sizeof texts / sizeof *texts ? texts[status] : "an unknown status";
 }
 
 int fastopt_finite(const fastopt_tensor *tensor)

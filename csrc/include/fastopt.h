@@ -20,6 +20,11 @@
 
 #define FASTOPT_VERSION "0.1.0"
 
+/* Within an ABI version, objects that were compiled with this header also work with later libraries: enumerations and
+ * structs grow at their end only, and every call that takes tensors carries the sizes of the caller's structs
+ * (fastopt_sizes).  docs/c-api.md has the rules. */
+#define FASTOPT_ABI_VERSION 1
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -84,7 +89,12 @@ typedef enum {
     FASTOPT_NONFINITE,  /* check_finite found NaN or infinity */
     FASTOPT_NO_MEMORY,  /* for the partial sums of a norm */
     FASTOPT_BAD_ISA,    /* FASTOPT_ISA names an instruction set that is not available here */
+    FASTOPT_BAD_ABI,    /* the header of the caller has another ABI version, or fields that are set here and that this
+                           library does not have */
 } fastopt_status;
+
+/* A status in words, for messages. */
+const char *fastopt_status_text(fastopt_status status);
 
 /* A hyperparameter is valid when low <= x, and x < high (x <= high where the range is closed). */
 typedef struct {
@@ -234,11 +244,6 @@ typedef struct {
     } engine;
 } fastopt_tensor;
 
-/* Makes one optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1) of the
- * library's own.  A caller that makes steps on several threads of its own, as in a region of OpenMP, passes 1.
- * Everything is checked before the first write: unless it returns FASTOPT_OK, nothing was written. */
-fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
-
 /* A tuner chooses the number of threads by the mean time of steps: threads that make a loop of nothing but steps faster
  * can make a step slower where the caller's own threads use the CPUs.  A tuner starts as zeros and belongs to one list
  * of tensors and one part of their step. */
@@ -282,12 +287,52 @@ typedef struct {
     double grad_norm;     /* output, with clip_norm: the norm of all gradients after grad_scale, before clipping */
 } fastopt_call;
 
+/* The ABI version and the sizes of the caller's structs.  The functions below that end with _sized are in the library;
+ * the inline functions after them pass the sizes of this header.  A library with other sizes works on copies. */
+typedef struct {
+    uint32_t abi_version, tensor, options, call;
+} fastopt_sizes;
+
+fastopt_status fastopt_step_sized(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
+fastopt_status fastopt_step_with_sized(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count,
+                                       fastopt_call *call);
+fastopt_status fastopt_average_sized(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
+fastopt_status fastopt_catch_up_sized(fastopt_sizes sizes, fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
+
+static inline fastopt_sizes fastopt_header_sizes(void)
+{
+    const fastopt_sizes sizes = {FASTOPT_ABI_VERSION, sizeof(fastopt_tensor), sizeof(fastopt_options),
+                                 sizeof(fastopt_call)};
+    return sizes;
+}
+
+/* Makes one optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1) of the
+ * library's own.  A caller that makes steps on several threads of its own, as in a region of OpenMP, passes 1.
+ * Everything is checked before the first write: unless it returns FASTOPT_OK, nothing was written. */
+static inline fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    return fastopt_step_sized(fastopt_header_sizes(), tensors, count, num_threads);
+}
+
 /* fastopt_step() with options. */
-fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fastopt_call *call);
+static inline fastopt_status fastopt_step_with(fastopt_tensor *tensors, ptrdiff_t count, fastopt_call *call)
+{
+    return fastopt_step_with_sized(fastopt_header_sizes(), tensors, count, call);
+}
 
 /* Updates ema and swa of tensors without a gradient whose step is above 1 and whose round is set: p counts as it is for
  * all rounds after `averaged`: in closed form, ema = p + ema_decay^k (ema - p) for k rounds, to rounding. */
-fastopt_status fastopt_average(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
+static inline fastopt_status fastopt_average(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    return fastopt_average_sized(fastopt_header_sizes(), tensors, count, num_threads);
+}
+
+/* Lets all rows of tensors with last_step and g (which is not read) catch up on missed steps, up to the step before the
+ * next one. */
+static inline fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
+{
+    return fastopt_catch_up_sized(fastopt_header_sizes(), tensors, count, num_threads);
+}
 
 /* Whether a rule accepts gradients of rows: it needs no sums over a whole parameter, and its first step does not set
  * state of all elements. */
@@ -304,10 +349,6 @@ ptrdiff_t fastopt_unique_rows(const int64_t *rows, ptrdiff_t count, int64_t limi
  * per repetition. */
 void fastopt_row_gradients(fastopt_dtype dtype, const void *values, const ptrdiff_t *places, ptrdiff_t count,
                            ptrdiff_t row_length, const void **gradients, void *sums);
-
-/* Lets all rows of tensors with last_step and g (which is not read) catch up on missed steps, up to the step before the
- * next one. */
-fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t count, int num_threads);
 
 /* The hyperparameters that a rule reads to catch up on steps with a gradient of zero.  The result equals those steps,
  * to rounding, if these hyperparameters have not changed since.  NULL: the rule cannot.  With weight decay no rule can.
@@ -388,8 +429,9 @@ fastopt_status fastopt_encode(fastopt_format format, const float *x, ptrdiff_t n
  * not available; then every step returns FASTOPT_BAD_ISA. */
 const char *fastopt_isa(void);
 
-/* The version of the library, and the compiler that built it. */
+/* The version of the library, its FASTOPT_ABI_VERSION, and the compiler that built it. */
 const char *fastopt_version(void);
+int fastopt_abi_version(void);
 const char *fastopt_compiler(void);
 int fastopt_openmp(void); /* the OpenMP date, such as 201511, if OpenMP makes the threads; 0 if the system does */
 

@@ -88,6 +88,11 @@ const char *fastopt_version(void)
     return FASTOPT_VERSION;
 }
 
+int fastopt_abi_version(void)
+{
+    return FASTOPT_ABI_VERSION;
+}
+
 const char *fastopt_compiler(void)
 {
 #define TEXT_(x) #x
