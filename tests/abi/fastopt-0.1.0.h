@@ -131,7 +131,7 @@ typedef enum {
 /* An update rule.  The lists of names end with NULL. */
 typedef struct {
     const char *name;
-    int index;                                /* its row in rules.def */
+    int index;                                /* its row in rules.def; -1: from fastopt_rule_create() */
     const char *state[FASTOPT_MAX_STATE + 1]; /* buffers in the tensor's dtype, named by the letters of the paper */
     const fastopt_kind *kind;                 /* of each state buffer */
     const char *hyper[FASTOPT_MAX_HYPER + 1]; /* the learning rate comes first */
@@ -145,6 +145,7 @@ typedef struct {
                                                   share of p, so that it can be cautious */
     int catches_up;                              /* whether it has a closed form for steps with a gradient of 0, */
     const char *catch_up[FASTOPT_MAX_HYPER + 1]; /* and the hyperparameters that this form reads */
+    const struct fastopt_rule_tables *tables;    /* for the library: its functions and ranges */
 } fastopt_rule;
 
 /* The number of elements of the rule's s-th state buffer for a parameter of this shape. */
@@ -359,6 +360,56 @@ const char *const *fastopt_rule_corrected(const fastopt_rule *rule);
 
 /* Whether a tensor's gradient has neither NaN nor infinity. */
 int fastopt_finite(const fastopt_tensor *tensor);
+
+/* ---- Rules of the caller's own ---- */
+
+/* The loops of a rule: update n elements of p and of its state from g.  `state` points to the array of pointers to the
+ * state buffers, of the same type as p; `scalars` to an array of that type: the hyperparameters, then the scalars.
+ * Buffers do not overlap.  Each element must depend on its own p, g and state alone, so that results do not depend on
+ * threads and slices.  Loops run on several threads at once, with subnormals flushed to zero. */
+typedef void fastopt_loop_float32(float *p, const float *g, const void *state, const void *scalars, ptrdiff_t n);
+typedef void fastopt_loop_float64(double *p, const double *g, const void *state, const void *scalars, ptrdiff_t n);
+
+/* Inputs of the scalars of a step: arrays with an entry for each hyperparameter.  The last three are computed for those
+ * that are `corrected`, and 0 for others. */
+typedef struct {
+    const double *hyper;
+    const double *product;   /* of its values over steps 1 to t: beta^t if it never changes */
+    const double *weight;    /* of all gradients in the mean m = beta m + (1 - beta) g, with beta as the loop reads it:
+                                1 - product, corrected for the rounding of beta */
+    const double *lost_mean; /* the largest error of the mean of squares v = beta v + (1 - beta) g^2 because subnormals
+                                are flushed to zero */
+} fastopt_scalar_inputs;
+
+/* Computes the scalars of step t (from 1), which the loop reads rounded to its type. */
+typedef void fastopt_scalars(int64_t t, const fastopt_scalar_inputs *in, double *scalars);
+
+/* A rule of the caller's own, for fastopt_rule_create().  Lists end with NULL, or with an entry whose name is NULL;
+ * names are identifiers. */
+typedef struct {
+    size_t size; /* sizeof(fastopt_rule_spec): a later library knows by it which fields the caller has */
+    const char *name;
+    const char *const *state; /* NULL: none; at most FASTOPT_MAX_STATE */
+    const fastopt_kind *kind; /* of each state buffer; NULL: all FASTOPT_SIGNED */
+    const fastopt_hyper
+        *hyper;               /* at most FASTOPT_MAX_HYPER; the first is lr, from 0 to infinity.  `range` may be NULL */
+    const int *corrected;     /* for each hyperparameter whether it corrects the bias of a running mean: then its
+                                 range lies in [0, 1).  NULL: none does */
+    int n_scalars;            /* with the hyperparameters at most FASTOPT_MAX_SCALARS */
+    fastopt_scalars *scalars; /* NULL if there are none */
+    fastopt_loop_float32 *float32;
+    fastopt_loop_float64 *float64;
+} fastopt_rule_spec;
+
+/* Makes a rule, which takes the place of a built-in one in tensors.  Copies all that it needs.  Returns NULL and writes
+ * the problem in words to `problem`, of `length` bytes (it may be NULL with 0), if the spec is not valid or there is no
+ * memory. */
+fastopt_rule *fastopt_rule_create(const fastopt_rule_spec *spec, char *problem, size_t length);
+
+/* Frees a rule from fastopt_rule_create(), which no tensor may use from then on; NULL is ignored. */
+void fastopt_rule_destroy(fastopt_rule *rule);
+
+/* ---- Queries ---- */
 
 /* The rule of this name, or NULL; the rule at this index, or NULL past the last. */
 const fastopt_rule *fastopt_find_rule(const char *name);
