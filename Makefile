@@ -43,12 +43,12 @@ lint: $(VENV)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*/*.[ch] tests/*.[ch]
+	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*/*.[ch] tests/*.[ch] examples/*/*.[ch]*
 
 format: $(VENV)/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.h csrc/*/*.[ch] tests/*.[ch]
+	$(BIN)/clang-format -i csrc/*.h csrc/*/*.[ch] tests/*.[ch] examples/*/*.[ch]*
 
 config: $(VENV)/demo
 	$(BIN)/python -m fastopt config
