@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(wildcard csrc/*.h csrc/*/*.[ch] csrc/rules/*.def) $(wildcard csrc/packaging/* fastopt/_core/*) setup.py pyproject.toml
 
-.PHONY: demo test bench bench-peers perf-check stress sanitize fuzz sdist-check lint format config clean
+.PHONY: demo test bench bench-peers perf-check stress sanitize fuzz sdist-check lint format config docs docs-check clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m fastopt demo
@@ -53,14 +53,22 @@ format: $(VENV)/lint
 config: $(VENV)/demo
 	$(BIN)/python -m fastopt config
 
+# The site, in build/docs.
+docs: $(VENV)/docs
+	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs build/docs
+
+# Its links, and with chromium and chromedriver every page in a browser.
+docs-check: docs
+	$(BIN)/python docs/check.py build/docs
+
 clean:
-	rm -rf $(VENV) build *.egg-info fastopt/*.so
+	rm -rf $(VENV) build docs/gallery docs/api/generated *.egg-info fastopt/*.so
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 # The build in place, with the packages of one extra.
-$(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/peers: $(VENV)/%: $(BIN)/python $(CORE)
+$(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/peers $(VENV)/docs: $(VENV)/%: $(BIN)/python $(CORE)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	@touch $@

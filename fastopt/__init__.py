@@ -1,11 +1,11 @@
 """fastopt: optimizer steps for NumPy training loops, as fast as memory allows.
 
 >>> import numpy as np, fastopt
->>> w = np.zeros(3, np.float32)
+>>> w = np.zeros(3)
 >>> opt = fastopt.Adam([w], lr=0.1)
->>> opt.step([np.array([1, -2, 3], np.float32)])
+>>> opt.step([np.array([1.0, -2.0, 3.0])])
 >>> w
-array([-0.1,  0.1, -0.1], dtype=float32)
+array([-0.1,  0.1, -0.1])
 """
 
 import os as _os

@@ -2,8 +2,8 @@ r"""Schedules: hyperparameters that change from step to step.
 
 >>> from fastopt import schedules
 >>> s = schedules.warmup(schedules.cosine(0.1, decay_steps=1000), warmup_steps=100)
->>> s(0), s(50), s(100), s(600)
-(0.0, 0.05, 0.1, 0.05)
+>>> s(0), s(50), s(100), s(1100)
+(0.0, 0.05, 0.1, 0.0)
 
 A schedule is a function of the number of steps that have been completed, 0 before the first.  Every optimizer takes one
 in place of a number: ``fastopt.Adam(params, lr=s)``.  Any other function of that kind will do as well.

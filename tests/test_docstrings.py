@@ -1,7 +1,10 @@
-"""Docstrings name the arguments in their order, with the defaults that they have."""
+"""Docstrings name the arguments in their order, with the defaults that they have; their examples run."""
 
 import ast
+import doctest
 import inspect
+import pkgutil
+from importlib import import_module
 
 import pytest
 
@@ -53,3 +56,16 @@ def test_arguments_are_documented_in_order_with_their_defaults(name):
             assert (values * len(names) if len(values) == 1 else values) == defaults, wrong
         elif line:  # several options that are those of another class have none
             assert set(defaults) <= ({None} if line.endswith(", optional") else {inspect.Parameter.empty}), wrong
+
+
+def test_examples():
+    names = {module.name for module in pkgutil.walk_packages(fastopt.__path__, "fastopt.")} - {"fastopt.__main__"}
+    results = [doctest.testmod(fastopt)]
+    for name in sorted(names):
+        try:
+            module = import_module(name)
+        except ImportError:
+            continue  # of a library that is not here
+        results.append(doctest.testmod(module))
+    assert not sum(result.failed for result in results)
+    assert sum(result.attempted for result in results) >= 12

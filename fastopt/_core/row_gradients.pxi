@@ -12,7 +12,7 @@ cdef class RowGrad:
     rows : array of int, shape (k,)
         Which rows of the parameter (along its first axis), each at least 0.  A row may come several times: its values
         are summed, in the order in which they come.
-    values : array, shape (k, *parameter.shape[1:])
+    values : array, shape (k, ...), as the parameter but for its first axis
         Their gradients, as float16, bfloat16, float32 or float64, converted to the dtype in which the rule computes.
 
     Raises

@@ -10,10 +10,13 @@ a dict, empty before the first step, that keeps the state arrays by the letters 
 from 1.  All of them share two options: ``weight_decay``, which acts as in the class by default, and ``maximize``, which
 walks up the gradient.  Bias corrections are those of betas that stay the same.
 
+>>> import numpy as np, fastopt
 >>> adam = fastopt.optimizers.plain("Adam")
 >>> p, state = np.array([1.0, -2.0]), {}
 >>> for t in range(1, 4):
 ...     adam(p, 2 * p, state, t, lr=0.1)
+>>> p.round(3)
+array([ 0.702, -1.701])
 """
 
 from __future__ import annotations

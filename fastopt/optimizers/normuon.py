@@ -21,7 +21,7 @@ class NorMuon(NewtonSchulz):
 
         b = momentum * b + (1 - momentum) * g
         u = b                                       nesterov: momentum * b + (1 - momentum) * g
-        X = about the nearest orthogonal matrix of u, as in `Muon`
+        X = about the nearest orthogonal matrix of u    as in `Muon`
         v of a row = beta2 * v + (1 - beta2) * mean of X^2 over the row
         Y = X / (sqrt(v) + eps)
         p = p * (1 - lr * weight_decay) - lr * 0.2 * sqrt(rows * columns) / |Y| * Y

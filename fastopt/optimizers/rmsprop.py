@@ -20,7 +20,7 @@ class RMSprop(Optimizer):
         v = alpha * v + (1 - alpha) * g^2
         r = sqrt(v) + eps
 
-        s = alpha * (s + (1 - alpha) * (g - a)^2)   with centered=True
+        s = alpha * (s + (1 - alpha) * (g - a)^2)    with centered=True
         a = alpha * a + (1 - alpha) * g
         r = sqrt(s) + eps
 
