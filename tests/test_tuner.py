@@ -119,6 +119,29 @@ def test_a_loop_that_changes(tuner, after):
     assert np.mean(totals) < 1.07 * 1500 * sum(map(min, phases))
 
 
+def test_a_number_that_was_very_slow_is_tried_again(tuner):
+    """Another process leaves the second CPU: steps on one thread take as long as before, on two they are faster."""
+
+    def time(threads, t, random):
+        return (1 if threads == 1 else 6 if t < 1500 else 0.6) * spread(0.2)(random)
+
+    for seed in range(5):
+        used, total = steps(tuner, time, 2, 10_000, np.random.default_rng(seed))
+        assert used[2] > 5000
+        assert total < 1.25 * (1500 + 8500 * 0.6)
+
+
+def test_a_costly_direction_does_not_block_the_other(tuner):
+    """Twice as many threads are far worse, and half as many become better, while the choice takes as long as before."""
+
+    def time(threads, t, random):
+        return {1: 1.2 if t < 2000 else 0.8, 2: 1, 4: 9}[threads] * spread(0.1)(random)
+
+    used, _ = steps(tuner, time, 4, 10_000, np.random.default_rng(6))
+    assert used[1] > 5000
+    assert used[4] < 50
+
+
 def test_a_trial_costs_little(tuner):
     """However slow what is tried, and however long the loop."""
     random = np.random.default_rng(4)

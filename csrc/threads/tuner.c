@@ -21,15 +21,15 @@ enum {
     MEMORY = 256,    /* steps after which the weight of a time is 1/e */
     MOST_BLAME = 3,  /* times the mean: the longest time of a step after a trial that counts against the budget */
     CHANGED = 4,     /* medians in a row that differ from the first one: then the loop has changed */
-    ALLOWANCE = 8,   /* the budget at first and at most, in steps */
+    ALLOWANCE = 5,   /* the budget at first and at most, in steps */
 };
 
 /* After a change of the number of threads, times are ignored for at least this many seconds, since these steps wake
  * threads and move data between caches.  Then a trial counts times for at least as long.  Waking a thread takes longer
  * than a short step. */
 static const double IGNORED = 5e-5;
-static const double EARNED = 0.02;     /* share of the time of a step that is added to the budget */
-static const double UNKNOWN = 0.5;     /* expected loss of an untried number of threads, in steps */
+static const double EARNED = 0.01;     /* share of the time of a step that is added to the budget */
+static const double UNKNOWN = 0.25;    /* expected loss of an untried number of threads, in steps */
 static const double TOO_SLOW = 1.5;    /* times the mean: ends a trial; times the first median: has changed */
 static const double OUTLIER = 16;      /* times the first median: longer times have other causes and are cut */
 static const double CERTAINTY = 0.7;   /* standard errors */
@@ -119,9 +119,10 @@ static int is_ignored(fastopt_tuner *tuner, double seconds)
     return 1;
 }
 
-/* Makes a number of threads the choice, and forgets the recent times. */
+/* Makes a number of threads the choice, and forgets the recent times.  The next trial goes on in the same direction. */
 static void choose(fastopt_tuner *tuner, int threads)
 {
+    tuner->tried_more = threads < tuner->threads;
     tuner->threads = threads;
     tuner->trial = 0;
     tuner->since_trial = 0;
@@ -177,16 +178,25 @@ static void compare(fastopt_tuner *tuner)
         choose(tuner, many);
 }
 
-/* Begins a trial if the pause is over and the budget allows it. */
+/* Whether a trial of another number of threads is due, and the budget allows it.  After a long pause a full budget
+ * allows any trial: a number that was very slow while another process had the CPUs may be fast now. */
+static int can_try(const fastopt_tuner *tuner, int threads)
+{
+    const double known = count(tuner, threads), now = mean(tuner, tuner->threads);
+    const double loss = known > 0 ? mean(tuner, threads) - now : UNKNOWN * now;
+    return threads != tuner->threads && (known < FEW || tuner->since_trial >= PAUSE) &&
+           (TRIAL * loss <= tuner->credit || (tuner->since_trial >= MEMORY && tuner->credit >= ALLOWANCE * now));
+}
+
+/* Begins a trial of more and of fewer threads in turn.  If one of them cannot be tried, the other is. */
 static void consider_trial(fastopt_tuner *tuner)
 {
     if (tuner->since_trial < FIRST_PAUSE)
         return;
-    const int up = tuner->threads == 1 || (!tuner->tried_more && tuner->threads < tuner->limit);
-    const int threads = up ? more(tuner) : fewer(tuner);
-    const double known = count(tuner, threads), now = mean(tuner, tuner->threads);
-    const double loss = known > 0 ? mean(tuner, threads) - now : UNKNOWN * now;
-    if ((known >= FEW && tuner->since_trial < PAUSE) || TRIAL * loss > tuner->credit)
+    const int few = fewer(tuner), many = more(tuner);
+    const int up = tuner->tried_more ? !can_try(tuner, few) : can_try(tuner, many);
+    const int threads = up ? many : few;
+    if (!can_try(tuner, threads))
         return;
     tuner->tried_more = up;
     tuner->trial = threads;
