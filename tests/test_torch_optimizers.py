@@ -388,6 +388,38 @@ def test_a_step_marks_its_parameters_as_changed():
         p.data = p.data.clone()
 
 
+def test_tensors_that_are_swapped_in_one_memory_are_marked_as_changed():
+    """torch gives a parameter the insides of another tensor, such as its count of changes."""
+    p = torch.nn.Parameter(torch.ones(3))
+    opt = fastopt.torch.SGD([p], lr=0.1)
+    p.grad = torch.ones(3)
+    for _ in range(2):
+        opt.step()
+        gradient = p.grad
+        torch.utils.swap_tensors(p, torch.nn.Parameter(p.data))
+        p.grad = gradient
+        loss = (p * p).sum()
+        opt.step()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+        del loss  # torch swaps no tensor that something else refers to
+    np.testing.assert_allclose(p.detach(), 0.6, rtol=1e-6)
+
+
+def test_versions_are_counted_alike():
+    """Each step counts one change of each parameter that has a gradient, whatever is done to the parameters."""
+    p, other = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    opt = fastopt.torch.SGD([p], lr=0.1)
+    opt.add_param_group({"params": [other]})
+    with torch.inference_mode():
+        opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(3))]})
+    for i in range(4):
+        before = p._version, other._version
+        p.grad, other.grad = torch.ones(3), torch.ones(3) if i % 2 else None
+        opt.step()
+        assert (p._version, other._version) == (before[0] + 1, before[1] + i % 2)
+
+
 @pytest.mark.parametrize("cls", TAKE_ROWS)
 def test_sparse_gradients(cls):
     """A sparse gradient is a RowGrad."""

@@ -12,6 +12,7 @@ cdef struct Entry:
     bint direct             # C-contiguous, aligned and walked in C order
     int g_dtype
     const void *g           # the last gradient without a layout that passed the check for overlaps
+    const void *home        # where its tensor keeps its shape, which tells tensors in one memory apart; NULL until it is read
 
 
 cdef void *grown(void *array, Py_ssize_t before, Py_ssize_t count, size_t size) except NULL:
@@ -164,7 +165,7 @@ cdef class Parameters:
         cdef int d, before = -1
         describe_numpy(p, &entry.array)
         self.tensors[i].p = entry.array.data
-        entry.g = NULL
+        entry.g = entry.home = NULL
         entry.direct = entry.array.flags & FLAT == FLAT
         for d in range(entry.array.ndim):
             entry.strides[d] = entry.array.strides[d]
@@ -253,10 +254,27 @@ cdef class Parameters:
     cdef inline bint lies_in(self, Py_ssize_t i, object tensor) except -1:
         """Whether a parameter has the memory and shape of a tensor."""
         cdef array_view now
+        return self.describes(i, tensor, &now)
+
+    cdef inline bint is_still(self, Py_ssize_t i, object tensor) except -1:
+        """Whether `lies_in` holds, and the tensor is the one of the last call: torch can swap two in one memory."""
+        cdef array_view now
         cdef Entry *entry = &self.entries[i]
-        if not describe(tensor, &now):
+        cdef const void *home
+        if not self.describes(i, tensor, &now):
             return False
-        return same_memory(&now, &entry.array) or (entry.size == 0 and same_shape(&now, &entry.array))
+        home = keeps_shape_at(tensor, &now)
+        if entry.home != NULL and entry.home != home:
+            return False
+        entry.home = home
+        return True
+
+    cdef inline bint describes(self, Py_ssize_t i, object tensor, array_view *now) except -1:
+        """Describe a tensor; returns whether a parameter has its memory and shape."""
+        cdef Entry *entry = &self.entries[i]
+        if not describe(tensor, now):
+            return False
+        return same_memory(now, &entry.array) or (entry.size == 0 and same_shape(now, &entry.array))
 
     cdef int refuse_changed(self, Py_ssize_t i) except -1:
         raise ValueError(f"{self.owner}: {self.label(i)} must stay the writable array that the optimizer was made with, but"

@@ -288,29 +288,31 @@ cdef class Table:
         finally:
             self.release()
 
-    def gradients_of(self, tuple tensors, tuple gradients=None):
+    def gradients_of(self, tuple tensors, tuple gradients=None, tuple counters=None):
         """The gradients of tensors in whose memory the parameters lie, and the tensors that have one.
 
-        Each gradient is the tensor's `grad` unless `gradients` are given. None where a tensor has moved to other memory.
+        Each gradient is the tensor's `grad` unless `gradients` are given. Where `counters` are given, each of which shares
+        the version counter of a tensor, they are returned instead of the tensors. None where a tensor has moved to other
+        memory, or is another one than at the last call with counters.
         """
         cdef Parameters parameters = self.parameters
         cdef Py_ssize_t i, count = parameters.count
-        cdef tuple found
+        cdef tuple found, changed = tensors if counters is None else counters
         cdef bint all_have_one = True
         if PyTuple_GET_SIZE(tensors) != count:
             return None
         found = PyTuple_New(count)
         for i in range(count):
             tensor = <object>PyTuple_GET_ITEM(tensors, i)
-            if not parameters.lies_in(i, tensor):
+            if not (parameters.lies_in(i, tensor) if counters is None else parameters.is_still(i, tensor)):
                 return None
             gradient = tensor.grad if gradients is None else gradients[i]
             all_have_one = all_have_one and gradient is not None
             Py_INCREF(gradient)
             PyTuple_SET_ITEM(found, i, gradient)
         if all_have_one:
-            return found, tensors
-        return found, tuple([tensor for tensor, gradient in zip(tensors, found) if gradient is not None])
+            return found, changed
+        return found, tuple([one for one, gradient in zip(changed, found) if gradient is not None])
 
     cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
         """Set the options of the step that follows this many."""

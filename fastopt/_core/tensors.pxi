@@ -150,6 +150,11 @@ cdef bint describe_tensor(object value, array_view *view) except -1:
     return (view.flags & CONTIGUOUS and size > 1) or not is_negated(value)
 
 
+cdef inline const void *keeps_shape_at(object value, const array_view *view) except NULL:
+    """The address at which a tensor that was just described keeps its shape, or its own where it is not known."""
+    return <const void *>value if reader_of(value) == read_by_methods else <const void *>view.shape
+
+
 cdef bint is_negated(object value) except -1:
     """Whether the elements of a tensor are the negatives of those in its memory."""
     is_neg = getattr(value, "is_neg", None)

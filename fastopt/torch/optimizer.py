@@ -22,7 +22,7 @@ from .arguments import Arguments
 from .in_backward import InBackward, refuse_scaler
 from .sharded import gradients_of, is_dtensor, local_of, offsets_of
 from .state import State, kept_whole, load, saved
-from .tensors import array_of, can_be_stepped, may_change_in_place
+from .tensors import Counters, array_of, can_be_stepped, may_change_in_place
 
 
 class TorchOptimizer(torch.optim.Optimizer):
@@ -52,6 +52,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     _inner: Optimizer | None  # None while there are no parameters
     _tensors: tuple[torch.Tensor, ...]  # in whose memory the parameters of `_inner` lie, in their order
     _has_shards: bool  # whether one of these is a DTensor
+    _counters: Counters | None  # of the versions of these; None where some may be others
     _state: State
     # What param_groups was when `_inner` last took it over: the list; its groups, and their lists of parameters, as
     # changed_container() takes them; how many groups and parameters; and whether a value can change in place.
@@ -90,7 +91,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     def _use(self, inner: Optimizer | None, tensors: tuple[torch.Tensor, ...]) -> None:
         """Step by this optimizer of fastopt from now on."""
         self._has_shards = any(map(is_dtensor, tensors))
-        self._inner, self._tensors = inner, tensors
+        self._inner, self._tensors, self._counters = inner, tensors, None
         self._state.forget()
         self._watch()
 
@@ -213,6 +214,7 @@ class TorchOptimizer(torch.optim.Optimizer):
                 f" which its state was made, got {array.shape} and {array.dtype}"
             )
         of_inner = iter(arrays)
+        self._counters = None
         inner.rebind([{"params": tuple(next(of_inner) for _ in group["params"])} for group in inner.groups])
         self._set_offsets(inner, self._tensors)
 
@@ -237,7 +239,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             self._lay_out()
             return
         self._inner.add_param_group(self._group_of_inner(i, iter(self._arrays_of(added, len(self._tensors)))))
-        self._tensors += added
+        self._tensors, self._counters = self._tensors + added, None
         self._watch()
 
     # -- the step --
@@ -290,14 +292,22 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def _gradients(self) -> tuple[tuple[torch.Tensor | None, ...], tuple[torch.Tensor, ...]]:
         """Return the gradients of the parameters, and what a step changes, after taking over the memory of all."""
-        assert self._inner is not None
-        find = gradients_of if self._has_shards else _core.Table.gradients_of
-        found = find(self._inner._table, self._tensors)
+        found = self._found()
         if found is None:
             self._move()
-            found = find(self._inner._table, self._tensors)
+            found = self._found()
             assert found is not None
         return found
+
+    def _found(self) -> tuple[tuple[torch.Tensor | None, ...], tuple[torch.Tensor, ...]] | None:
+        """Return the same, or None where the memory of a parameter is another one."""
+        assert self._inner is not None
+        table, tensors = self._inner._table, self._tensors
+        if self._has_shards:
+            return gradients_of(table, tensors)
+        if self._counters is None:
+            self._counters = Counters(tensors)
+        return table.gradients_of(tensors, None, self._counters.tensors)
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Let gradients add up, with `in_backward`, instead of stepping with those of each ``backward()``.

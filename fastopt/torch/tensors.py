@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,19 @@ def array_of(label: str, tensor: torch.Tensor) -> Array:
 def tensor_of(array: Array) -> torch.Tensor:
     """Return the memory of an array of state as a tensor."""
     return torch.from_numpy(array)
+
+
+class Counters:
+    """Tensors that share the version counters of others, for `increment_version`.
+
+    Where Python alone refers to a tensor, torch takes the GIL and counts references each time it looks at it, which is
+    most of the time of incrementing.  A view refers to its base without Python: each of these tensors has one.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        detached = [tensor.detach() for tensor in tensors]
+        self._views = [tensor.view_as(tensor) for tensor in detached]
+        self.tensors = tuple(detached)
 
 
 def plain(label: str, value: Any) -> Any:
