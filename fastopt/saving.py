@@ -183,7 +183,7 @@ def prepared_load(
             found.append(_OfParameter(steps[i], kept, decays, []))
             continue
         hyper = {**group, **hyper_of[name]}
-        found.append(_of_parameter(layout, label, where, i, settings, hyper, entry, step_count))
+        found.append(_of_parameter(layout, label, where, i, name, settings, hyper, entry, step_count))
         if parameters is not None:
             if not array.flags.writeable:
                 raise ValueError(f"{label}: {describe(name)} must be writable, got a read-only array")
@@ -238,6 +238,7 @@ def _of_parameter(
     label: str,
     where: str,
     i: int,
+    name: Name,
     settings: _core.Settings,
     hyper: Mapping[str, Any],
     entry: Mapping[str, Any],
@@ -250,7 +251,7 @@ def _of_parameter(
     averaged = _averaged(f"{label}: averaged in the {where}", entry.get("averaged", 0), step_count, rows)
     text, corrected = f"{label}: decays in the {where}", settings.corrected if step else ()
     decays = restored_decays(text, entry.get("decays", {}), hyper, layout.declaration.parts, corrected, step)
-    values = _new_values(layout, label, where, layout.names[i], entry, settings)
+    values = _new_values(layout, label, where, name, entry, settings)
     return _OfParameter(step, (begun, averaged), decays, values)
 
 
@@ -378,8 +379,9 @@ def entries_problem(
     what: str, given: Mapping[Any, Any], names: Sequence[Any], optional: Sequence[Any] = ()
 ) -> str | None:
     """Return the problem with the names of a mapping's entries, or None."""
+    known = {*names, *optional}
     missing = [name for name in names if name not in given]
-    unknown = [name for name in given if name not in {*names, *optional}]
+    unknown = [name for name in given if name not in known]
     if not missing and not unknown:
         return None
     lists = {"missing": missing, "unknown": unknown}
