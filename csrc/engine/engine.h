@@ -32,6 +32,7 @@ typedef void fastopt_visit(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t 
 /* One step: passes over the tensors that have a gradient. */
 struct fastopt_job {
     const fastopt_kernels *kernels;
+    fastopt_call *call;
     fastopt_tensor *tensors;
     ptrdiff_t count, elements;
     int gathers;          /* whether some rule gathers */
@@ -41,6 +42,8 @@ struct fastopt_job {
     int threads;
     fastopt_pass pass;
     fastopt_sum (*sums)[MAX_SUMS]; /* of every piece */
+    double *of_parts;              /* the sums of every tensor over its parts; NULL: there are no parts */
+    double seconds_waited;         /* for these sums */
     volatile ptrdiff_t nonfinite;  /* chunks with NaN or infinity */
     /* The current pass. */
     fastopt_unit unit;
@@ -111,17 +114,20 @@ void fastopt_make_pass(fastopt_job *job, fastopt_unit unit, fastopt_visit *visit
 enum { FEW_PIECES = 64 };
 
 /* Allocates the sums of all pieces, or uses `few` if they fit.  Returns 0 if there is no memory. */
-int fastopt_allocate_sums(fastopt_job *job, int clips, fastopt_sum (*few)[MAX_SUMS]);
+int fastopt_allocate_sums(fastopt_job *job, fastopt_sum (*few)[MAX_SUMS]);
 
 /* Multiplies the factor of every gradient by the factor that clips it by the norm of its clip group. */
-void fastopt_clip_by_norm(fastopt_job *job, fastopt_call *call);
+fastopt_status fastopt_clip_by_norm(fastopt_job *job);
+
+/* FASTOPT_NONFINITE if this process has found NaN or infinity in a gradient, or another one in a part of it. */
+fastopt_status fastopt_agree_on_finite(fastopt_job *job);
 
 /* Stores the factors of a GATHER in the tensors, and loads them for the UPDATE. */
 void fastopt_store_factors(const fastopt_job *job);
 void fastopt_load_factors(fastopt_job *job);
 
 /* Makes the first passes of rules that gather; the last pass then runs like a rule of one pass. */
-void fastopt_gather(fastopt_job *job);
+fastopt_status fastopt_gather(fastopt_job *job);
 
 /* ---- tiles.c ---- */
 

@@ -127,7 +127,8 @@ fastopt_status fastopt_check(fastopt_tensor *tensors, ptrdiff_t count)
         fastopt_tensor *t = &tensors[i];
         if (!t->g)
             continue;
-        if (!t->rule || !t->hyper || !t->p || t->n < 0 || t->step < 1 || (unsigned)t->dtype > FASTOPT_FLOAT64)
+        if (!t->rule || !t->hyper || !t->p || t->n < 0 || t->step < 1 || (unsigned)t->dtype > FASTOPT_FLOAT64 ||
+            (t->whole_n && t->whole_n < t->n))
             return FASTOPT_BAD_TENSOR;
         for (int s = 0; t->rule->state[s]; s++)
             if (!t->state[s])

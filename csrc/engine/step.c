@@ -41,32 +41,34 @@ static void average(fastopt_job *job, const fastopt_tensor *t, ptrdiff_t begin, 
 /* ---- A step ---- */
 
 /* Prepares the update: factors and checks of gradients, scalars, passes that gather. */
-static fastopt_status prepare(fastopt_job *job, fastopt_call *call)
+static fastopt_status prepare(fastopt_job *job)
 {
+    const fastopt_call *call = job->call;
+    fastopt_status status = FASTOPT_OK;
     job->pass.scale = call->grad_scale ? 1 / call->grad_scale : 1;
     if (call->clip_norm)
-        fastopt_clip_by_norm(job, call);
+        status = fastopt_clip_by_norm(job);
     /* A finite norm proves that all gradients are finite.  An infinite one may come from finite gradients. */
-    if (call->check_finite && !(call->clip_norm && call->grad_norm <= DBL_MAX)) {
+    if (status == FASTOPT_OK && call->check_finite && !(call->clip_norm && call->grad_norm <= DBL_MAX)) {
         fastopt_make_pass(job, ELEMENTS, check_finite);
-        if (job->nonfinite)
-            return FASTOPT_NONFINITE;
+        status = fastopt_agree_on_finite(job);
     }
+    if (status != FASTOPT_OK)
+        return status;
     fastopt_compute_scalars(job);
-    if (job->gathers)
-        fastopt_gather(job);
-    return FASTOPT_OK;
+    return job->gathers ? fastopt_gather(job) : FASTOPT_OK;
 }
 
-static fastopt_status step(fastopt_job *job, fastopt_call *call)
+static fastopt_status step(fastopt_job *job)
 {
+    const fastopt_call *call = job->call;
     const int clips = call->clip_value && call->clip_value <= DBL_MAX;
     job->pass.clip_value = clips ? call->clip_value : INFINITY;
     job->pass.zero_grads = call->zero_grads;
     if (call->part == FASTOPT_UPDATE) {
         fastopt_load_factors(job);
     } else {
-        const fastopt_status status = prepare(job, call);
+        const fastopt_status status = prepare(job);
         if (status != FASTOPT_OK)
             return status;
     }
@@ -94,13 +96,14 @@ static int use_gathered(fastopt_tensor *tensors, ptrdiff_t count)
 }
 
 /* Makes the step on the number of threads that the tuner chooses. */
-static fastopt_status step_with_tuner(fastopt_job *job, fastopt_call *call)
+static fastopt_status step_with_tuner(fastopt_job *job)
 {
-    job->threads = fastopt_next_threads(call->tuner, job->threads);
+    fastopt_tuner *tuner = job->call->tuner;
+    job->threads = fastopt_next_threads(tuner, job->threads);
     const double begin = fastopt_now();
-    const fastopt_status status = step(job, call);
+    const fastopt_status status = step(job);
     if (status == FASTOPT_OK)
-        fastopt_note_time(call->tuner, job->threads, fastopt_now() - begin, job->elements);
+        fastopt_note_time(tuner, job->threads, fastopt_now() - begin - job->seconds_waited, job->elements);
     return status;
 }
 
@@ -120,23 +123,24 @@ static fastopt_status step_all(fastopt_tensor *tensors, ptrdiff_t count, void *a
 
     fastopt_sum few[FEW_PIECES][MAX_SUMS];
     void *matrices = NULL;
-    fastopt_job job = {.kernels = kernels, .tensors = tensors, .count = count, .sums = few};
+    fastopt_job job = {.kernels = kernels, .call = call, .tensors = tensors, .count = count, .sums = few};
     fastopt_begin_passes(&job, ELEMENTS, call->num_threads);
     for (ptrdiff_t i = 0; i < count; i++)
         job.gathers |= tensors[i].g && tensors[i].rule->gathers > FASTOPT_BY_ROW;
     for (ptrdiff_t i = 0; job.gathers && i < count; i++)
         job.n_matrices += has_tiles(&tensors[i]);
-    if ((job.gathers || call->clip_norm) && call->part != FASTOPT_UPDATE) {
+    if ((job.gathers || call->clip_norm || (call->check_finite && call->sum_parts)) && call->part != FASTOPT_UPDATE) {
         if (job.n_matrices && !(matrices = fastopt_lay_out_matrices(&job)))
             return FASTOPT_NO_MEMORY;
-        if (!fastopt_allocate_sums(&job, call->clip_norm != 0, few)) {
+        if (!fastopt_allocate_sums(&job, few)) {
             free(matrices);
             return FASTOPT_NO_MEMORY;
         }
     }
-    status = call->tuner && job.threads > 1 ? step_with_tuner(&job, call) : step(&job, call);
+    status = call->tuner && job.threads > 1 ? step_with_tuner(&job) : step(&job);
     if (job.sums != few)
         free(job.sums);
+    free(job.of_parts);
     free(matrices);
     return status;
 }

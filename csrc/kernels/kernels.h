@@ -66,6 +66,12 @@ typedef struct {
     fastopt_sum *sums;          /* output for the tile; the pass adds to it */
 } fastopt_span;
 
+/* The number of elements of the whole parameter. */
+static inline ptrdiff_t fastopt_whole_n(const fastopt_tensor *tensor)
+{
+    return tensor->whole_n ? tensor->whole_n : tensor->n;
+}
+
 /* Memory of a buffer or of its rest: `bytes` for each group of elements. */
 typedef struct {
     char *memory;

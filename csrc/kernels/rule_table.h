@@ -47,7 +47,8 @@ static inline const FN(rule_ops) *FN(ops_of)(const fastopt_tensor *tensor)
 
 static fastopt_inputs FN(inputs_of)(const fastopt_tensor *tensor)
 {
-    return (fastopt_inputs){tensor->hyper, tensor->decays, tensor->step, tensor->carry, tensor->n, tensor->rule};
+    return (fastopt_inputs){tensor->hyper, tensor->decays,          tensor->step,
+                            tensor->carry, fastopt_whole_n(tensor), tensor->rule};
 }
 
 static void FN(scalars)(fastopt_tensor *tensor)

@@ -173,9 +173,9 @@ static void FN(adafactor_prepare)(const fastopt_tensor *tensor, fastopt_matrices
             mean /= (double)m->rows;
             m->of_matrices[i] = mean < eps ? eps : mean;
         }
-        m->kept[FN(ADAFACTOR_ALPHA)] = FN(adafactor_alpha)(h, tensor->step, FN(rms)(&sums[0], tensor->n));
+        m->kept[FN(ADAFACTOR_ALPHA)] = FN(adafactor_alpha)(h, tensor->step, FN(rms)(&sums[0], fastopt_whole_n(tensor)));
     } else if (pass_index == 2) {
-        k->rate = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(&sums[0], tensor->n));
+        k->rate = FN(adafactor_rate)(h, m->kept[FN(ADAFACTOR_ALPHA)], FN(rms)(&sums[0], fastopt_whole_n(tensor)));
     }
 }
 

@@ -13,7 +13,7 @@ typedef struct {
     const fastopt_decay *decays;
     int64_t t;   /* the step, counted from 1 */
     void *carry; /* the struct of the doubles that the rule carries */
-    ptrdiff_t n; /* elements of the tensor */
+    ptrdiff_t n; /* elements of the whole parameter */
     const fastopt_rule *rule;
 } fastopt_inputs;
 

@@ -33,7 +33,7 @@ cdef extern from "fastopt.h" nogil:
         unsigned char *state
 
     ctypedef enum fastopt_status:
-        FASTOPT_OK, FASTOPT_BAD_HYPER, FASTOPT_NONFINITE, FASTOPT_NO_MEMORY
+        FASTOPT_OK, FASTOPT_BAD_HYPER, FASTOPT_NONFINITE, FASTOPT_NO_MEMORY, FASTOPT_NOT_SUMMED
 
     const fastopt_format_info *fastopt_format_at(int format)
     fastopt_status fastopt_decode(fastopt_format format, const void *data, const void *rest, Py_ssize_t n, float *out)
@@ -50,7 +50,7 @@ cdef extern from "fastopt.h" nogil:
         const char **state
         const char **hyper
         const char **carry
-        int gathers
+        int gathers, gather_writes, caller_writes
         int separate_decay
         fastopt_extent *extent
         const fastopt_kind *kind
@@ -83,7 +83,7 @@ cdef extern from "fastopt.h" nogil:
         const void *g
         void *p_rest
         void **state_rest
-        Py_ssize_t offset, row_count
+        Py_ssize_t offset, whole_n, row_count
         int rounding
         uint64_t seed, key
         void **state
@@ -112,6 +112,8 @@ cdef extern from "fastopt.h" nogil:
     ctypedef struct fastopt_tuner:
         int threads
 
+    ctypedef int fastopt_sum_parts(void *data, double *values, Py_ssize_t columns) noexcept
+
     ctypedef struct fastopt_call:
         int num_threads
         fastopt_tuner *tuner
@@ -120,6 +122,8 @@ cdef extern from "fastopt.h" nogil:
         int part
         int zero_grads
         double grad_norm
+        fastopt_sum_parts *sum_parts
+        void *data
 
     fastopt_status fastopt_step(fastopt_tensor *tensors, Py_ssize_t count, int num_threads)
     fastopt_status fastopt_step_with(fastopt_tensor *tensors, Py_ssize_t count, fastopt_call *call)

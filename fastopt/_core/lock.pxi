@@ -14,6 +14,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=after_fork_in_child)
 
 
+cdef set half_steps = set()  # the threads that run Python code while the state includes half of their step
+
+
+@cython.final
+cdef class HalfStep:
+    """Within it this thread cannot read the optimizer that it steps, if the state includes half of the step."""
+
+    cdef object thread  # None if the state has not changed
+
+    def __init__(self, bint has_changed):
+        self.thread = PyThread_get_thread_ident() if has_changed else None
+
+    def __enter__(self):
+        if self.thread is not None:
+            half_steps.add(self.thread)
+
+    def __exit__(self, *error):
+        half_steps.discard(self.thread)
+
+
 @cython.final
 cdef class StepLock:
     """A lock that one thread holds at a time; while it holds the lock, nested calls may read the optimizer, not change it.
@@ -72,10 +92,13 @@ cdef class StepLock:
         self.holder = 0
         PyThread_release_lock(self.lock)
 
-    cdef bint reads_again(self) noexcept:
+    cdef bint reads_again(self) except -1:
         """Begin a nested read; returns False if this thread does not hold the lock."""
         if self.holder != PyThread_get_thread_ident():
             return False
+        if self.holder in half_steps:
+            raise RuntimeError(f"{self.owner}: a signal handler must not read the optimizer between two passes of a step of"
+                               f" which the first has changed its state, but it does")
         self.readers += 1
         return True
 

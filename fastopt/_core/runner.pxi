@@ -1,4 +1,15 @@
-# The call of the C core that makes a step: its options, its threads, and skipped steps.
+# The call of the C core that makes a step: its options, its threads, sums over processes, and skipped steps.
+
+cdef int call_sum_parts(void *data, double *values, Py_ssize_t columns) noexcept with gil:
+    """Add up sums over processes, for the C core; an error is raised once the call of the C core has returned."""
+    cdef StepRunner runner = <StepRunner>data
+    try:
+        runner.add_parts(values, columns)
+        return True
+    except BaseException as error:
+        runner.error = error
+        return False
+
 
 @cython.final
 cdef class StepRunner:
@@ -16,6 +27,10 @@ cdef class StepRunner:
     cdef public int64_t skipped_steps
     cdef readonly object grad_norm  # of the last step with clip_norm, before clipping
     cdef fastopt_tuner tuners[2]  # of whole steps and UPDATEs, and of GATHERs
+    cdef object sum_parts  # adds up a float64 array over processes, in place: row i over the parts of parameter i;
+    # None where this process has all of each parameter
+    cdef Py_ssize_t first, stepped  # the parameters of the present call of the C core
+    cdef object error  # of sum_parts in this call
     cdef fastopt_tuner *of_each  # the same for each parameter stepped by itself, once one has been; else NULL
 
     def __init__(self, Parameters parameters):
@@ -90,12 +105,20 @@ cdef class StepRunner:
         cdef fastopt_status status
         cdef Py_ssize_t i
         cdef fastopt_tensor *tensors = parameters.tensors + first
+        call.sum_parts = call_sum_parts
+        if self.sum_parts is None:
+            call.sum_parts = NULL
+        call.data = <void *>self
+        self.first, self.stepped = first, count
         call.tuner = self.tuner_of(first, count, call.part == FASTOPT_GATHER)
         if elements < KEEP_GIL_BELOW:
             status = fastopt_step_with(tensors, count, call)
         else:
             with nogil:
                 status = fastopt_step_with(tensors, count, call)
+        if status == FASTOPT_NOT_SUMMED:
+            error, self.error = self.error, None
+            raise error
         if call.clip_norm:
             self.grad_norm = call.grad_norm
             for i in range(first, first if self.clip_norm_per == "all" else first + count):
@@ -114,6 +137,35 @@ cdef class StepRunner:
                 parameters.entries[i].skips = 0
         return True
 
+    cdef bint has_changed(self, Py_ssize_t first, Py_ssize_t count) noexcept:
+        """Whether the first pass of a step of these parameters has changed their state before the last one begins."""
+        cdef fastopt_tensor *tensors = self.parameters.tensors
+        cdef Py_ssize_t i
+        for i in range(first, first + count):
+            if tensors[i].g != NULL and (tensors[i].rule.gather_writes or tensors[i].rule.gathers == FASTOPT_MATRICES):
+                return True
+        return False
+
+    cdef int add_parts(self, double *values, Py_ssize_t columns) except -1:
+        """Replace numbers of the parameters of this call by their sums over all parts."""
+        cdef cnp.ndarray sums = np.zeros((self.parameters.count, columns))
+        cdef double *of_call = <double *>cnp.PyArray_DATA(sums) + self.first * columns
+        cdef size_t size = self.stepped * columns * sizeof(double)
+        memcpy(of_call, values, size)
+        with HalfStep(self.has_changed(self.first, self.stepped)):
+            self.sum_parts(sums)
+        memcpy(values, of_call, size)
+        return 0
+
+    cdef list nonfinite(self, Py_ssize_t first, Py_ssize_t count):
+        """Those of these parameters that have NaN or infinity in a part of their gradient."""
+        flags = np.zeros((self.parameters.count, 1))
+        for i in range(first, first + count):
+            flags[i] = not fastopt_finite(&self.parameters.tensors[i])
+        if self.sum_parts is not None:
+            self.sum_parts(flags)
+        return np.flatnonzero(flags).tolist()
+
     cdef int skip(self, Py_ssize_t first, Py_ssize_t count) except -1:
         """Count a step that is skipped because of NaN or infinity in its gradients, or raise if it must not be skipped."""
         cdef Parameters parameters = self.parameters
@@ -129,6 +181,6 @@ cdef class StepRunner:
                 self.skipped_steps += 1
                 return 0
             after = f" after {self.max_skips} skipped steps in a row (max_skips={self.max_skips})"
-        bad = [parameters.label(i) for i in range(first, first + count) if not fastopt_finite(&parameters.tensors[i])]
+        bad = [parameters.label(i) for i in self.nonfinite(first, count)]
         raise FloatingPointError(f"{parameters.owner}: gradients must be finite{after}, got NaN or infinity in that"
                                  f" of {', '.join(bad)}")

@@ -12,7 +12,15 @@ cdef tuple state_shape(fastopt_extent extent, tuple shape):
 
 cdef dict KINDS = {FASTOPT_SIGNED: "signed", FASTOPT_NONNEGATIVE: "nonnegative", FASTOPT_EXACT: "exact"}
 
-cdef dict SCOPES = {FASTOPT_ONE_PASS: "element", FASTOPT_BY_ROW: "row", FASTOPT_BY_GROUP: "group"}
+
+cdef str scope_of(const fastopt_rule *rule):
+    """The elements of a parameter that decide the update of one: "element", "row", "matrix" or "parameter"; "sums" where
+    these are sums over a parameter or a group.
+    """
+    cdef bint has_axes = any([rule.extent[s] == FASTOPT_AXES for s in range(FASTOPT_MAX_STATE)])
+    if rule.caller_writes or has_axes:
+        return "parameter"
+    return {FASTOPT_ONE_PASS: "element", FASTOPT_BY_ROW: "row", FASTOPT_MATRICES: "matrix"}.get(rule.gathers, "sums")
 
 
 cdef class Settings:
@@ -32,7 +40,7 @@ cdef class Settings:
     cdef readonly bint separate_decay  # whether its own decay is a separate term: a share of the parameter
     cdef readonly tuple kinds  # of state buffers: "signed", "nonnegative" or "exact"
     cdef readonly bint takes_matrices  # whether its passes visit rows and columns
-    cdef readonly str scope  # whose elements decide the update of one: "element", "row", "parameter" or "group"
+    cdef readonly str scope  # the elements that decide the update of one, see scope_of
     cdef readonly bint estimates_group  # whether the rule makes one estimate for all parameters of a group
 
     def __init__(self, str rule, bint corrects_decay=False):
@@ -41,7 +49,7 @@ cdef class Settings:
         self.separate_decay = self.rule.separate_decay
         self.estimates_group = self.rule.gathers == FASTOPT_BY_GROUP
         self.takes_matrices = self.rule.gathers == FASTOPT_MATRICES
-        self.scope = SCOPES.get(self.rule.gathers, "parameter")
+        self.scope = scope_of(self.rule)
         self.rule_name = rule
         self.hyper_names = names_of(self.rule.hyper)
         self.state_names = names_of(self.rule.state)

@@ -139,7 +139,7 @@ cdef class Table:
         """Take the lock for reading.
 
         A thread that already holds the lock may read too, for example in a signal handler that saves: a step writes only
-        while no Python code can run.
+        while no Python code can run, or within a HalfStep.
         """
         if not self.lock.reads_again():
             self.acquire()
@@ -464,7 +464,8 @@ cdef class Table:
         call.part = FASTOPT_GATHER
         if not self.runner.run(call, first, count, elements):
             return False
-        self.call_hooks(first, first + count)
+        with HalfStep(self.runner.has_changed(first, count)):
+            self.call_hooks(first, first + count)
         call.part = FASTOPT_UPDATE
         return self.runner.run(call, first, count, elements)
 
@@ -590,13 +591,24 @@ cdef class Table:
         """For each parameter, by name, the decays that bias corrections use, as dicts; none before its first step."""
         return self.parameters.decays()
 
-    def set_offsets(self, list offsets):
-        """Say where the first element of each parameter lies in the whole one of which it is a part."""
+    def set_parts(self, list offsets, list sizes, sum_parts):
+        """Have steps know that the parameters are parts of whole ones.
+
+        Parameters
+        ----------
+        offsets, sizes : list of int
+            For each parameter: where its first element lies in the whole one, and the number of elements of that.
+        sum_parts : callable or None
+            Adds up a float64 array over the processes that have the other parts, in place: row i over those of parameter i.
+            All processes call it in the same steps.  None where all parameters are whole.
+        """
         cdef Py_ssize_t i
         self.acquire()
         try:
             for i in range(self.parameters.count):
                 self.parameters.tensors[i].offset = offsets[i]
+                self.parameters.tensors[i].whole_n = sizes[i]
+            self.runner.sum_parts = sum_parts
         finally:
             self.release()
 
