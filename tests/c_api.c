@@ -353,6 +353,41 @@ static void test_averages(void)
     CHECK(fastopt_average(&t, 1, 1) == FASTOPT_OK && ema[0] == 4.5);
 }
 
+/* Adds to each number the sums of another part, or fails where there are none. */
+static int sum_parts(void *data, double *values, ptrdiff_t columns)
+{
+    const double *others = data;
+    for (ptrdiff_t i = 0; others && i < columns; i++)
+        values[i] += others[i];
+    return others != NULL;
+}
+
+/* A part of a parameter is clipped, and its rule sums, as the whole is. */
+static void test_parts(void)
+{
+    const double lars[] = {1, 0, 0.5, 0}, others[6] = {16, 0, 0, 16};
+    double x[1] = {3}, y[1] = {3}, grad[1] = {3}, b[1] = {0}, sums[1] = {0};
+    fastopt_tensor t = make("lars", FASTOPT_FLOAT64, 1, x, grad, lars);
+    t.state[0] = b;
+    t.whole_n = 2;
+    fastopt_call call = {.num_threads = 1, .clip_norm = 1, .sum_parts = sum_parts};
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_NOT_SUMMED && x[0] == 3 && b[0] == 0);
+    call.clip_norm = 0;
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_NOT_SUMMED && x[0] == 3 && b[0] == 0);
+    call.data = (void *)others;
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_OK && x[0] == 3 - 0.5 * 3); /* of 3, 4 and 3, 4 */
+    call.clip_norm = INFINITY;
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_OK && call.grad_norm == 5 && t.grad_norm == 5);
+    call.clip_norm = 0;
+    call.check_finite = 1;
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_NONFINITE);
+    call.data = sums;
+    t = make("sgd", FASTOPT_FLOAT64, 1, y, grad, lars);
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_OK && y[0] == 0);
+    t.whole_n = -1;
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_BAD_TENSOR);
+}
+
 /* Decay that follows the step, or the learning rate. */
 static void test_decay_options(void)
 {
@@ -612,6 +647,7 @@ int main(void)
     test_two_calls();
     test_clipping();
     test_averages();
+    test_parts();
     test_decay_options();
     test_errors();
     test_queries();

@@ -30,6 +30,7 @@ SHAPES = ((8, 64), (5, 3), (7,), (3, 2, 4), (2, 0))
 IN_GROUPS = ((8, 64), (7, 128), (512,), (4, 4, 16))  # whose parts begin at multiples of 64, on 2 and on 4 processes
 SCOPES = {name: getattr(fastopt, name)(np.ones((4, 3)))._layout.all_settings()[0].scope for name in CLASSES}
 BY_ELEMENT = [name for name, scope in SCOPES.items() if scope == "element"]
+BY_SUMS = [name for name, scope in SCOPES.items() if scope == "sums"]
 FORMATS = {
     "float32": (torch.float32, {}, SHAPES),
     "float64": (torch.float64, {}, SHAPES),
@@ -129,6 +130,17 @@ def shared_out(rank, world, folder):
     for i in range(STEPS):
         step(i, (model, opt, scheduler), (alone, peer, for_peer))
     assert_same(model.parameters(), alone.parameters())
+    refused = partial(pytest.raises, ValueError) if world > 1 else lambda match: nullcontext()
+    for cls, more, match in (
+        ("AdamW", {"clip_norm": 1.0}, r"AdamW: clip_norm must be None within Zero.* got 1.0: call .*clip_grad_norm_"),
+        ("AdamW", {"nonfinite": "skip"}, r"AdamW: nonfinite must be 'propagate' within Zero.* got 'skip'"),
+        ("Prodigy", {}, r"Prodigy must not be used within Zero"),
+    ):
+        with refused(match=match):
+            ZeroRedundancyOptimizer(alone.parameters(), optimizer_class=getattr(fastopt.torch, cls), lr=1e-2, **more)
+    ZeroRedundancyOptimizer(
+        alone.parameters(), optimizer_class=fastopt.torch.LAMB, lr=1e-2, clip_norm=1.0, clip_norm_per="parameter"
+    )
     opt.consolidate_state_dict(to=0)
     if rank == 0:
         again = net()
@@ -187,6 +199,123 @@ def other_meshes(rank, world, folder):
         assert torch.equal(part.full_tensor(), whole), placements
 
 
+def pairs_on(mesh, placements, shapes, dtype=torch.float32):
+    """Return whole parameters and their parts, and a function that gives both the gradients of a step."""
+    whole = [torch.nn.Parameter(p) for p in values(shapes, dtype, 0)]
+    parts = [torch.nn.Parameter(sharded(mesh, placements, p.detach())) for p in whole]
+
+    def give(gradients):
+        for p, part, g in zip(whole, parts, gradients, strict=True):
+            p.grad, part.grad = g, sharded(mesh, placements, g)
+
+    return whole, parts, give
+
+
+def assert_close(parts, whole, label):
+    """Assert that parts agree with whole parameters to rounding of sums; return their bits."""
+    full = [part.full_tensor().detach() for part in parts]
+    for one, other in zip(full, whole, strict=True):
+        eps = 1e-6 if one.dtype == torch.float32 else 1e-14
+        torch.testing.assert_close(one, other.detach(), rtol=eps, atol=eps, msg=lambda text: f"{label}: {text}")
+    return bits(full)
+
+
+@check
+def whole_sums(rank, world, folder):
+    """Rules that sum over parameters, and clipped norms, have the sums of all shards, on all processes the same."""
+    from torch.distributed.tensor import Replicate, Shard
+
+    cases = [((world,), [Shard(0)], SHAPES)]
+    if world == 4:
+        cases += [
+            ((2, 2), placements, ((8, 6), (4, 4))) for placements in ([Replicate(), Shard(0)], [Shard(0), Shard(1)])
+        ]
+    ends = []
+    for sizes, placements, shapes in cases:
+        mesh = mesh_of(*sizes)
+        for cls in (*BY_SUMS, "AdamW", *(["Adafactor"] if world in sizes else [])):
+            if cls == "Adafactor":  # which needs whole matrices
+                shapes = [shape for shape in shapes if len(shape) != 2]
+            for dtype, options in (
+                (torch.float32, {}),
+                (torch.float32, {"clip_norm": 0.5}),
+                (torch.float64, {"clip_norm": 0.5, "clip_norm_per": "parameter"}),
+            ):
+                whole, parts, give = pairs_on(mesh, placements, shapes, dtype)
+                make = getattr(fastopt.torch, cls)
+                opt, peer = (make(ps, weight_decay=1e-2, **options) for ps in (parts, whole))
+                for i in range(STEPS):
+                    give(values(shapes, dtype, 1 + i))
+                    opt.step()
+                    peer.step()
+                norms = [one.grad_norm or 0.0 for one in (opt, peer)]
+                assert norms[0] == pytest.approx(norms[1], rel=1e-14)
+                ends.append(assert_close(parts, whole, f"{cls}, {dtype}, {options}, {placements}"))
+    return ends
+
+
+@check
+def exact_sums(rank, world, folder):
+    """Where sums are exact, a clipped step of shards has the bits of one of the whole."""
+    from torch.distributed.tensor import Shard
+
+    whole, parts, give = pairs_on(mesh_of(world), [Shard(0)], SHAPES)
+    opt, peer = (fastopt.torch.AdamW(ps, clip_norm=0.5, nonfinite="skip") for ps in (parts, whole))
+    for i in range(STEPS):
+        give([(16 * g).round() / 16 for g in values(SHAPES, torch.float32, 1 + i)])
+        opt.step()
+        peer.step()
+    assert opt.grad_norm == peer.grad_norm
+    assert_same([part.full_tensor() for part in parts], whole)
+
+
+@check
+def nonfinite(rank, world, folder):
+    """All processes skip or raise where one has a gradient that is not finite, and a loss scale moves alike."""
+    from torch.distributed.tensor import Shard
+
+    for cls, options in (("AdamW", {}), ("AdamW", {"clip_norm": 1.0}), ("LAMB", {})):
+        _, parts, give = pairs_on(mesh_of(world), [Shard(0)], ((8, 3), (5,)))
+        scale = fastopt.LossScale(2.0)
+        make = partial(getattr(fastopt.torch, cls), parts, nonfinite="skip", max_skips=1, **options)
+        opt, raising = make(grad_scale=scale), getattr(fastopt.torch, cls)(parts, nonfinite="raise", **options)
+        before = [part.full_tensor() for part in parts]
+        gradients = values([(8, 3), (5,)], torch.float32, 1)
+        gradients[0][-1, -1] = torch.inf
+        give(gradients)
+        opt.step()
+        assert (opt.skipped_steps, opt.step_count, scale.value) == (1, 0, 1.0)
+        for one in (opt, raising):
+            with pytest.raises(FloatingPointError, match=r"got NaN or infinity in that of parameter 0$"):
+                one.step()
+        assert_same([part.full_tensor() for part in parts], before)
+        give(values([(8, 3), (5,)], torch.float32, 2))
+        opt.step()
+        assert (opt.skipped_steps, opt.step_count) == (1, 1)
+
+
+@check
+def grad_scaler(rank, world, folder):
+    """A GradScaler of torch finds an infinite gradient of one process on all."""
+    model = fully_sharded(net())
+    opt = fastopt.torch.AdamW(model.parameters(), lr=1e-2, clip_norm=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    before = [p.full_tensor().detach() for p in model.parameters()]
+    for i in range(2):
+        opt.zero_grad()
+        backward(model, i)
+        last = list(model.parameters())[-1].grad._local_tensor
+        if i == 0 and rank == 0:
+            last[0] = torch.inf
+        scaler.scale(torch.zeros(()))
+        scaler.step(opt)
+        scaler.update()
+        assert (scaler.get_scale(), opt.step_count) == (2.0, i)
+        if i == 0:
+            assert_same([p.full_tensor() for p in model.parameters()], before)
+    return bits(p.full_tensor() for p in model.parameters())
+
+
 @check
 def rows(rank, world, folder):
     """A rule that looks at rows steps whole ones."""
@@ -206,6 +335,23 @@ def rows(rank, world, folder):
 
 
 @check
+def matrices(rank, world, folder):
+    """A rule that looks at rows and columns steps whole matrices; its state is whole too."""
+    from torch.distributed.tensor import Shard
+
+    whole, parts, give = pairs_on(mesh_of(world), [Shard(0)], [(5, 4, 3)])
+    opt, peer = fastopt.torch.Adafactor(parts, lr=0.1), fastopt.torch.Adafactor(whole, lr=0.1)
+    for i in range(STEPS):
+        give(values([(5, 4, 3)], torch.float32, 1 + i))
+        opt.step()
+        peer.step()
+    (of_part,), (of_whole,) = opt.state.values(), peer.state.values()
+    for key in of_whole.keys() - {"step"}:
+        assert torch.equal(of_part[key].full_tensor(), of_whole[key]), key
+    return assert_close(parts, whole, "Adafactor")
+
+
+@check
 def refusals(rank, world, folder):
     """All processes refuse a rule or option that needs more than the shard; one process with all of it does not."""
     from torch.distributed.tensor import Partial, Replicate, Shard
@@ -218,16 +364,16 @@ def refusals(rank, world, folder):
         return getattr(fastopt.torch, cls)([p], **options)
 
     for cls, scope in SCOPES.items():
-        if scope in ("parameter", "group"):
+        if scope in ("matrix", "parameter"):
             with refused(match=rf"{cls}: parameter 0 must not be sharded, .* element by element"):
                 make(cls)
             make(cls, [Replicate()])
     with refused(match=r"parameter 0 must not be sharded, .* all elements of a row"):
         make("RowWiseAdagrad", [Shard(1)])
-    with refused(match=r"clip_norm must be None .*clip_grad_norm_"):
-        make("AdamW", clip_norm=1.0)
-    with refused(match=r"nonfinite must be 'propagate' .* got 'skip'.*clip_grad_norm_"):
-        make("AdamW", nonfinite="skip")
+    with refused(match=r"parameter 0 must not be sharded, .* all elements of a matrix"):
+        make("Adafactor", [Shard(1)], (4, 4, 4))
+    with refused(match=r"catch_up must be False .* got True"):
+        make("SGD", catch_up=True)
     with refused(match=r"multiples of 64 .* shape \(5, 16\) .* use state_dtype=\"bfloat16\""):
         make("AdamW", shape=(5, 16), state_dtype="8bit")
     with refused(match=r"in runs of its elements with random rounding.* use rounding=\"nearest\""):
@@ -310,6 +456,9 @@ def checkpoints(rank, world, folder):
         "bfloat16": ("AdamW", {"state_dtype": "bfloat16", "ema_decay": 0.9}, torch.bfloat16),
         "ScheduleFreeAdamW": ("ScheduleFreeAdamW", {}, torch.float64),
         "RowWiseAdagrad": ("RowWiseAdagrad", {}, torch.float32),
+        "LAMB": ("LAMB", {"clip_norm": 0.1}, torch.float32),
+        "NovoGrad": ("NovoGrad", {}, torch.float64),
+        "Prodigy": ("Prodigy", {}, torch.float64),
     }
     ends = []
     for label, (cls, options, dtype) in variants.items():
@@ -339,7 +488,10 @@ def checkpoints(rank, world, folder):
         elif world != 4:
             ends.append((label, end, torch.load(f"{where}.pt")))
     for label, ours, theirs in ends:
-        assert all(map(torch.equal, ours, theirs)), label
+        if SCOPES[variants[label][0]] == "sums":
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+        else:
+            assert all(map(torch.equal, ours, theirs)), label
 
 
 def run_checks(rank, world, folder):

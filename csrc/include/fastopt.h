@@ -200,8 +200,8 @@ typedef struct {
     fastopt_formats formats; /* of these; zeros: all native.  p must be native with FASTOPT_FLOAT64; state must be
                                 native unless it has p's shape; rules of MATRICES take no codes */
     void *p_rest, *state_rest[FASTOPT_MAX_STATE]; /* the rests, contiguous like the state */
-    ptrdiff_t offset; /* index of its first element in the whole parameter, so that a part is stored like the whole; a
-                         multiple of 64 with codes */
+    ptrdiff_t offset;  /* index of its first element in the whole parameter, so that a part is stored like the whole; a
+                          multiple of 64 with codes */
     ptrdiff_t whole_n; /* elements of the whole parameter, if this is a part of it; else 0 */
     fastopt_rounding rounding;
     uint64_t seed, key; /* of the random numbers; each parameter has its own key */

@@ -20,7 +20,7 @@ from ..optimizer import Optimizer
 from ..scheduled import at, is_scheduled
 from .arguments import Arguments
 from .in_backward import InBackward, refuse_scaler
-from .sharded import gradients_of, is_dtensor, local_of, offsets_of
+from .sharded import check_shared_out, gradients_of, is_dtensor, local_of, set_parts
 from .state import State, kept_whole, load, saved
 from .tensors import Counters, array_of, can_be_stepped, may_change_in_place
 
@@ -64,6 +64,7 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def __init__(self, *by_position: Any, **by_name: Any) -> None:
         params, defaults, self._options, in_backward = self._arguments.given(type(self).__name__, by_position, by_name)
+        check_shared_out(type(self).__name__, self._rule, self._options)
         self._in_backward = InBackward() if in_backward else None
         self._inner, self._tensors, self._state, self._known_groups = None, (), State(), None
         super().__init__(params, defaults)
@@ -85,7 +86,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         groups = [self._group_of_inner(i, arrays) for i in range(len(self.param_groups))]
         inner = self._rule(groups, **self._options) if tensors else None
         if inner is not None:
-            self._set_offsets(inner, tensors)
+            self._set_parts(inner, tensors)
         return inner, tensors
 
     def _use(self, inner: Optimizer | None, tensors: tuple[torch.Tensor, ...]) -> None:
@@ -95,10 +96,10 @@ class TorchOptimizer(torch.optim.Optimizer):
         self._state.forget()
         self._watch()
 
-    def _set_offsets(self, inner: Optimizer, tensors: tuple[torch.Tensor, ...]) -> None:
-        """Have steps know where shards lie in their parameters."""
+    def _set_parts(self, inner: Optimizer, tensors: tuple[torch.Tensor, ...]) -> None:
+        """Have steps know of which parameters there are shards."""
         if any(map(is_dtensor, tensors)):
-            inner._table.set_offsets(offsets_of(type(self).__name__, inner, tensors))
+            set_parts(type(self).__name__, inner, tensors)
 
     def _group_of_inner(self, i: int, arrays: Iterator[Array]) -> dict[str, Any]:
         """Return a group as the optimizer of fastopt takes it, with the next of these arrays."""
@@ -216,7 +217,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         of_inner = iter(arrays)
         self._counters = None
         inner.rebind([{"params": tuple(next(of_inner) for _ in group["params"])} for group in inner.groups])
-        self._set_offsets(inner, self._tensors)
+        self._set_parts(inner, self._tensors)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, as torch.optim has it."""

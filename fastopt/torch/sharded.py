@@ -2,19 +2,21 @@
 
 A rule that works element by element makes the same step of a part as of the whole, to the bit.  What is drawn or scaled
 by the place of an element (random rounding, 8-bit codes in groups) follows its place in the whole parameter, its
-offset.  What needs sums over a whole parameter, or over all of them, is refused.
+offset.  Sums over a parameter, or over all of them, are added up over the processes.  A rule that needs more than sums
+of what other processes have is refused.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .. import _core
 from ..optimizer import Optimizer
@@ -63,14 +65,49 @@ def like(parameter: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
     own: Any = parameter
     shape, local = own.shape, own._local_tensor.shape
     if buffer.shape != local:
-        if len(local) < 2 or buffer.shape != local[:-1]:
-            return buffer  # carried numbers, which are the same everywhere, and sums over a parameter that is not cut
-        shape = shape[:-1]
+        if len(local) < 2:
+            return buffer
+        if buffer.shape == local[:-1]:
+            shape = shape[:-1]
+        elif buffer.shape == local[:-2] + local[-1:]:
+            shape = shape[:-2] + shape[-1:]
+        else:
+            return (
+                buffer  # carried numbers, which are the same everywhere, and entries for each axis of a whole parameter
+            )
     stride = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
     whole: torch.Tensor = type(own).from_local(
         buffer, own.device_mesh, own.placements, run_check=False, shape=shape, stride=stride
     )
     return whole
+
+
+def set_parts(label: str, inner: Optimizer, tensors: Sequence[torch.Tensor]) -> None:
+    """Have an optimizer step parts of these parameters, or raise where they cannot be stepped."""
+    offsets = offsets_of(label, inner, tensors)
+    inner._table.set_parts(offsets, [tensor.numel() for tensor in tensors], sum_over(tensors))
+
+
+def sum_over(tensors: Sequence[torch.Tensor]) -> Callable[[NDArray[np.float64]], None] | None:
+    """Return a function that adds up the rows of an array, one for each parameter, over the processes with its parts.
+
+    None where no parameter is cut.  Replicas have the same sums and add nothing.
+    """
+    groups: dict[Any, list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        for mesh_axis, _ in cuts_of(tensor):
+            own: Any = tensor
+            groups.setdefault(own.device_mesh.get_group(mesh_axis), []).append(i)
+    if not groups:
+        return None
+
+    def sum_parts(values: NDArray[np.float64]) -> None:
+        for group, rows in groups.items():
+            part = values[rows]
+            torch.distributed.all_reduce(torch.from_numpy(part), group=group)
+            values[rows] = part
+
+    return sum_parts
 
 
 def offsets_of(label: str, inner: Optimizer, tensors: Sequence[torch.Tensor]) -> list[int]:
@@ -81,7 +118,8 @@ def offsets_of(label: str, inner: Optimizer, tensors: Sequence[torch.Tensor]) ->
     rows = zip(tensors, layout.arrays, layout.all_settings(), groups, strict=True)
     for i, (tensor, array, settings, group) in enumerate(rows):
         where = f"{label}: parameter {i}"
-        axes = cut_axes(where, tensor)
+        check_placements(where, tensor)
+        axes = {axis for _, axis in cuts_of(tensor)}
         offsets.append(0)
         if not axes:
             continue
@@ -99,22 +137,30 @@ def offsets_of(label: str, inner: Optimizer, tensors: Sequence[torch.Tensor]) ->
     return offsets
 
 
-def cut_axes(label: str, tensor: torch.Tensor) -> set[int]:
-    """Return the axes of a parameter of which several processes have parts."""
-    if not is_dtensor(tensor):
-        return set()
+def check_placements(label: str, tensor: torch.Tensor) -> None:
+    """Raise for a parameter of which processes have terms of a sum."""
     own: Any = tensor
-    if any(placement.is_partial() for placement in own.placements):
+    if is_dtensor(tensor) and any(placement.is_partial() for placement in own.placements):
         raise ValueError(f"{label} must be replicated or sharded, got placements {own.placements}")
-    pairs = zip(own.placements, own.device_mesh.shape, strict=True)
-    return {placement.dim for placement, size in pairs if size > 1 and not placement.is_replicate()}
+
+
+def cuts_of(tensor: torch.Tensor) -> list[tuple[int, int]]:
+    """Return the axes of its mesh along which processes have parts of a parameter, each with the axis that is cut."""
+    if not is_dtensor(tensor):
+        return []
+    own: Any = tensor
+    pairs = enumerate(zip(own.placements, own.device_mesh.shape, strict=True))
+    return [(i, placement.dim) for i, (placement, size) in pairs if size > 1 and not placement.is_replicate()]
 
 
 def check_rule(label: str, rule: str, scope: str, tensor: torch.Tensor, axes: set[int]) -> None:
-    """Raise for a rule whose step of an element needs elements that other processes have."""
-    if scope == "element" or (scope == "row" and tensor.ndim - 1 not in axes):
+    """Raise for a rule whose step of an element needs more than sums of elements that other processes have."""
+    kept = {"element": 0, "sums": 0, "row": 1, "matrix": 2, "parameter": tensor.ndim}[
+        scope
+    ]  # last axes, that stay whole
+    if max(axes) < tensor.ndim - kept:
         return
-    needed = {"row": "all elements of a row", "parameter": "all of its elements", "group": "all parameters at once"}
+    needed = {"row": "all elements of a row", "matrix": "all elements of a matrix", "parameter": "all of its elements"}
     raise ValueError(
         f"{label} must not be sharded, since a step of {rule} needs {needed[scope]}, got {described(tensor)}: use a"
         f" rule that works element by element, or keep the parameter whole (ignored_params of fully_shard)"
@@ -122,20 +168,42 @@ def check_rule(label: str, rule: str, scope: str, tensor: torch.Tensor, axes: se
 
 
 def check_options(label: str, options: dict[str, Any]) -> None:
-    """Raise for options of a step that look at all gradients, of which each process has a part."""
+    """Raise for options that parameters in parts do not have."""
     if options["catch_up"]:
         raise ValueError(f"{label}: catch_up must be False where parameters are sharded, got True")
-    if options["clip_norm"] is not None:
+
+
+def check_shared_out(label: str, rule: type[Optimizer], options: dict[str, Any]) -> None:
+    """Raise for a step that looks at all gradients, where a ZeroRedundancyOptimizer makes the optimizer for some."""
+    if not is_made_by_zero():
+        return
+    where = "within ZeroRedundancyOptimizer, which gives each process some of the parameters"
+    if any(_core.Settings(row).estimates_group for row in rule._rules):
         raise ValueError(
-            f"{label}: clip_norm must be None where parameters are sharded, since each process has a part of the"
-            f" gradients, got {options['clip_norm']!r}: call torch.nn.utils.clip_grad_norm_ before the step"
+            f"{label} must not be used {where}, since its step needs all of them: use DistributedDataParallel"
+        )
+    if options["clip_norm"] is not None and options["clip_norm_per"] != "parameter":
+        raise ValueError(
+            f"{label}: clip_norm must be None {where}, got {options['clip_norm']!r}: call"
+            f" torch.nn.utils.clip_grad_norm_ before the step, or clip by parameter (clip_norm_per)"
         )
     if options["nonfinite"] != "propagate":
         raise ValueError(
-            f"{label}: nonfinite must be 'propagate' where parameters are sharded, since each process would decide by"
-            f" its part of the gradients, got {options['nonfinite']!r}: look at the norm that"
+            f"{label}: nonfinite must be 'propagate' {where}, got {options['nonfinite']!r}: look at the norm that"
             f" torch.nn.utils.clip_grad_norm_ returns before the step"
         )
+
+
+def is_made_by_zero() -> bool:
+    """Return whether the caller is called by ZeroRedundancyOptimizer, in one of several processes.
+
+    It has no other sign: it makes an optimizer with a part of the parameters and of the options that it was given.
+    """
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    frame = None if module is None else sys._getframe()
+    while frame is not None and frame.f_globals is not vars(module):
+        frame = frame.f_back
+    return frame is not None and torch.distributed.get_world_size() > 1
 
 
 def described(tensor: torch.Tensor) -> str:
