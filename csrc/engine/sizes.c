@@ -10,7 +10,7 @@
 enum {
     FIRST_TENSOR = END_OF(fastopt_tensor, engine),
     FIRST_OPTIONS = END_OF(fastopt_options, lookahead_rate),
-    FIRST_CALL = END_OF(fastopt_call, grad_norm),
+    FIRST_CALL = END_OF(fastopt_call, data),
 };
 
 static size_t smaller(size_t a, size_t b)

@@ -231,6 +231,7 @@ const char *fastopt_status_text(fastopt_status status)
         [FASTOPT_NO_MEMORY] = "there is no memory for partial sums",
         [FASTOPT_BAD_ISA] = "FASTOPT_ISA names an instruction set that is not available here",
         [FASTOPT_BAD_ABI] = "the program was compiled with a header that this library does not support",
+        [FASTOPT_NOT_SUMMED] = "the sums over the parts of a parameter have failed",
     };
     return (unsigned)status < sizeof texts / sizeof *texts ? texts[status] : "an unknown status";
 }

@@ -324,7 +324,8 @@ static inline fastopt_sizes fastopt_header_sizes(void)
 
 /* Makes one optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1) of the
  * library's own.  A caller that makes steps on several threads of its own, as in a region of OpenMP, passes 1.
- * Everything is checked before the first write: unless it returns FASTOPT_OK, nothing was written. */
+ * Everything is checked before the first write: unless it returns FASTOPT_OK, nothing was written (but see
+ * fastopt_sum_parts). */
 static inline fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
 {
     return fastopt_step_sized(fastopt_header_sizes(), tensors, count, num_threads);

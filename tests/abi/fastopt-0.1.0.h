@@ -91,6 +91,7 @@ typedef enum {
     FASTOPT_BAD_ISA,    /* FASTOPT_ISA names an instruction set that is not available here */
     FASTOPT_BAD_ABI,    /* the header of the caller has another ABI version, or fields that are set here and that this
                            library does not have */
+    FASTOPT_NOT_SUMMED, /* sum_parts failed; the step has ended before its last pass */
 } fastopt_status;
 
 /* A status in words, for messages. */
@@ -140,6 +141,8 @@ typedef struct {
     int passes;                                  /* passes before the last one; for MATRICES, all passes */
     fastopt_extent extent[FASTOPT_MAX_STATE];    /* of each state buffer */
     int gather_writes;                           /* whether the first pass writes the state, not the last one */
+    int caller_writes;                           /* whether the caller computes state between GATHER and UPDATE, from
+                                                    all elements of the parameter */
     int starts;                                  /* whether step 1 initializes the state of all elements */
     int separate_decay;                          /* whether the hyperparameter decay of the rule is a separate term, a
                                                   share of p, so that it can be cautious */
@@ -197,8 +200,9 @@ typedef struct {
     fastopt_formats formats; /* of these; zeros: all native.  p must be native with FASTOPT_FLOAT64; state must be
                                 native unless it has p's shape; rules of MATRICES take no codes */
     void *p_rest, *state_rest[FASTOPT_MAX_STATE]; /* the rests, contiguous like the state */
-    ptrdiff_t offset; /* index of its first element in the whole parameter, so that a part is stored like the whole; a
-                         multiple of 64 with codes */
+    ptrdiff_t offset;  /* index of its first element in the whole parameter, so that a part is stored like the whole; a
+                          multiple of 64 with codes */
+    ptrdiff_t whole_n; /* elements of the whole parameter, if this is a part of it; else 0 */
     fastopt_rounding rounding;
     uint64_t seed, key; /* of the random numbers; each parameter has its own key */
     double *carry;      /* the rule's carried doubles, updated in place */
@@ -273,6 +277,16 @@ typedef struct {
  * rule leaves to it, such as the u of Muon. */
 typedef enum { FASTOPT_ALL, FASTOPT_GATHER, FASTOPT_UPDATE } fastopt_part;
 
+/* Adds up sums over processes, each of which has a part of some parameters, so that a step has the sums over whole
+ * parameters: `values` has `columns` numbers of each tensor of the call, tensor by tensor.  Numbers of a tensor that is
+ * a part become the sums over all of its parts; the others stay.  Returns 0 if it fails.
+ *
+ * The engine calls it on the thread that makes the step, on all processes equally often if they step the same
+ * parameters with the same options: for the norms of clip_norm, for check_finite, and after the passes of rules that
+ * gather.  The state has changed by then if the rule has gather_writes or is one of MATRICES; if the function fails
+ * there, the parameter does not fit it. */
+typedef int fastopt_sum_parts(void *data, double *values, ptrdiff_t columns);
+
 typedef struct {
     int num_threads;      /* at least 1; with a tuner, the most that it may choose */
     fastopt_tuner *tuner; /* NULL: num_threads is used */
@@ -285,6 +299,8 @@ typedef struct {
     int zero_grads;       /* set gradients, but not gradients of rows, to zero after use: their memory must be writable,
                              and no two may overlap */
     double grad_norm;     /* output, with clip_norm: the norm of all gradients after grad_scale, before clipping */
+    fastopt_sum_parts *sum_parts; /* NULL: this process has all of each parameter */
+    void *data;                   /* of sum_parts */
 } fastopt_call;
 
 /* The ABI version and the sizes of the caller's structs.  The functions below that end with _sized are in the library;
@@ -308,7 +324,8 @@ static inline fastopt_sizes fastopt_header_sizes(void)
 
 /* Makes one optimizer step for all tensors with a gradient, on at most num_threads threads (at least 1) of the
  * library's own.  A caller that makes steps on several threads of its own, as in a region of OpenMP, passes 1.
- * Everything is checked before the first write: unless it returns FASTOPT_OK, nothing was written. */
+ * Everything is checked before the first write: unless it returns FASTOPT_OK, nothing was written (but see
+ * fastopt_sum_parts). */
 static inline fastopt_status fastopt_step(fastopt_tensor *tensors, ptrdiff_t count, int num_threads)
 {
     return fastopt_step_sized(fastopt_header_sizes(), tensors, count, num_threads);
