@@ -362,27 +362,28 @@ static int sum_parts(void *data, double *values, ptrdiff_t columns)
     return others != NULL;
 }
 
-/* A part of a parameter is clipped, and its rule sums, as the whole is. */
+/* A part of a parameter is clipped, and its rule sums, as the whole is: p and g are 3 here and 4 in the other part. */
 static void test_parts(void)
 {
-    const double lars[] = {1, 0, 0.5, 0}, others[6] = {16, 0, 0, 16};
-    double x[1] = {3}, y[1] = {3}, grad[1] = {3}, b[1] = {0}, sums[1] = {0};
-    fastopt_tensor t = make("lars", FASTOPT_FLOAT64, 1, x, grad, lars);
-    t.state[0] = b;
+    const double lamb[] = {1, 0, 0, 0, 0}, lr[] = {1}, others[6] = {16, 0, 0, 1, 0, 0}, none[3] = {0};
+    double x[1] = {3}, y[1] = {3}, grad[1] = {3}, mean[1] = {0}, square[1] = {0};
+    fastopt_tensor t = make("lamb", FASTOPT_FLOAT64, 1, x, grad, lamb);
+    t.state[0] = mean;
+    t.state[1] = square;
     t.whole_n = 2;
     fastopt_call call = {.num_threads = 1, .clip_norm = 1, .sum_parts = sum_parts};
-    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_NOT_SUMMED && x[0] == 3 && b[0] == 0);
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_NOT_SUMMED && x[0] == 3 && mean[0] == 0);
     call.clip_norm = 0;
-    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_NOT_SUMMED && x[0] == 3 && b[0] == 0);
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_NOT_SUMMED && x[0] == 3 && mean[0] == 3);
     call.data = (void *)others;
-    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_OK && x[0] == 3 - 0.5 * 3); /* of 3, 4 and 3, 4 */
+    CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_OK && fabs(x[0] - (3 - 5 / sqrt(2))) < 1e-12);
     call.clip_norm = INFINITY;
     CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_OK && call.grad_norm == 5 && t.grad_norm == 5);
     call.clip_norm = 0;
     call.check_finite = 1;
     CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_NONFINITE);
-    call.data = sums;
-    t = make("sgd", FASTOPT_FLOAT64, 1, y, grad, lars);
+    call.data = (void *)none;
+    t = make("sgd", FASTOPT_FLOAT64, 1, y, grad, lr);
     CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_OK && y[0] == 0);
     t.whole_n = -1;
     CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_BAD_TENSOR);

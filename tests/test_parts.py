@@ -15,7 +15,7 @@ PIECE = 16 * 1024  # elements that are summed together: parts of one piece have 
 SIZES = (PIECE + 1000, 7)  # of parameters, of which the first is cut and the second is not
 STEPS = 4
 SCOPES = {name: getattr(fastopt, name)(np.ones((4, 3)))._layout.all_settings()[0].scope for name in CLASSES}
-BY_SUMS = [name for name, scope in SCOPES.items() if scope == "sums"]
+BY_SUMS = [name for name, scope in SCOPES.items() if scope in ("sums", "matrix")]  # of vectors
 
 
 class Threads:
@@ -61,7 +61,7 @@ def arrays(seed, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5, "nonfinite": "skip"}], ids=["plain", "clipped"])
-@pytest.mark.parametrize("cls", [*BY_SUMS, "Adafactor", "AdamW"])
+@pytest.mark.parametrize("cls", [*BY_SUMS, "AdamW"])
 def test_sums_of_parts(cls, options, dtype):
     whole = arrays(0, dtype)
     threads, opt = Threads(cls, whole, options), getattr(fastopt, cls)(whole, **options)
@@ -106,7 +106,7 @@ def test_sums_that_fail():
     assert (opt.step_count, opt.grad_norm, opt.state[0]["m"].any()) == (0, None, False)
 
 
-@pytest.mark.parametrize("cls", ["AdamW", "LARS", "LAMB", "Adafactor"])
+@pytest.mark.parametrize("cls", ["AdamW", "LAMB", "Adafactor"])
 def test_reading_while_sums_are_added_up(cls):
     """A signal handler may save the optimizer unless the state has changed already."""
     p = np.ones((3, 4, 2))
@@ -127,9 +127,9 @@ def test_reading_while_sums_are_added_up(cls):
         opt.step(np.ones_like(p))
     finally:
         signal.signal(signal.SIGINT, before)
-    if cls in ("LAMB", "Adafactor"):
+    if cls == "AdamW":
+        assert found == [0]
+    else:
         assert found
         assert all("must not read the optimizer between two passes" in error for error in found)
-    else:
-        assert found == [0] * (1 if cls == "AdamW" else 2)
     assert opt.state_dict()["step_count"] == 1

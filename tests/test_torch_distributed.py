@@ -28,9 +28,11 @@ WORLDS = (4, 2, 1)  # in this order: checkpoints are saved on four and loaded on
 STEPS = 3
 SHAPES = ((8, 64), (5, 3), (7,), (3, 2, 4), (2, 0))
 IN_GROUPS = ((8, 64), (7, 128), (512,), (4, 4, 16))  # whose parts begin at multiples of 64, on 2 and on 4 processes
-SCOPES = {name: getattr(fastopt, name)(np.ones((4, 3)))._layout.all_settings()[0].scope for name in CLASSES}
+SETTINGS = {name: getattr(fastopt, name)(np.ones((4, 3)))._layout.all_settings()[0] for name in CLASSES}
+SCOPES = {name: settings.scope for name, settings in SETTINGS.items()}
 BY_ELEMENT = [name for name, scope in SCOPES.items() if scope == "element"]
 BY_SUMS = [name for name, scope in SCOPES.items() if scope == "sums"]
+BY_MATRIX = [name for name, scope in SCOPES.items() if scope == "matrix"]
 FORMATS = {
     "float32": (torch.float32, {}, SHAPES),
     "float64": (torch.float64, {}, SHAPES),
@@ -131,16 +133,16 @@ def shared_out(rank, world, folder):
         step(i, (model, opt, scheduler), (alone, peer, for_peer))
     assert_same(model.parameters(), alone.parameters())
     refused = partial(pytest.raises, ValueError) if world > 1 else lambda match: nullcontext()
+    of_groups = [name for name, settings in SETTINGS.items() if settings.estimates_group]
     for cls, more, match in (
         ("AdamW", {"clip_norm": 1.0}, r"AdamW: clip_norm must be None within Zero.* got 1.0: call .*clip_grad_norm_"),
         ("AdamW", {"nonfinite": "skip"}, r"AdamW: nonfinite must be 'propagate' within Zero.* got 'skip'"),
-        ("Prodigy", {}, r"Prodigy must not be used within Zero"),
+        *((name, {}, rf"{name} must not be used within Zero") for name in of_groups),
     ):
         with refused(match=match):
             ZeroRedundancyOptimizer(alone.parameters(), optimizer_class=getattr(fastopt.torch, cls), lr=1e-2, **more)
-    ZeroRedundancyOptimizer(
-        alone.parameters(), optimizer_class=fastopt.torch.LAMB, lr=1e-2, clip_norm=1.0, clip_norm_per="parameter"
-    )
+    by_parameter = {"clip_norm": 1.0, "clip_norm_per": "parameter"}
+    ZeroRedundancyOptimizer(alone.parameters(), optimizer_class=fastopt.torch.AdamW, lr=1e-2, **by_parameter)
     opt.consolidate_state_dict(to=0)
     if rank == 0:
         again = net()
@@ -233,19 +235,18 @@ def whole_sums(rank, world, folder):
     ends = []
     for sizes, placements, shapes in cases:
         mesh = mesh_of(*sizes)
-        for cls in (*BY_SUMS, "AdamW", *(["Adafactor"] if world in sizes else [])):
-            if cls == "Adafactor":  # which needs whole matrices
-                shapes = [shape for shape in shapes if len(shape) != 2]
+        for cls in (*BY_SUMS, "AdamW", *(BY_MATRIX if shapes is SHAPES else [])):
+            of_class = [shape for shape in shapes if len(shape) != 2] if cls in BY_MATRIX else shapes
             for dtype, options in (
                 (torch.float32, {}),
                 (torch.float32, {"clip_norm": 0.5}),
                 (torch.float64, {"clip_norm": 0.5, "clip_norm_per": "parameter"}),
             ):
-                whole, parts, give = pairs_on(mesh, placements, shapes, dtype)
+                whole, parts, give = pairs_on(mesh, placements, of_class, dtype)
                 make = getattr(fastopt.torch, cls)
                 opt, peer = (make(ps, weight_decay=1e-2, **options) for ps in (parts, whole))
                 for i in range(STEPS):
-                    give(values(shapes, dtype, 1 + i))
+                    give(values(of_class, dtype, 1 + i))
                     opt.step()
                     peer.step()
                 norms = [one.grad_norm or 0.0 for one in (opt, peer)]
@@ -274,7 +275,7 @@ def nonfinite(rank, world, folder):
     """All processes skip or raise where one has a gradient that is not finite, and a loss scale moves alike."""
     from torch.distributed.tensor import Shard
 
-    for cls, options in (("AdamW", {}), ("AdamW", {"clip_norm": 1.0}), ("LAMB", {})):
+    for cls, options in (("AdamW", {}), ("AdamW", {"clip_norm": 1.0}), *((cls, {}) for cls in BY_SUMS)):
         _, parts, give = pairs_on(mesh_of(world), [Shard(0)], ((8, 3), (5,)))
         scale = fastopt.LossScale(2.0)
         make = partial(getattr(fastopt.torch, cls), parts, nonfinite="skip", max_skips=1, **options)
@@ -339,16 +340,23 @@ def matrices(rank, world, folder):
     """A rule that looks at rows and columns steps whole matrices; its state is whole too."""
     from torch.distributed.tensor import Shard
 
-    whole, parts, give = pairs_on(mesh_of(world), [Shard(0)], [(5, 4, 3)])
-    opt, peer = fastopt.torch.Adafactor(parts, lr=0.1), fastopt.torch.Adafactor(whole, lr=0.1)
-    for i in range(STEPS):
-        give(values([(5, 4, 3)], torch.float32, 1 + i))
-        opt.step()
+    ends = []
+    for cls in BY_MATRIX:
+        whole, parts, give = pairs_on(mesh_of(world), [Shard(0)], [(5, 4, 3)])
+        opt, peer = (getattr(fastopt.torch, cls)(ps, lr=0.1) for ps in (parts, whole))
+        for i in range(STEPS):
+            give(values([(5, 4, 3)], torch.float32, 1 + i))
+            opt.step()
+            peer.step()
+        (of_part,), (of_whole,) = opt.state.values(), peer.state.values()
+        for key, value in of_part.items():
+            assert key == "step" or torch.equal(value.full_tensor(), of_whole[key]), key
+        again = getattr(fastopt.torch, cls)(parts, lr=0.1)
+        again.load_state_dict(opt.state_dict())
+        again.step()
         peer.step()
-    (of_part,), (of_whole,) = opt.state.values(), peer.state.values()
-    for key in of_whole.keys() - {"step"}:
-        assert torch.equal(of_part[key].full_tensor(), of_whole[key]), key
-    return assert_close(parts, whole, "Adafactor")
+        ends.append(assert_close(parts, whole, cls))
+    return ends
 
 
 @check
@@ -371,7 +379,7 @@ def refusals(rank, world, folder):
     with refused(match=r"parameter 0 must not be sharded, .* all elements of a row"):
         make("RowWiseAdagrad", [Shard(1)])
     with refused(match=r"parameter 0 must not be sharded, .* all elements of a matrix"):
-        make("Adafactor", [Shard(1)], (4, 4, 4))
+        make(BY_MATRIX[0], [Shard(1)], (4, 4, 4))
     with refused(match=r"catch_up must be False .* got True"):
         make("SGD", catch_up=True)
     with refused(match=r"multiples of 64 .* shape \(5, 16\) .* use state_dtype=\"bfloat16\""):
@@ -456,9 +464,7 @@ def checkpoints(rank, world, folder):
         "bfloat16": ("AdamW", {"state_dtype": "bfloat16", "ema_decay": 0.9}, torch.bfloat16),
         "ScheduleFreeAdamW": ("ScheduleFreeAdamW", {}, torch.float64),
         "RowWiseAdagrad": ("RowWiseAdagrad", {}, torch.float32),
-        "LAMB": ("LAMB", {"clip_norm": 0.1}, torch.float32),
-        "NovoGrad": ("NovoGrad", {}, torch.float64),
-        "Prodigy": ("Prodigy", {}, torch.float64),
+        **{cls: (cls, {"clip_norm": 0.1}, torch.float32) for cls in BY_SUMS},
     }
     ends = []
     for label, (cls, options, dtype) in variants.items():

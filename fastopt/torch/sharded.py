@@ -22,6 +22,13 @@ from .. import _core
 from ..optimizer import Optimizer
 from ..storage import is_native, of_state
 
+# The shapes of state of a parameter: its own; without its last axis; and with one column, or one row, in place of all.
+SHAPES_OF_STATE: tuple[Callable[[torch.Size], tuple[int, ...]], ...] = (
+    lambda shape: shape,
+    lambda shape: shape[:-1],
+    lambda shape: (*shape[:-1], 1),
+    lambda shape: (*shape[:-2], 1, *shape[-1:]),
+)
 GROUP = max(one.group for one in _core.formats())  # elements that share a scale
 
 
@@ -63,23 +70,15 @@ def like(parameter: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
     if not is_dtensor(parameter):
         return buffer
     own: Any = parameter
-    shape, local = own.shape, own._local_tensor.shape
-    if buffer.shape != local:
-        if len(local) < 2:
-            return buffer
-        if buffer.shape == local[:-1]:
-            shape = shape[:-1]
-        elif buffer.shape == local[:-2] + local[-1:]:
-            shape = shape[:-2] + shape[-1:]
-        else:
-            return (
-                buffer  # carried numbers, which are the same everywhere, and entries for each axis of a whole parameter
-            )
+    shapes = [(of(own.shape), of(own._local_tensor.shape)) for of in SHAPES_OF_STATE]
+    shape = next((whole for whole, part in shapes if part == buffer.shape), None)
+    if shape is None or buffer.ndim < 1 <= own.ndim:
+        return buffer  # carried numbers, which are the same everywhere, and entries for each axis of a whole parameter
     stride = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    whole: torch.Tensor = type(own).from_local(
+    found: torch.Tensor = type(own).from_local(
         buffer, own.device_mesh, own.placements, run_check=False, shape=shape, stride=stride
     )
-    return whole
+    return found
 
 
 def set_parts(label: str, inner: Optimizer, tensors: Sequence[torch.Tensor]) -> None:
