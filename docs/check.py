@@ -22,6 +22,17 @@ SEARCHES = {"AdamW": "AdamW", "clip_norm": "training step"}  # words, and the ti
 LOADED = {"img": "src", "script": "src", "link": "href", "source": "src", "iframe": "src"}
 
 
+# The images that did not load, and the first element of the text that reaches beyond the window.
+MEASURE = """
+const scrolls = e => e && (['auto', 'scroll'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+const wide = [...document.querySelectorAll('.bd-article *')].find(
+    e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1 && e.checkVisibility()
+         && !scrolls(e.parentElement));
+return [[...document.images].filter(i => (i.loading = 'eager') && i.complete && !i.naturalWidth).map(i => i.src),
+        wide ? wide.tagName + ': ' + wide.textContent.slice(0, 60) : ''];
+"""
+
+
 class Page(HTMLParser):
     """The anchors of a page, its links, and the files that it loads."""
 
@@ -117,14 +128,10 @@ def faults_in_browser(driver: Any, base: str, pages: list[str], screenshots: Pat
         for width in WIDTHS:
             size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
             driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            wide, images = driver.execute_script(
-                "const root = document.documentElement;"
-                "return [root.scrollWidth, [...document.images]"
-                ".filter(i => (i.loading = 'eager') && i.complete && !i.naturalWidth).map(i => i.src)]"
-            )
+            images, wide = driver.execute_script(MEASURE)
             yield from (f"{page}: {image} is no image" for image in images)
-            if wide > width:
-                yield f"{page}: {wide} pixels wide in a window of {width}"
+            if wide:
+                yield f"{page}: beyond a window {width} pixels wide: {wide}"
             if screenshots:
                 take(driver, screenshots / page.replace("/", "_").removesuffix(".html"), width)
 

@@ -141,7 +141,10 @@ html_theme_options = {
     "pygments_light_style": "tango",
     "pygments_dark_style": "monokai",
 }
-html_sidebars = {"index": [], "changelog": [], "contributing": [], "choosing": [], "how-it-works": []}
+html_sidebars = {
+    page: [] for page in re.findall(r"^(?:.* <)?([\w-]+)>?$", (DOCS / "index.md").read_text(), re.MULTILINE)
+}
+html_sidebars |= {"index": [], "search": [], "guide": ["sidebar-nav-bs"]}
 if "GITHUB_REPOSITORY" in os.environ:
     html_theme_options["github_url"] = f"https://github.com/{os.environ['GITHUB_REPOSITORY']}"
 

@@ -280,7 +280,7 @@ def row_of(line: str) -> str:
     """Return a line as a row of three columns in TeX: left side, relation and right side, remark."""
     equation, _, words = line.strip().partition("    ")
     if re.fullmatch(r"[\w\s,]+:", equation):  # such as "five times:"
-        return f"{remark(equation)} & &"
+        return f"& {remark(equation)} &"
     tex = Line(equation.strip().rstrip(",")).read()
     left, relation, right = tex.partition(" = ")
     if not relation:

@@ -95,16 +95,20 @@ def own(name: str) -> list[str]:
 
 
 def signature(app: Sphinx, what: str, name: str, documented: Any, *ignored: Any) -> tuple[str, str] | None:
-    """Return the signature of a rule without the options that all rules share."""
-    cls = classes().get(name.rpartition(".")[2])
-    if what != "class" or documented is not cls:
+    """Return the signature of a rule without the options that all rules share, or of the class that has these."""
+    if documented is fastopt.Optimizer:
+        arguments = [(key, SHARED[key]) for key in SHARED if SHARED[key].init]
+    elif documented in classes().values():
+        decay = {"weight_decay"} if documented._declaration.decay_form != "l2" else set()
+        declared = documented._declaration.arguments.items()
+        arguments = [(key, one) for key, one in declared if one is not SHARED.get(key) or key in {"params", *decay}]
+    else:
         return None
-    parameters = cls.__signature__.parameters
-    decay = {"weight_decay"} if cls._declaration.decay_form != "l2" else set()
-    declared = cls._declaration.arguments
-    kept = [p for key, p in parameters.items() if declared[key] is not SHARED.get(key) or key in {"params", *decay}]
-    shared = inspect.Parameter("shared", inspect.Parameter.VAR_KEYWORD)
-    return str(inspect.Signature([*kept, shared])), ""
+    kinds = {True: inspect.Parameter.KEYWORD_ONLY, False: inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    parameters = [inspect.Parameter(key, kinds[one.kw_only], default=one.default) for key, one in arguments]
+    if documented is not fastopt.Optimizer:
+        parameters.append(inspect.Parameter("shared", inspect.Parameter.VAR_KEYWORD))
+    return str(inspect.Signature(parameters)), ""
 
 
 def documented_types(name: str) -> dict[str, str]:
