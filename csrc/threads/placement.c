@@ -17,22 +17,22 @@ int fastopt_current_cpu(void)
     return sched_getcpu();
 }
 
-int fastopt_leave_cpu(int cpu)
-{
-    cpu_set_t allowed, others;
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed))
-        return 0;
-    others = allowed;
-    CPU_CLR(cpu, &others);
-    if (!CPU_COUNT(&others) || sched_setaffinity(0, sizeof others, &others))
-        return 0;
-    sched_setaffinity(0, sizeof allowed, &allowed);
-    return 1;
-}
-
 int fastopt_thread_id(void)
 {
     return (int)syscall(SYS_gettid);
+}
+
+int fastopt_move_away(int thread, int cpu)
+{
+    cpu_set_t allowed, others;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(thread, sizeof allowed, &allowed))
+        return 0;
+    others = allowed;
+    CPU_CLR(cpu, &others);
+    if (!CPU_COUNT(&others) || sched_setaffinity(thread, sizeof others, &others))
+        return 0;
+    sched_setaffinity(thread, sizeof allowed, &allowed);
+    return 1;
 }
 
 void fastopt_move_here(int thread)
@@ -53,14 +53,15 @@ int fastopt_current_cpu(void)
     return -1;
 }
 
-int fastopt_leave_cpu(int cpu)
+int fastopt_thread_id(void)
 {
-    (void)cpu;
     return 0;
 }
 
-int fastopt_thread_id(void)
+int fastopt_move_away(int thread, int cpu)
 {
+    (void)thread;
+    (void)cpu;
     return 0;
 }
 

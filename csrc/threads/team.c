@@ -17,10 +17,13 @@
 #include "system.h"
 #include "threads.h"
 
+#include <math.h>
+
 enum { LINE = 128 }; /* bytes between words of different threads, which would slow each other in one cache line */
 
-/* Seconds: how long a thread stays awake after a job, normally and if that job came within SOON. */
-static const double BRIEFLY = 5e-6, LONGER = 60e-6, SOON = 100e-6;
+/* Seconds: how long a thread stays awake after a job, normally and if that job came within SOON; how long a thread that
+ * was woken may take to come. */
+static const double BRIEFLY = 5e-6, LONGER = 60e-6, SOON = 100e-6, LATE = 50e-6;
 
 /* The state of the team in one word: the number of threads inside; the number of threads wanted, with the caller;
  * whether the job is open; whether the caller sleeps until all have left; and the number of the job, which may wrap
@@ -46,7 +49,9 @@ typedef union {
 typedef union {
     struct {
         fastopt_sleeper sleeper;
-        atomic_word inside; /* its id in the system plus one while it is inside a job, else 0 */
+        atomic_word id;     /* in the system; 0 before it starts */
+        atomic_word inside; /* whether it is inside a job */
+        atomic_word last;   /* the state when it last came to a job, in time or not */
     };
     char line[LINE];
 } member;
@@ -65,6 +70,9 @@ static struct {
     padded_word busy; /* whether a caller uses the team */
     padded_word next; /* the next thread that a thread of the team wakes */
     int started;      /* threads started, or tried to start */
+    int watched;      /* the thread that callers watch: whether it comes when it is awake */
+    uint32_t last;    /* its last job when they began to */
+    double since;     /* the time then */
     member caller;
     member members[FASTOPT_MAX_THREADS];
 } team;
@@ -134,25 +142,27 @@ static void wake_next(int threads)
 static int has_own_cpu(void)
 {
     const int cpu = (int)word_load(&team.cpu) - 1;
-    return cpu < 0 || fastopt_current_cpu() != cpu || fastopt_leave_cpu(cpu);
+    return cpu < 0 || fastopt_current_cpu() != cpu || fastopt_move_away(0, cpu);
 }
 
 static void serve(int thread)
 {
-    const int number = fastopt_thread_id();
+    member *self = &team.members[thread];
     uint32_t last = 0;
     double patience = BRIEFLY;
+    word_store(&self->id, (uint32_t)fastopt_thread_id());
     for (;;) {
         const double idle_since = fastopt_now();
         uint32_t state = await_job(thread, last, patience);
         /* A caller that makes steps back to back finds the thread awake. */
         patience = fastopt_now() - idle_since < SOON ? LONGER : BRIEFLY;
+        word_store(&self->last, state);
         if (has_own_cpu() && enter(thread, &state, last)) {
             if (wanted(state) > 3)
                 wake_next(wanted(state));
-            word_store(&team.members[thread].inside, (uint32_t)number + 1);
+            word_store(&self->inside, 1);
             team.work(team.job, thread);
-            word_store(&team.members[thread].inside, 0);
+            word_store(&self->inside, 0);
             leave();
         }
         last = state;
@@ -164,9 +174,11 @@ static void serve(int thread)
 /* A forked child has none of its parent's threads; the team may be in use by one of them. */
 static void reset_after_fork(void)
 {
-    for (int i = 0; i <= team.started && i < FASTOPT_MAX_THREADS; i++)
+    for (int i = 0; i <= team.started && i < FASTOPT_MAX_THREADS; i++) {
         word_exchange(&team.members[i].sleeper.asleep, 0);
-    team.started = 0;
+        word_store(&team.members[i].id, 0);
+    }
+    team.started = team.watched = 0;
     word_exchange(&team.state, 0);
     word_store(&team.busy.word, 0);
 }
@@ -199,15 +211,30 @@ static void await_leaving(int threads, double patience)
             spin_pause();
         }
     while (fastopt_now() < end);
-    for (int i = 1; i < threads; i++) {
-        const uint32_t inside = word_load(&team.members[i].inside);
-        if (inside)
-            fastopt_move_here((int)inside - 1);
-    }
+    for (int i = 1; i < threads; i++)
+        if (word_load(&team.members[i].inside))
+            fastopt_move_here((int)word_load(&team.members[i].id));
     while ((state = word_load(&team.state)) & INSIDE) {
         word_exchange(&team.caller.sleeper.asleep, 1);
         if (word_replace(&team.state, state, state | AWAITED))
             fastopt_sleep(&team.caller.sleeper);
+    }
+}
+
+/* A thread that was woken on the caller's CPU waits there for up to a time slice, while the caller makes step after
+ * step alone.  So callers watch one thread after the other: if it does not come though it is awake, it is moved. */
+static void watch(int threads, double now)
+{
+    member *thread = &team.members[team.watched];
+    if (!team.watched || team.watched >= threads || word_load(&thread->last) != team.last ||
+        word_load(&thread->sleeper.asleep)) {
+        team.watched = team.watched % (threads - 1) + 1;
+        team.last = word_load(&team.members[team.watched].last);
+        team.since = now;
+    } else if (now - team.since > LATE) {
+        if (word_load(&thread->id))
+            fastopt_move_away((int)word_load(&thread->id), fastopt_current_cpu());
+        team.since = HUGE_VAL; /* once, until it comes */
     }
 }
 
@@ -227,9 +254,10 @@ void fastopt_run(int threads, int (*work)(void *job, int thread), void *job)
     word_store(&team.next.word, 3);
     const uint32_t number = word_load(&team.state) / ONE_JOB + 1;
     word_exchange(&team.state, number * ONE_JOB + OPEN + (uint32_t)threads * ONE_WANTED);
+    const double begin = fastopt_now();
+    watch(threads, begin);
     for (int i = 1; i < threads && i < 3; i++)
         fastopt_wake(&team.members[i].sleeper);
-    const double begin = fastopt_now();
     const int pieces = work(job, 0);
     if (word_and(&team.state, ~OPEN) & INSIDE) {
         const double piece = (fastopt_now() - begin) / (pieces ? pieces : 1);
