@@ -19,13 +19,21 @@ from .optimizer import Optimizer
 from .saving import Loaded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from tempfile import TemporaryDirectory
 
 PARAMETER = "p"  # the letter of a parameter among those of its state
+CHUNK = 1 << 26  # bytes between two calls of `progress`
 
 
 @checks_arguments
-def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined, *, parameters: bool = False) -> None:
+def save(
+    path: str | os.PathLike[str],
+    optimizer: Optimizer | Combined,
+    *,
+    parameters: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> None:
     """Write an optimizer's state, hyperparameters and counts to a file, and its parameters if asked to.
 
     Whenever the process is killed or the machine stops, `path` is the file that was there before or the new one, whole.
@@ -38,6 +46,10 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined, *, param
         Of any rule, with any parameters; or several that step as one, in one file.
     parameters : bool, default False
         Whether the parameters are in the file too.
+    progress : callable, optional
+        Called as ``progress(done, total)`` while the file is made, with bytes: each byte counts once when the checksum
+        has it, and once when it is on the disk.  The last call, with `done` equal to `total`, comes before the file
+        takes its place: an error that `progress` raises ends the save, and `path` is as it was before.
 
     Raises
     ------
@@ -62,9 +74,11 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined, *, param
     from shutil import copymode, rmtree
 
     safetensors = _safetensors()
+    work = Work("save", progress)
     path = Path(os.path.realpath(path))
     text, tensors = _pack(optimizer, _flag("save", "parameters", parameters))
-    metadata = {"fastopt": f"{_checksum(text, tensors)} {text}"}
+    work.total = 2 * sum(array.nbytes for array in tensors.values())
+    metadata = {"fastopt": f"{_checksum(text, tensors, work)} {text}"}
 
     # The random part has eight characters, which distinguishes leftovers of "a" from leftovers of "a.b".
     for leftover in path.parent.glob(f".{escape(path.name)}.????????.saving"):
@@ -78,6 +92,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer | Combined, *, param
         permissions.touch()  # with those of any new file; the library makes one that only its owner may read
         copymode(permissions, whole)
         _sync(whole)
+        work.end()
         os.replace(whole, path)
     if os.name == "posix":
         with suppress(OSError):  # not every file system can
@@ -117,6 +132,7 @@ def load(
     hyperparameters: Literal["saved", "current"] = "saved",
     convert: bool = False,
     parameters: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Loaded | tuple[Loaded, ...]:
     """Restore, to the bit, an optimizer with the same rule and parameters from a file of `save`.
 
@@ -136,6 +152,10 @@ def load(
         rounded once, to nearest; see `Optimizer.load_state_dict`.
     parameters : bool, default False
         Restore the parameters too, in place, from a file that has them.  With ``strict=False`` those whose state fits.
+    progress : callable, optional
+        Called as ``progress(done, total)`` while the file is read, with bytes: each byte counts once when it is read
+        and once when the checksum has it.  The last call, with `done` equal to `total`, comes before anything is
+        changed: an error that `progress` raises ends the load.
 
     Returns
     -------
@@ -154,25 +174,7 @@ def load(
         Without the safetensors library; and without ml_dtypes, for a file that holds bfloat16.
     """
     with_parameters = _flag("load", "parameters", parameters)
-    safetensors = _safetensors()
-    with open(path, "rb"):
-        pass  # or an OSError that names the file; not all of the library's do
-    required = f"{path}: must be a whole file that fastopt.save has written"
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.keys() != {"fastopt"}:
-                raise ValueError(f"{required}, got one with the metadata {list(metadata)!r:.80}")
-            names = list(file.keys())
-            if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
-                _know_bfloat16(str(path))
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (safetensors.SafetensorError, AttributeError, TypeError) as error:  # the last two: a dtype that NumPy lacks
-        raise ValueError(f"{required}, got {error}") from None
-    saved, _, text = metadata["fastopt"].partition(" ")
-    checksum = _checksum(text, tensors)
-    if checksum != saved:
-        raise ValueError(f"{required}, got a damaged one: its SHA-256 is {checksum}, not {saved:.80}")
+    text, tensors, _ = read(path, Work("load", progress))
     try:
         content, found, others = _unpack(text, tensors, optimizer, strict, convert)
         if with_parameters and not any(found):
@@ -190,6 +192,57 @@ def load(
         for of_one, left_out in zip([loaded] if isinstance(loaded, Loaded) else loaded, others, strict=True)
     )
     return results if isinstance(optimizer, Combined) else results[0]
+
+
+def read(path: str | os.PathLike[str], work: Work) -> tuple[str, dict[str, Array], str]:
+    """Return what a file of `save` holds: JSON, tensors, and the checksum, which is right."""
+    safetensors = _safetensors()
+    with open(path, "rb") as opened:  # or an OSError that names the file; not all of the library's do
+        work.total = 2 * os.fstat(opened.fileno()).st_size
+    required = f"{path}: must be a whole file that fastopt.save has written"
+
+    def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except (safetensors.SafetensorError, AttributeError, TypeError) as error:  # the last two: no dtype of NumPy's
+            raise ValueError(f"{required}, got {error}") from None
+
+    tensors = {}
+    with attempt(safetensors.safe_open, path, "numpy") as file:
+        metadata = file.metadata() or {}
+        if metadata.keys() != {"fastopt"}:
+            raise ValueError(f"{required}, got one with the metadata {list(metadata)!r:.80}")
+        names = list(file.keys())
+        if any(attempt(file.get_slice, name).get_dtype() == "BF16" for name in names):
+            _know_bfloat16(str(path))
+        for name in names:
+            tensors[name] = attempt(file.get_tensor, name)
+            work.add(tensors[name].nbytes)
+    saved, _, text = metadata["fastopt"].partition(" ")
+    checksum = _checksum(text, tensors, work)
+    if checksum != saved:
+        raise ValueError(f"{required}, got a damaged one: its SHA-256 is {checksum}, not {saved:.80}")
+    work.end()
+    return text, tensors, checksum
+
+
+class Work:
+    """Bytes that are done, of all, and who is told of them."""
+
+    def __init__(self, function: str, progress: Callable[[int, int], object] | None) -> None:
+        if progress is not None and not callable(progress):
+            raise TypeError(f"{function}: progress must be a function of two integers or None, got {brief(progress)}")
+        self.progress, self.done, self.total = progress, 0, 0
+
+    def add(self, nbytes: int) -> None:
+        """Count some bytes."""
+        self.done += nbytes
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+    def end(self) -> None:
+        """Count the rest."""
+        self.add(self.total - self.done)
 
 
 def _flag(function: str, name: str, value: Any) -> bool:
@@ -349,14 +402,18 @@ def _plain(value: np.generic) -> bool | float:
     return bool(value) if isinstance(value, np.bool_) else float(value)
 
 
-def _checksum(text: str, tensors: dict[str, Array]) -> str:
+def _checksum(text: str, tensors: dict[str, Array], work: Work) -> str:
     """Return the SHA-256 of all that is saved."""
     from hashlib import sha256
 
     total = sha256(text.encode())
     for name in sorted(tensors):
         total.update(f"\n{name} {tensors[name].dtype} {tensors[name].shape} ".encode())
-        total.update(tensors[name].reshape(-1).view(np.uint8).data)
+        data = tensors[name].reshape(-1).view(np.uint8)
+        for first in range(0, len(data), CHUNK):
+            chunk = data[first : first + CHUNK]
+            total.update(chunk.data)
+            work.add(len(chunk))
     return total.hexdigest()
 
 

@@ -320,7 +320,7 @@ def test_forged_content_is_refused_like_any_other(forged, path):
         content = json.loads(file.metadata()["fastopt"].partition(" ")[2])
     content = FORGED[forged](content)
     text = content if isinstance(content, str) else json.dumps(content)
-    metadata = {"fastopt": f"{checkpoint._checksum(text, tensors)} {text}"}
+    metadata = {"fastopt": f"{checkpoint._checksum(text, tensors, checkpoint.Work('save', None))} {text}"}
     safetensors.numpy.save_file(tensors, path, metadata)
     with refused(opt, path):
         load(path, opt)
@@ -551,6 +551,34 @@ def test_killed_at_random_moments(tmp_path):
 
 
 # ---- The library ----
+
+
+def test_progress_of_saving_and_loading(path, monkeypatch):
+    """Bytes are told in order, up to all of them; an error that is raised there changes nothing."""
+    monkeypatch.setattr(checkpoint, "CHUNK", 1000)
+    opt, other = fastopt.Adam({"w": np.ones(5000)}), fastopt.Adam({"w": np.ones(5000)})
+    opt.step({"w": np.ones(5000)})
+
+    def leave(done, total):
+        if done == total:
+            raise TypeError("enough")
+
+    with pytest.raises(TypeError, match="enough"):
+        fastopt.save(path, opt, progress=leave)
+    assert not path.exists()
+    for call, of_all in ((fastopt.save, 2 * 2 * 40_000), (fastopt.load, None)):
+        told = []
+        call(path, opt, progress=lambda done, total, told=told: told.append((done, total)))
+        done, totals = zip(*told, strict=True)
+        assert list(done) == sorted(done)
+        assert set(totals) == {done[-1]} == {of_all or 2 * path.stat().st_size}
+        assert len(done) > 80
+    with pytest.raises(TypeError, match="enough"):
+        fastopt.load(path, other, progress=leave)
+    assert other.step_count == 0
+    for call, name in ((fastopt.save, "save"), (fastopt.load, "load")):
+        with pytest.raises(TypeError, match=f"{name}: progress must be a function of two integers or None, got 3"):
+            call(path, opt, progress=3)
 
 
 def test_without_safetensors(path, monkeypatch):

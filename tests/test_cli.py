@@ -100,6 +100,53 @@ def test_a_wrong_command_line(capsys, arguments, words):
     assert words in refusal(capsys, *arguments)
 
 
+@pytest.fixture
+def saved(tmp_path):
+    """A file with two optimizers, of which one has two groups, a schedule and stored state."""
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 is ml_dtypes'")
+    pytest.importorskip("safetensors", reason="files are safetensors")
+    table = np.ones((100, 8), ml_dtypes.bfloat16)
+    groups = [{"params": {"table": table}, "state_dtype": "8bit"}, {"params": {"[b]": np.ones(3)}, "lr": 0.5}]
+    schedule = fastopt.schedules.cosine(0.125, 10)
+    opt = fastopt.Combined([fastopt.AdamW(groups, lr=schedule), fastopt.SGD([np.ones(2)], momentum=0.5)])
+    opt.step([[{"table": table.copy()}, {"[b]": np.ones(3)}], [np.ones(2)]])
+    fastopt.save(tmp_path / "state", opt, parameters=True)
+    return tmp_path / "state"
+
+
+def test_inspect(saved):
+    shown = run("inspect", str(saved))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for words in (
+        "in the file",
+        "0/AdamW, step 1: 2 parameters with 803 elements",
+        "groups[0], 1 parameter: lr=cosine(init_value=0.125, decay_steps=10, end_value=0, exponent=1), state_dtype=",
+        "groups[1], 1 parameter: lr=0.5, state_dtype=None",
+        "1/SGD, step 1: 1 parameter with 2 elements, 32 bytes in the file",
+        "momentum=0.5",
+        "codes_nonnegative",
+        "'[b]'",
+    ):
+        assert words in " ".join(shown.stdout.split()), words
+    (checksum,) = (line.split()[1].rstrip(",") for line in shown.stdout.splitlines() if line.startswith("SHA-256"))
+    assert checksum.encode() in saved.read_bytes()
+    brief = run("inspect", str(saved), "--no-parameters").stdout
+    assert "codes_nonnegative" not in brief
+    assert brief.splitlines()[:4] == shown.stdout.splitlines()[:4]
+
+
+def test_inspect_damaged_and_other_files(saved, tmp_path, capsys):
+    content = bytearray(saved.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "damaged").write_bytes(content)
+    (tmp_path / "other").write_text("other")
+    for name, words in (("damaged", "got a damaged one"), ("other", "must be a whole file"), ("none", "No such file")):
+        line = refusal(capsys, "inspect", str(tmp_path / name))
+        assert line.startswith("python -m fastopt inspect: ")
+        assert words in line
+        assert name in line
+
+
 def test_a_size_beyond_the_memory(capsys, monkeypatch):
     monkeypatch.setattr("fastopt.cli.bench.memory", lambda: 2**20)
     line = refusal(capsys, "bench", "--rules", "sgd,adam", "--size", "100000")

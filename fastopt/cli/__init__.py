@@ -26,6 +26,7 @@ COMMANDS = {
     "demo": ("fastopt.cli.demo", "main", "train a network with every rule, next to plain NumPy"),
     "compare": ("fastopt.cli.compare.command", "main", "find which rule suits which task, by learning-rate sweeps"),
     "bench": ("fastopt.cli.bench", "main", "time a step of each rule, against the memory's limit with --roofline"),
+    "inspect": ("fastopt.cli.inspect", "main", "print what a file of fastopt.save holds, and check it"),
     "config": ("fastopt.cli", "config", "print version, compiler and threads; flags for C with --cflags --libs"),
 }
 
