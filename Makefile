@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(wildcard csrc/*.h csrc/*/*.[ch] csrc/rules/*.def) $(wildcard csrc/packaging/* fastopt/_core/*) setup.py pyproject.toml
 
-.PHONY: demo test bench bench-peers perf-check stress sanitize fuzz sdist-check lint format config docs docs-check clean
+.PHONY: demo test bench bench-peers perf-check stress sanitize fuzz sdist-check release-check lint format config docs docs-check clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m fastopt demo
@@ -39,11 +39,17 @@ fuzz: $(VENV)/test
 sdist-check: $(VENV)/test
 	$(BIN)/python tests/sdist.py
 
+# Before a version is tagged.
+release-check: $(VENV)/lint $(VENV)/test docs
+	$(BIN)/python tests/release.py
+
 lint: $(VENV)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*/*.[ch] tests/*.[ch] examples/*/*.[ch]*
+	$(BIN)/codespell
+	$(BIN)/python tests/release.py --only versions
 
 format: $(VENV)/lint
 	$(BIN)/ruff check --fix .

@@ -1,16 +1,19 @@
 """Build fastopt._core: the Cython bridge and the C core."""
 
+import gzip
 import os
 import platform
 import re
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 HEADER = HERE / "csrc/include/fastopt.h"
@@ -75,6 +78,33 @@ class BuildExt(build_ext):
             shutil.copytree(Path(self.build_lib, "fastopt", folder), HERE / "fastopt" / folder)
 
 
+class Sdist(sdist):
+    """sdist whose bytes follow from the sources alone: no times, owners or order of the machine that builds it."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None):
+        """Write the archive."""
+        if format != "gztar":
+            raise ValueError(f"sdist: the format must be gztar, got {format}")
+        time = int(os.environ.get("SOURCE_DATE_EPOCH", 0))
+
+        def plain(entry):
+            entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = time, 0, 0, "", ""
+            entry.mode = 0o755 if entry.mode & 0o100 else 0o644
+            return entry
+
+        file = Path(f"{base_name}.tar.gz")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files = sorted(path for path in Path(base_dir).rglob("*") if path.is_file())
+        with (
+            open(file, "wb") as out,
+            gzip.GzipFile("", "wb", fileobj=out, mtime=time) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for path in files:
+                archive.add(path, recursive=False, filter=plain)
+        return str(file)
+
+
 os.chdir(HERE)
 core = Extension(
     "fastopt._core",
@@ -84,4 +114,6 @@ core = Extension(
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
 )
 version = re.search(r'FASTOPT_VERSION "(.+)"', HEADER.read_text()).group(1)
-setup(version=version, ext_modules=cythonize([core], build_dir="build"), cmdclass={"build_ext": BuildExt})
+setup(
+    version=version, ext_modules=cythonize([core], build_dir="build"), cmdclass={"build_ext": BuildExt, "sdist": Sdist}
+)
