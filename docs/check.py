@@ -107,7 +107,8 @@ def browser() -> Any:
         from selenium import webdriver
     except ImportError:
         return None
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
     if not (chromium and driver):
         return None
     options = webdriver.ChromeOptions()
@@ -141,7 +142,10 @@ def take(driver: Any, name: Path, width: int) -> None:
     import base64
 
     for theme in ("light", "dark"):
-        driver.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
+        driver.execute_script(
+            f"document.documentElement.dataset.theme = '{theme}';"
+            "document.documentElement.insertAdjacentHTML('beforeend', '<style>* {transition: none !important}</style>')"
+        )
         height = min(driver.execute_script("return document.documentElement.scrollHeight"), 5000)
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         picture = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})

@@ -87,7 +87,7 @@ def write_examples() -> list[str]:
     for path in sources:
         text = path.read_text(encoding="utf-8")
         opening, _, rest = text.partition("\n")
-        title = opening.strip('"').rstrip(".")
+        title = opening.strip('"').partition(": ``")[0].rstrip(".")
         (EXAMPLES / path.name).write_text(f'"""\n{title}\n{"=" * len(title)}\n{rest}', encoding="utf-8")
         if not SLOW.search(text) and all(importlib.util.find_spec(name) for name in imported(text)):
             runnable.append(path.name)
