@@ -38,6 +38,14 @@ class Settings:
     def set(self, hyper: dict[str, float], options: dict[str, Any]) -> bool: ...
 
 @final
+class BoundStep:
+    address: int
+    capsule: object
+    def __init__(self, table: Table, step_flat: Callable[[tuple[Any, ...]], None], is_plain: bool) -> None: ...
+    def step(self) -> None: ...
+    def check(self) -> None: ...
+
+@final
 class RowGrad:
     rows: NDArray[Any]
     values: Array

@@ -212,13 +212,26 @@ class Stepping:
             scale._record(self, made)
 
     @checks_arguments
-    def bind(self, grads: Grads) -> None:
+    def bind(self, grads: Grads) -> _core.BoundStep:
         """Take these arrays as the gradients of every later `step()` without argument.
 
         For loops whose gradient buffers never move: the structure is read once, and a step only checks that no buffer
         has been replaced where it came from, or been changed in place to another shape or memory.
+
+        Parameters
+        ----------
+        grads : array, sequence or mapping
+            As `step` takes them.
+
+        Returns
+        -------
+        BoundStep
+            A step with these gradients for compiled loops, in Cython, Numba (`fastopt.numba`) and C: ``bound.step()``,
+            ``bound.capsule``, ``bound.address``, and ``bound.check()``, which raises the first error of such a loop;
+            docs/embedding.md explains it.
         """
         self._table.bind(grads)
+        return _core.BoundStep(self._table, self._step_flat, self._scale is None)
 
     @property
     def grad_norm(self) -> float | None:

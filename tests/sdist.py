@@ -20,7 +20,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCES = (".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
-SHORT = ["by_hand", "bad_input", "kernels", "checkpoint", "complete", "properties", "embedding"]  # for tests in short
+SHORT = [
+    "by_hand",
+    "bad_input",
+    "kernels",
+    "checkpoint",
+    "complete",
+    "properties",
+    "embedding",
+    "embedding_in_cython",
+]  # for tests in short
 
 
 def call(*command: object, cwd: Path) -> None:

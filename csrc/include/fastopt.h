@@ -351,6 +351,14 @@ static inline fastopt_status fastopt_catch_up(fastopt_tensor *tensors, ptrdiff_t
     return fastopt_catch_up_sized(fastopt_header_sizes(), tensors, count, num_threads);
 }
 
+/* A step that another language has bound to parameters and gradients: step(bound) makes it.  Returns a fastopt_status,
+ * FASTOPT_OK also for a step that the optimizer skips. */
+typedef struct {
+    int (*step)(void *bound);
+    void *bound;
+} fastopt_bound_step;
+#define FASTOPT_BOUND_STEP "fastopt_bound_step" /* the name of the PyCapsule that Python's optimizers give */
+
 /* Whether a rule accepts gradients of rows: it needs no sums over a whole parameter, and its first step does not set
  * state of all elements. */
 int fastopt_rule_takes_rows(const fastopt_rule *rule);

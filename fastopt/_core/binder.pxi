@@ -35,14 +35,17 @@ cdef class Binder:
             raise RuntimeError(f"{parameters.owner}: no parameters must be added while a call begins, but another thread has"
                                f" added some")
         self.step_arrays = None
+        parameters.bound = NULL
         for i in range(count):
             self.bind(parameters, i, <object>PyTuple_GET_ITEM(gradients, i))
             elements += tensors[i].n
+        parameters.bound = <void *>gradients
         return elements
 
     cdef int bind_one(self, Py_ssize_t i, object gradient) except -1:
         """Bind the gradient of one parameter alone."""
         self.step_arrays = None
+        self.parameters.bound = NULL
         return self.bind(self.parameters, i, gradient)
 
     cdef int bind(self, Parameters parameters, Py_ssize_t i, object gradient) except -1:

@@ -60,7 +60,7 @@ cdef class StepLock:
             PyThread_free_lock(self.lock)
 
     cdef int reset_after_fork(self) except -1:
-        if self.holder != PyThread_get_thread_ident() and not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+        if self.holder != thread_ident() and not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
             self.broken = True
             self.lock = PyThread_allocate_lock()  # the old one is held and cannot be freed
         elif self.holder == 0:
@@ -69,14 +69,14 @@ cdef class StepLock:
 
     cdef int check_not_held(self) except -1:
         """Raise RuntimeError where this thread holds the lock."""
-        if self.holder == PyThread_get_thread_ident():
+        if self.holder == thread_ident():
             raise RuntimeError(f"{self.owner}: a schedule or a signal handler called by a step, a save or a load must"
                                f" not change the same optimizer, but it does")
         return 0
 
     cdef int acquire(self) except -1:
         """Wait for the lock."""
-        cdef unsigned long thread = PyThread_get_thread_ident()
+        cdef unsigned long thread = thread_ident()
         if self.holder == thread:
             self.check_not_held()
         if self.broken:
@@ -88,13 +88,20 @@ cdef class StepLock:
         self.holder = thread
         return 0
 
-    cdef void release(self) noexcept:
+    cdef bint acquire_if_free(self) noexcept nogil:
+        """Take the lock if `acquire` would neither wait nor raise; returns whether it is taken."""
+        if self.broken or not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            return False
+        self.holder = thread_ident()
+        return True
+
+    cdef void release(self) noexcept nogil:
         self.holder = 0
         PyThread_release_lock(self.lock)
 
     cdef bint reads_again(self) except -1:
         """Begin a nested read; returns False if this thread does not hold the lock."""
-        if self.holder != PyThread_get_thread_ident():
+        if self.holder != thread_ident():
             return False
         if self.holder in half_steps:
             raise RuntimeError(f"{self.owner}: a signal handler must not read the optimizer between two passes of a step of"

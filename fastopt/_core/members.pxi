@@ -113,6 +113,7 @@ cdef class Members:
         for k in range(len(self.tables)):
             table = self.tables[k]
             first = self.firsts[k]
+            parameters.bound = NULL
             memcpy(parameters.tensors + first, table.parameters.tensors, table.parameters.count * sizeof(fastopt_tensor))
         if self.count_dtype_changes(parameters) != self.dtype_changes:
             for k in range(len(self.tables)):
@@ -145,4 +146,5 @@ cdef class Members:
                 if changed:
                     copy_g_dtype(&own.entries[i - begin], &parameters.entries[i])
             own.dtype_changes += changed
+            own.bound = NULL
         return 0

@@ -13,14 +13,13 @@ from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_AsSsize_t
 from cpython.object cimport PyObject
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
 from cpython.pythread cimport (
     NOWAIT_LOCK,
     WAIT_LOCK,
     PyThread_acquire_lock,
     PyThread_allocate_lock,
     PyThread_free_lock,
-    PyThread_get_thread_ident,
     PyThread_release_lock,
     PyThread_type_lock,
 )
@@ -65,4 +64,6 @@ include "binder.pxi"         # gradients: checked and bound to descriptors
 include "runner.pxi"         # the call of the C core: options, threads, skipped steps
 include "accumulator.pxi"    # sums of gradients
 include "table.pxi"          # an optimizer: all of the above, its step, schedules and saved state
+include "bound.pxi"          # steps on bound gradients for C, without the GIL where they need no Python
+include "exported.pxi"       # functions of the C core for other modules in Cython
 include "kernel.pxi"         # rules as functions on the caller's own buffers

@@ -47,6 +47,7 @@ cdef class Parameters:
     cdef Py_ssize_t dtype_changes  # how often the dtype of a gradient has changed
     cdef Span *spans  # of all parameters and state, sorted; spans that touch are merged
     cdef Py_ssize_t n_spans
+    cdef void *bound  # the tuple of the gradients to which all descriptors point; NULL: none
     cdef bint catches_up  # whether rows make up for missed steps
     cdef bint estimates_groups  # whether some rule makes one estimate for all parameters of a group
 
@@ -142,6 +143,7 @@ cdef class Parameters:
         self.arrays += tuple(arrays)
         self.settings = self.settings + settings
         self.count = count
+        self.bound = NULL
         self.lay_out_spans()
         return 0
 
@@ -179,6 +181,7 @@ cdef class Parameters:
         cdef Py_ssize_t i
         cdef tuple before = self.arrays
         self.arrays = arrays
+        self.bound = NULL
         try:
             self.lay_out_spans()
         except MemoryError:
@@ -333,6 +336,12 @@ cdef class Parameters:
         """The number of steps of each parameter."""
         cdef Py_ssize_t i
         return [self.tensors[i].step - 1 for i in range(self.count)]
+
+    cdef void count_steps(self, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+        """Count a step of these parameters, where they have a gradient."""
+        cdef Py_ssize_t i
+        for i in range(first, first + count):
+            self.tensors[i].step += self.tensors[i].g != NULL
 
     cdef int change(self, Settings settings, dict hyper, dict options) except -1:
         """Set hyperparameters and options of a group, which the caller has checked.

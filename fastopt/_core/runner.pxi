@@ -21,11 +21,13 @@ cdef class StepRunner:
     cdef public int num_threads  # 0: chosen from the time of steps
     cdef public double grad_scale, clip_norm, clip_value  # 0: none
     cdef public object clip_schedule  # a function: completed steps -> clip_norm, or None
-    cdef public str clip_norm_per  # the norm is taken over "all", each "group" or each "parameter"
+    cdef str norm_per  # clip_norm_per: the norm is taken over "all", each "group" or each "parameter"
+    cdef bint has_norms  # whether it is not "all"
     cdef public list group_of  # the number of each parameter's group
     cdef public bint zero_grads
     cdef public int64_t skipped_steps
-    cdef readonly object grad_norm  # of the last step with clip_norm, before clipping
+    cdef bint clipped  # whether the last step had clip_norm; then
+    cdef double norm   # the norm of its gradients, before clipping
     cdef fastopt_tuner tuners[2]  # of whole steps and UPDATEs, and of GATHERs
     cdef object sum_parts  # adds up a float64 array over processes, in place: row i over the parts of parameter i;
     # None where this process has all of each parameter
@@ -39,12 +41,27 @@ cdef class StepRunner:
     def __dealloc__(self):
         free(self.of_each)
 
+    @property
+    def clip_norm_per(self):
+        """The gradients that share a norm: "all", "group" or "parameter"."""
+        return self.norm_per
+
+    @clip_norm_per.setter
+    def clip_norm_per(self, str value):
+        self.norm_per = value
+        self.has_norms = value != "all"
+
+    @property
+    def grad_norm(self):
+        """The norm of the last step with clip_norm, before clipping, or None."""
+        return self.norm if self.clipped else None
+
     cdef void forget_timings(self) noexcept:
         memset(self.tuners, 0, sizeof(self.tuners))
         free(self.of_each)
         self.of_each = NULL
 
-    cdef inline int threads(self) noexcept:
+    cdef inline int threads(self) noexcept nogil:
         return self.num_threads if self.num_threads else default_threads
 
     cdef int chosen_threads(self) noexcept:
@@ -64,8 +81,8 @@ cdef class StepRunner:
                 self.parameters.entries[i].skips = counts[i]
         return [self.parameters.entries[i].skips for i in range(self.parameters.count)]
 
-    cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
-        """Set the options of the next step: the options of the optimizer, and the changes for this step."""
+    cdef void set_options(self, fastopt_call *call) noexcept nogil:
+        """Set the options of the optimizer."""
         call.num_threads = self.threads()
         call.check_finite = self.check_finite
         call.grad_scale = self.grad_scale
@@ -73,6 +90,11 @@ cdef class StepRunner:
         call.clip_value = self.clip_value
         call.zero_grads = self.zero_grads
         call.part = FASTOPT_ALL
+        call.sum_parts = NULL
+
+    cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
+        """Set the options of the next step: the options of the optimizer, and the changes for this step."""
+        self.set_options(call)
         if changes is not None:
             call.grad_scale = changes.get("grad_scale", call.grad_scale)
             call.clip_norm = changes.get("clip_norm", call.clip_norm)
@@ -85,7 +107,7 @@ cdef class StepRunner:
     cdef void set_clip_groups(self) noexcept:
         cdef Py_ssize_t i
         for i in range(self.parameters.count):
-            self.parameters.tensors[i].clip_group = i if self.clip_norm_per == "parameter" else self.group_of[i]
+            self.parameters.tensors[i].clip_group = i if self.norm_per == "parameter" else self.group_of[i]
 
     cdef fastopt_tuner *tuner_of(self, Py_ssize_t first, Py_ssize_t count, bint is_gathering) except? NULL:
         """The tuner of steps of these parameters: all, or one by itself."""
@@ -99,42 +121,45 @@ cdef class StepRunner:
                 raise MemoryError
         return &self.of_each[2 * first + is_gathering]
 
+    cdef fastopt_status call_core(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+        """Make the call, and record its norms and that no step is skipped."""
+        cdef fastopt_tensor *tensors = self.parameters.tensors
+        cdef Entry *entries = self.parameters.entries
+        cdef Py_ssize_t i
+        cdef fastopt_status status = fastopt_step_with(tensors + first, count, call)
+        self.clipped = call.clip_norm != 0
+        self.norm = call.grad_norm
+        if self.clipped and self.has_norms:
+            for i in range(first, first + count):
+                entries[i].grad_norm = tensors[i].grad_norm
+        if self.max_skips and status == FASTOPT_OK:
+            for i in range(first, first + count):
+                entries[i].skips = 0
+        return status
+
     cdef bint run(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count, Py_ssize_t elements) except -1:
         """Make the call; returns whether the step was made."""
-        cdef Parameters parameters = self.parameters
         cdef fastopt_status status
-        cdef Py_ssize_t i
-        cdef fastopt_tensor *tensors = parameters.tensors + first
-        call.sum_parts = call_sum_parts
-        if self.sum_parts is None:
-            call.sum_parts = NULL
-        call.data = <void *>self
+        if self.sum_parts is not None:
+            call.sum_parts = call_sum_parts
+            call.data = <void *>self
         self.first, self.stepped = first, count
         call.tuner = self.tuner_of(first, count, call.part == FASTOPT_GATHER)
         if elements < KEEP_GIL_BELOW:
-            status = fastopt_step_with(tensors, count, call)
+            status = self.call_core(call, first, count)
         else:
             with nogil:
-                status = fastopt_step_with(tensors, count, call)
+                status = self.call_core(call, first, count)
         if status == FASTOPT_NOT_SUMMED:
             error, self.error = self.error, None
             raise error
-        if call.clip_norm:
-            self.grad_norm = call.grad_norm
-            for i in range(first, first if self.clip_norm_per == "all" else first + count):
-                parameters.entries[i].grad_norm = parameters.tensors[i].grad_norm
-        elif self.grad_norm is not None:
-            self.grad_norm = None
         if status == FASTOPT_NONFINITE:
             self.skip(first, count)
             return False
         if status == FASTOPT_NO_MEMORY:
             raise MemoryError
         if status != FASTOPT_OK:
-            raise RuntimeError(f"{parameters.owner}: the C core refused the step with status {status}")
-        if self.max_skips:
-            for i in range(first, first + count):
-                parameters.entries[i].skips = 0
+            raise RuntimeError(f"{self.parameters.owner}: the C core refused the step with status {status}")
         return True
 
     cdef bint has_changed(self, Py_ssize_t first, Py_ssize_t count) noexcept:

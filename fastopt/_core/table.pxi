@@ -32,6 +32,7 @@ cdef class Table:
     cdef readonly int64_t step_count
     cdef int64_t schedule_step  # the count of steps at which this step reads schedules
     cdef readonly dict schedules  # Settings: function from completed steps to the arguments of Settings.set
+    cdef bint is_scheduled  # whether there are any
     cdef public object swapped  # the name of the average that the parameters hold now, or None
 
     def __init__(self, str owner, tuple averages, object ema_schedule):
@@ -335,7 +336,7 @@ cdef class Table:
         self.follow_schedules(self.step_count)
         if self.members is not None:
             self.members.read_descriptors(parameters)
-        if call.clip_norm and self.runner.clip_norm_per != "all":
+        if call.clip_norm and self.runner.has_norms:
             self.runner.set_clip_groups()
         elements = binder.bind_all(flat)
         if parameters.estimates_groups:
@@ -377,9 +378,9 @@ cdef class Table:
             t = &parameters.tensors[i]
             step_count = max(t.step - 1, table.step_count - 1)
             self.prepare(&call, changes, step_count)
-            if call.clip_norm and self.runner.clip_norm_per != "parameter":
+            if call.clip_norm and self.runner.norm_per != "parameter":
                 raise ValueError(f"{parameters.owner}_one: clip_norm must be None, since the norm of all gradients"
-                                 f" (clip_norm_per={self.runner.clip_norm_per!r}) needs all of them, got"
+                                 f" (clip_norm_per={self.runner.norm_per!r}) needs all of them, got"
                                  f" {call.clip_norm!r}")
             if t.rule.gathers == FASTOPT_BY_GROUP:
                 raise ValueError(f"{parameters.owner}_one: this rule needs the gradients of all parameters at once")
@@ -489,10 +490,7 @@ cdef class Table:
 
     cdef int count_steps(self, Py_ssize_t first, Py_ssize_t count) except -1:
         """Count a step of the parameters that have a gradient, here and in the members."""
-        cdef fastopt_tensor *tensors = self.parameters.tensors
-        cdef Py_ssize_t i
-        for i in range(first, first + count):
-            tensors[i].step += tensors[i].g != NULL
+        self.parameters.count_steps(first, count)
         return 0 if self.members is None else self.members.write_descriptors(self.parameters, first, count)
 
     cdef Table table_of(self, Py_ssize_t i):
@@ -507,7 +505,7 @@ cdef class Table:
     cdef int follow_schedules(self, int64_t step_count) except -1:
         """Set all scheduled values, after checking all of them."""
         self.schedule_step = step_count
-        return self.set_scheduled() if self.schedules or self.averages.active or self.members is not None else 0
+        return self.set_scheduled() if self.is_scheduled or self.averages.active or self.members is not None else 0
 
     cdef int set_scheduled(self) except -1:
         cdef Table table
@@ -543,6 +541,7 @@ cdef class Table:
                     self.schedules.pop(settings, None)
                 else:
                     self.schedules[settings] = schedule
+        self.is_scheduled = bool(self.schedules)
 
     # -- rows that catch up on missed steps --
 
@@ -567,6 +566,7 @@ cdef class Table:
         cdef int threads = self.runner.threads()
         cdef fastopt_status status
         self.follow_schedules(self.step_count)  # sets all hyperparameters of groups, also after a load
+        parameters.bound = NULL
         for i in range(parameters.count):
             parameters.tensors[i].g = NULL
             parameters.entries[i].g = NULL
