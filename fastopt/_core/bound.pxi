@@ -26,7 +26,7 @@ cdef class BoundStep:
         self.step_flat = step_flat
         self.flat = table.bound
         self.is_plain = is_plain and table.members is None and not table.has_gather_hook and not table.averages.active \
-            and table.runner.clip_schedule is None and table.runner.sum_parts is None \
+            and table.runner.clip_schedule is None \
             and all([gradient is None or cnp.PyArray_CheckExact(gradient) for gradient in self.flat])
         self.handle = fastopt_bound_step(bound_step, <void *>self)
 
@@ -68,7 +68,7 @@ cdef class BoundStep:
         if not self.is_plain or not self.table.lock.acquire_if_free():
             return self.make_with_gil()
         if self.table.parameters.bound != flat or self.table.is_scheduled or self.table.swapped is not None \
-                or self.table.binder.step_arrays is not None:
+                or self.table.binder.step_arrays is not None or self.table.runner.sum_parts is not None:
             self.table.lock.release()
             return self.make_with_gil()
         self.table.runner.set_options(&call)

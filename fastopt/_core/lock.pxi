@@ -24,7 +24,7 @@ cdef class HalfStep:
     cdef object thread  # None if the state has not changed
 
     def __init__(self, bint has_changed):
-        self.thread = PyThread_get_thread_ident() if has_changed else None
+        self.thread = thread_ident() if has_changed else None
 
     def __enter__(self):
         if self.thread is not None:
