@@ -57,7 +57,7 @@ MAKE = {
     "plain": lambda params: fastopt.Adam(params, lr=1e-2),
     "options": lambda params: fastopt.AdamW(params, lr=1e-2, clip_norm=0.5, zero_grads=True, nonfinite="skip"),
     "per parameter": lambda params: fastopt.SGD(params, lr=1e-2, momentum=0.9, clip_norm=1, clip_norm_per="parameter"),
-    "gathers": lambda params: fastopt.Prodigy(params),
+    "carries numbers": lambda params: fastopt.ScheduleFreeSGD(params, lr=1e-2),
     "schedule": lambda params: fastopt.Adam(params, lr=fastopt.schedules.cosine(1e-2, decay_steps=20)),
     "averages": lambda params: fastopt.Adam(params, lr=1e-2, ema_decay=0.9),
     "scale": lambda params: fastopt.Adam(params, lr=1e-2, grad_scale=fastopt.LossScale(1.0), nonfinite="skip"),
