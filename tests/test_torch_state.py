@@ -420,6 +420,38 @@ def test_edits_of_the_state():
     assert_close(values(ours), values(theirs), 1e-12)
 
 
+def replace_memory(state, p):
+    state[p]["exp_avg"].data = torch.full_like(state[p]["exp_avg"], 0.3)
+
+
+EDITS = {
+    "in memory": lambda state, p: state[p]["exp_avg"].mul_(0.5),
+    "another tensor": lambda state, p: state[p].update(exp_avg=state[p]["exp_avg"] * 0.5),
+    "other memory": replace_memory,
+    "steps": lambda state, p: state[p]["step"].fill_(1),
+    "no entry": lambda state, p: state.pop(p),
+    "an empty entry": lambda state, p: state[p].clear(),
+    "another entry": lambda state, p: state.update({p: {k: v * 1 for k, v in state[p].items()}}),
+    "none": lambda state, p: None,
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_edits_of_a_state_that_is_read_before_each_step(edit):
+    """They count from the next step on."""
+    ours, theirs = parameters(), parameters()
+    runs = (fastopt.torch.Adam(ours), ours), (torch.optim.Adam(theirs), theirs)
+    for i in range(9):
+        for opt, params in runs:
+            if i in (4, 7):
+                edit(opt.state, params[1])
+            assert not i or float(opt.state[params[0]]["step"]) == i
+        steps([i], *runs)
+        assert_close(values(ours), values(theirs), 1e-12)
+        (one, _), (other, _) = runs
+        assert [float(one.state[p]["step"]) for p in ours] == [float(other.state[p]["step"]) for p in theirs]
+
+
 def test_edits_of_copies():
     """Codes of 8 bits, and the mean of squares of a centered RMSprop."""
     ours = parameters(dtype=torch.float32)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from .. import _core
 from ..decays import KEYS
 from ..nest import Array, Name, describe
 from ..optimizer import Optimizer
@@ -26,6 +27,9 @@ STEP_COUNT = "step_count"  # of the optimizer, in a state dict where it is not t
 BEGUN, AVERAGED = "begun", "averaged"  # what the averages of a parameter have taken in
 LAST_STEP = "last_step"  # of each row that catches up
 DECAY = "decay_"  # begins the name of a decay that a bias correction uses, where it does not follow from the group
+
+
+Entries = Mapping[torch.Tensor, Mapping[str, torch.Tensor]]
 
 
 class Parameter(NamedTuple):
@@ -77,6 +81,7 @@ class State(defaultdict[torch.Tensor, dict[str, torch.Tensor]]):
     is_current: bool  # whether it has been shown since the last step
     _shown: dict[torch.Tensor, dict[str, torch.Tensor]]  # the entries as they were before edits
     _steps: list[int]  # of each parameter, when it was shown
+    _memory: Memory | None  # what was shown, where it is counts and the memory of an optimizer
 
     def __init__(self) -> None:
         super().__init__(dict)
@@ -94,10 +99,16 @@ class State(defaultdict[torch.Tensor, dict[str, torch.Tensor]]):
     def forget(self) -> None:
         """Remove all entries."""
         self.clear()
-        self.is_current, self._shown, self._steps = False, {}, []
+        self.is_current, self._shown, self._steps, self._memory = False, {}, [], None
 
     def show(self, inner: Optimizer, tensors: Sequence[torch.Tensor]) -> None:
         """Have the entries of an optimizer; those that are there already keep their tensors."""
+        steps = inner._table.steps()
+        if self._memory is None or not self._memory.show(self, steps):
+            self._show_all(inner, tensors)
+        self.is_current, self._steps = True, steps
+
+    def _show_all(self, inner: Optimizer, tensors: Sequence[torch.Tensor]) -> None:
         before, self._shown = self._shown, {}
         kept = dict(self)
         self.clear()
@@ -114,23 +125,73 @@ class State(defaultdict[torch.Tensor, dict[str, torch.Tensor]]):
             self[one.tensor] = kept.get(one.tensor, {})
             self[one.tensor].clear()
             self[one.tensor].update(entry)
-        self.is_current, self._steps = True, inner._table.steps()
+        self._memory = None
 
     def is_edited(self, inner: Optimizer, tensors: Sequence[torch.Tensor]) -> bool:
         """Return whether users have changed it since it was shown, and no step in backward has since."""
         if inner._table.steps() != self._steps:
             return False
+        if self._memory is not None and self._memory.is_shown(self, self._steps):
+            return False
+        has_copies = False
         for one in parameters_of(inner, tensors):
             entry, before = self.get(one.tensor, {}), self._shown.get(one.tensor, {})
             if entry.keys() != before.keys() or any(entry[key] is not value for key, value in before.items()):
                 return True
-            fresh = entry_of(inner, one) if before else {}
-            if not all(
-                is_same_memory(entry[key], value) or torch.equal(local_of(entry[key]), local_of(value))
-                for key, value in fresh.items()
-            ):
-                return True
+            for key, value in (entry_of(inner, one) if before else {}).items():
+                if not is_same_memory(entry[key], value):
+                    if not torch.equal(local_of(entry[key]), local_of(value)):
+                        return True
+                    has_copies = has_copies or key != STEP
+        self._memory = None if has_copies else Memory(self, self._shown, self._steps)
         return False
+
+
+class Memory:
+    """The entries of a state that are counts of steps and memory of an optimizer: they are shown and checked at once.
+
+    `shown` are the parameters that have an entry of the optimizer, `steps` the steps of each parameter.
+    """
+
+    def __init__(self, state: Entries, shown: Iterable[torch.Tensor], steps: Sequence[int]) -> None:
+        entries = [state[tensor] for tensor in shown]
+        self._keys, self._entries = tuple(state), tuple(state.values())
+        self._watched = [(entry, tuple(entry), tuple(entry.values())) for entry in entries]
+        self._lengths = lengths(state)
+        self._counts = [entry[STEP] for entry in entries]
+        self._tensors = [local_of(value) for entry in entries for value in entry.values()]
+        self._places = places(self._tensors)
+        self._have_state = [bool(count) for count in steps]
+
+    def _is_there(self, state: Entries) -> bool:
+        """Return whether the entries are the same tensors in the same memory."""
+        return (
+            lengths(state) == self._lengths
+            and _core.changed_container([(state, self._keys, self._entries), *self._watched]) is None
+            and places(self._tensors) == self._places
+        )
+
+    def is_shown(self, state: Entries, steps: Sequence[int]) -> bool:
+        """Return whether the entries are as they were shown after these steps."""
+        return self._is_there(state) and [tensor.item() for tensor in self._counts] == list(filter(None, steps))
+
+    def show(self, state: Entries, steps: Sequence[int]) -> bool:
+        """Set the counts to these; return False where others than these entries are to be shown."""
+        if [bool(count) for count in steps] != self._have_state or not self._is_there(state):
+            return False
+        for tensor, count in zip(self._counts, filter(None, steps), strict=True):
+            tensor.fill_(count)
+        return True
+
+
+def lengths(state: Entries) -> list[int]:
+    """Return the numbers of values in the entries of a state."""
+    return [len(entry) for entry in state.values()]
+
+
+def places(tensors: Sequence[torch.Tensor]) -> list[tuple[int, tuple[int, ...]]]:
+    """Return where the elements of tensors lie."""
+    return [(tensor.data_ptr(), tensor.stride()) for tensor in tensors]
 
 
 def is_same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
