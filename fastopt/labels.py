@@ -39,6 +39,8 @@ def label_of(where: str, key: Any, value: Any, hyper: Collection[str]) -> Label:
         raise TypeError(
             f"{where}: {key} must be a str, a number, True, False or None, as keys of your own are, got {brief(value)}"
         )
+    if isinstance(value, int) and abs(value) >= 1 << 63:  # JSON would have all of its digits, if Python wrote them
+        raise ValueError(f"{where}: {key} must be an integer that 64 bits hold, got {value.bit_length()} bits")
     return value
 
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from reprlib import repr as brief
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from . import averages, saving
@@ -200,16 +201,33 @@ class Optimizer(Stepping, Declaring):
         return super().__new__(cls)
 
     def __init__(self, *by_position: Any, **by_name: Any) -> None:
-        label, declaration = type(self).__name__, self._declaration
-        given = declaration.given(label, by_position, by_name, type(self).__signature__.parameters)
+        self._set_up(self._layout_of(by_position, by_name))
+
+    @classmethod
+    def _layout_of(
+        cls,
+        by_position: Sequence[Any],
+        by_name: Mapping[str, Any],
+        orders: Mapping[Name, tuple[int, ...]] = MappingProxyType({}),
+    ) -> Layout:
+        """Lay out parameters for these arguments, those that have an order of their walk in this one."""
+        label, declaration = cls.__name__, cls._declaration
+        given = declaration.given(label, by_position, by_name, cls.__signature__.parameters)
         hyper = {key: given.get(key, declared.default) for key, declared in declaration.hyper.items()}
         if hyper["weight_decay_form"] is None:
             hyper["weight_decay_form"] = declaration.decay_form
         options = {key: given[key] for key in declaration.options}
         if not options.keys().isdisjoint(by_name):  # those that are left out are valid
-            options = all_options(label, options, self._averages)
+            options = all_options(label, options, cls._averages)
         grouped, groups_given = split_groups(label, given["params"], hyper)
-        self._set_up(Layout(declaration, grouped, groups_given, options, hyper))
+        return Layout(declaration, grouped, groups_given, options, hyper, orders=orders)
+
+    @classmethod
+    def _walked(cls, orders: Mapping[Name, tuple[int, ...]], *by_position: Any, **by_name: Any) -> Self:
+        """Make an optimizer whose elements keep their places in a walk, in whatever order its parameters lie."""
+        made = cls.__new__(cls)
+        made._set_up(cls._layout_of(by_position, by_name, orders))
+        return made
 
     def _set_up(self, layout: Layout) -> None:
         """Step these parameters."""

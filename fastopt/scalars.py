@@ -10,15 +10,19 @@ PLAIN = frozenset({float, bool, str, type(None)})  # types of values that are ke
 
 
 def unwrapped(value: Any) -> Any:
-    """Return the number in an array of one element, such as np.where and np.interp give; all else as it is."""
-    return value.reshape(())[()] if is_numbers(value) and value.size == 1 else value
+    """Return the number in an array of one element, such as np.where and np.interp give; all else as it is.
+
+    NumPy's floats become Python's: np.float32(0.9) == 0.9, though they are two numbers, and values are compared.
+    """
+    value = value.reshape(())[()] if is_numbers(value) and value.size == 1 else value
+    return float(value) if isinstance(value, np.floating) else value
 
 
 def each_unwrapped(value: Any) -> Any:
     """Return several numbers, such as a pair, with each of them unwrapped; any other value as it is."""
     if isinstance(value, (tuple, list)):
         return type(value)([unwrapped(part) for part in value]) if type(value) in (tuple, list) else value
-    return tuple(value) if is_numbers(value) and value.ndim == 1 else value
+    return tuple(map(unwrapped, value)) if is_numbers(value) and value.ndim == 1 else value
 
 
 def is_numbers(value: Any) -> bool:

@@ -8,8 +8,6 @@ from functools import partial
 from reprlib import repr as brief
 from typing import Any
 
-import numpy as np
-
 from .declarations import check_number, is_schedule
 from .scalars import PLAIN, unwrapped
 from .warn import warn_user
@@ -52,9 +50,7 @@ def at(hyper: Mapping[str, Any], step: int) -> Mapping[str, Any]:
     """Return hyperparameters as they are for the step after this many."""
 
     def value(schedule: Any) -> Any:
-        given = unwrapped(schedule(step))
-        # np.float32(0.9) == 0.9, though they are two numbers: here equal must mean the same number.
-        return float(given) if isinstance(given, np.floating) else given
+        return unwrapped(schedule(step))
 
     return each(hyper, value)
 

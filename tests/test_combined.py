@@ -189,6 +189,19 @@ def test_one_norm_over_all(dtype):
             np.testing.assert_allclose(p, q, rtol=0, atol=1e-12 if dtype is np.float64 else 2e-4)
 
 
+@pytest.mark.parametrize("per", ["group", "parameter"])
+def test_a_step_alone_has_one_norm_after_steps_together_with_several(per):
+    params = [np.zeros(2), np.zeros(2)]
+    opt = fastopt.SGD([{"params": p} for p in params], lr=1.0)
+    together = fastopt.Combined([opt, fastopt.SGD(np.zeros(2))], clip_norm=1.0, clip_norm_per=per)
+    together.step([[np.ones(2), np.ones(2)], np.ones(2)])
+    for p in params:
+        p[...] = 0
+    opt.step([np.array([3.0, 0.0]), np.array([4.0, 0.0])], clip_norm=1.0)
+    assert opt.grad_norm == 5
+    np.testing.assert_allclose(params, [[-0.6, 0], [-0.8, 0]], rtol=1e-6)
+
+
 def test_options_of_one_step():
     together, apart = (fastopt.Combined([fastopt.SGD(np.zeros(2), lr=1.0) for _ in range(2)]) for _ in range(2))
     together.step([np.full(2, 8.0), np.full(2, 2.0)], grad_scale=2.0, clip_value=3.0)

@@ -351,6 +351,8 @@ def test_own_keys_hold_plain_values():
     for value in ([1, 2], {"a": 1}, np.ones(2), object(), 1j):
         with pytest.raises(TypeError, match=r"params\[0\]: tag must be a str, a number, True, False or None"):
             fastopt.SGD([{"params": np.ones(2), "tag": value}])
+    with pytest.raises(ValueError, match="note must be an integer that 64 bits hold, got 16610 bits"):
+        fastopt.SGD([{"params": np.ones(2), "note": 10**5000}])
     with pytest.raises(TypeError, match="keys of your own must be str, got 3"):
         fastopt.SGD([{"params": np.ones(2), 3: "x"}])
     opt = fastopt.SGD([{"params": np.ones(2), "tag": "x"}])

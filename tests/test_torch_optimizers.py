@@ -487,6 +487,81 @@ def test_copies_go_on(cls, way):
     assert all(map(torch.equal, ours, theirs))
 
 
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "load_state_dict"])
+def test_elements_keep_their_places_in_a_walk(way):
+    """Parameters that have come to lie in another order keep their groups of codes and their random numbers."""
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(20, 30).to(torch.bfloat16))]
+    opt = fastopt.torch.AdamW(ours, lr=0.01, master="split8", state_dtype="8bit")
+
+    def step(*optimizers):
+        for one in optimizers:
+            (p,) = one.param_groups[0]["params"]
+            p.grad = torch.linspace(-1, 1, p.numel()).reshape(p.shape).to(p.dtype)
+            one.step()
+
+    step(opt)
+    ours[0].data = ours[0].data.t().contiguous().t()
+    step(opt)
+    if way == "load_state_dict":
+        theirs, other = copy.deepcopy((ours, opt))
+        other.load_state_dict(opt.state_dict())
+    else:
+        theirs, other = (copy.deepcopy if way == "deepcopy" else lambda both: pickle.loads(pickle.dumps(both)))(
+            (ours, opt)
+        )
+    step(opt, other)
+    assert torch.equal(ours[0], theirs[0])
+    assert (opt._inner.state[0]["low"] == other._inner.state[0]["low"]).all()
+
+
+def test_copies_count_skipped_steps():
+    p = torch.nn.Parameter(torch.ones(2))
+    opt = fastopt.torch.SGD([p], nonfinite="skip", max_skips=2)
+    p.grad = torch.full((2,), torch.nan)
+    opt.step()
+    other = copy.deepcopy(opt)
+    assert other.skipped_steps == 1
+    for _ in range(2):
+        other.param_groups[0]["params"][0].grad = torch.full((2,), torch.nan)
+        if other.skipped_steps == 1:
+            other.step()
+    with pytest.raises(FloatingPointError):
+        other.step()
+
+
+def test_hyperparameters_as_numpy_has_them():
+    p = torch.nn.Parameter(torch.ones(2))
+    opt = fastopt.torch.Adam([p], lr=np.float32(0.1), betas=np.array([0.5, 0.9]))
+    p.grad = torch.ones(2)
+    opt.step()
+    assert opt._inner.groups[0]["betas"] == (0.5, 0.9)
+    rate = np.array(0.25)
+    opt.param_groups[0] |= {"lr": rate, "betas": np.array([0.6, 0.9])}
+    opt.step()
+    assert (opt._inner.groups[0]["lr"], opt._inner.groups[0]["betas"]) == (0.25, (0.6, 0.9))
+    rate[...] = 0.5
+    opt.step()
+    assert opt._inner.groups[0]["lr"] == 0.5
+    deep = []
+    deep.append(deep)
+    for name, bad in (("lr", np.ma.masked), ("maximize", 0), ("eps", deep), ("betas", np.ones(3))):
+        before, opt.param_groups[0][name] = opt.param_groups[0][name], bad
+        with pytest.raises((TypeError, ValueError), match=f"{name}.* must be"):
+            opt.step()
+        opt.param_groups[0][name] = before
+    opt.step()
+
+
+def test_a_master_for_some_groups():
+    full, half = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    opt = fastopt.torch.SGD([{"params": [full]}, {"params": [half]}], master="float32")
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(3))]})
+    assert "master" in opt._inner.state[1]
+    with pytest.raises(ValueError, match="master must be auto or None for parameters of float64"):
+        fastopt.torch.SGD([full], master="float32")
+
+
 def test_state_is_the_memory_of_the_step():
     ours = parameters()
     opt = fastopt.torch.Adam(ours)

@@ -393,6 +393,31 @@ def test_a_state_that_does_not_fit_changes_nothing(damage):
 # ---- opt.state ----
 
 
+def test_states_that_have_not_the_form_are_refused():
+    p = torch.nn.Parameter(torch.ones(2))
+    opt = fastopt.torch.Adam([p], betas=[0.9, 0.99])
+    p.grad = torch.ones(2)
+    opt.step()
+    before = repr((opt.state_dict(), p))
+    for key, value in (("state", 3), ("param_groups", None), ("param_groups", [3]), ("param_groups", [{"params": 0}])):
+        with pytest.raises(ValueError, match=r"Adam\.load_state_dict: "):
+            opt.load_state_dict({**opt.state_dict(), key: value})
+    entry = opt.state_dict()["state"][0]
+    sparse = entry["exp_avg"].to_sparse()
+    for changed in (
+        {"step": float("inf")},
+        {"step": "x"},
+        {"exp_avg": torch.ones(3)},
+        {"exp_avg": sparse},
+    ):
+        with pytest.raises(ValueError, match=r"Adam|step of a parameter must be an integer"):
+            opt.load_state_dict({**opt.state_dict(), "state": {0: {**entry, **changed}}})
+    with pytest.raises(ValueError, match="the state of parameter 0 must be a mapping"):
+        opt.load_state_dict({**opt.state_dict(), "state": {0: 3}})
+    opt.state_dict()["param_groups"][0]["betas"].pop()  # a copy
+    assert before == repr((opt.state_dict(), p))
+
+
 def test_edits_of_the_state():
     """Buffers in their memory at once, values and entries by the next step, as in torch."""
     ours, theirs = parameters(), parameters()

@@ -105,9 +105,11 @@ cdef class StepRunner:
         return 0
 
     cdef void set_clip_groups(self) noexcept:
+        """Tell each descriptor with which others its gradient is clipped; another table may have told it otherwise."""
         cdef Py_ssize_t i
+        cdef bint per_group = self.norm_per == "group", per_parameter = self.norm_per == "parameter"
         for i in range(self.parameters.count):
-            self.parameters.tensors[i].clip_group = i if self.norm_per == "parameter" else self.group_of[i]
+            self.parameters.tensors[i].clip_group = self.group_of[i] if per_group else i if per_parameter else 0
 
     cdef fastopt_tuner *tuner_of(self, Py_ssize_t first, Py_ssize_t count, bint is_gathering) except? NULL:
         """The tuner of steps of these parameters: all, or one by itself."""

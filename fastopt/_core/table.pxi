@@ -336,7 +336,7 @@ cdef class Table:
         self.follow_schedules(self.step_count)
         if self.members is not None:
             self.members.read_descriptors(parameters)
-        if call.clip_norm and self.runner.has_norms:
+        if call.clip_norm:
             self.runner.set_clip_groups()
         elements = binder.bind_all(flat)
         if parameters.estimates_groups:

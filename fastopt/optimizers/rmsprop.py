@@ -91,8 +91,9 @@ class RMSprop(Optimizer):
         if "a" not in found or "v" not in found:
             return found
         v, a = found.pop("v"), found["a"]
-        # s is exact, unless torch has gone on since it was saved.
-        if "s" not in found or not bool((found["s"] + a * a == v).all()):
+        # s is exact, unless torch has gone on since it was saved.  A square that overflows leaves NaN in v.
+        now = found["s"] + a * a if "s" in found else None
+        if now is None or not bool(((now == v) | ((now != now) & (v != v))).all()):
             found["s"] = (v - a * a).clip(0)
         return found
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from operator import is_
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch._C._autograd import _profiler_enabled
 from torch.autograd.graph import increment_version
@@ -15,13 +17,13 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from .. import _core
 from ..group import RATES, Group, set_hyper
-from ..nest import Array
+from ..nest import Array, Name
 from ..optimizer import Optimizer
 from ..scheduled import at, is_scheduled
 from .arguments import Arguments
 from .in_backward import InBackward, refuse_scaler
 from .sharded import check_shared_out, gradients_of, is_dtensor, local_of, set_parts
-from .state import State, kept_whole, load, saved
+from .state import State, check_form, kept_whole, load, saved
 from .tensors import Counters, array_of, can_be_stepped, may_change_in_place
 
 
@@ -74,17 +76,31 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def _lay_out(self) -> None:
         """Make the optimizer of fastopt for the parameters that there are; those that stay keep their state."""
-        inner, tensors = self._made()
+        inner, tensors = self._made(self._orders())
         if inner is not None and self._inner is not None:
             carry_over(self._inner, self._tensors, inner, tensors)
         self._use(inner, tensors)
 
-    def _made(self) -> tuple[Optimizer | None, tuple[torch.Tensor, ...]]:
+    def _orders(self) -> dict[Name, tuple[int, ...]]:
+        """Return the orders in which parameters are walked that may have come to lie otherwise, by their new names."""
+        if self._inner is None:
+            return {}
+        orders = self._inner._layout.orders
+        of_tensors = {
+            id(tensor): orders.get(name) for name, tensor in zip(self._inner.state, self._tensors, strict=True)
+        }
+        found = (
+            (i, of_tensors.get(id(tensor)), tensor) for i, tensor in enumerate(self._tensors_of(self.param_groups))
+        )
+        return {i: order for i, order, tensor in found if order is not None and len(order) == tensor.ndim}
+
+    def _made(self, orders: Mapping[Name, tuple[int, ...]]) -> tuple[Optimizer | None, tuple[torch.Tensor, ...]]:
         """Return a new optimizer of fastopt for the parameters that there are, and these in its order."""
         tensors = self._tensors_of(self.param_groups)
         arrays = iter(self._arrays_of(tensors))
         groups = [self._group_of_inner(i, arrays) for i in range(len(self.param_groups))]
-        inner = self._rule(groups, **self._options) if tensors else None
+        master = self.defaults["master"]
+        inner = self._rule._walked(orders, groups, master=master, **self._options) if tensors else None
         if inner is not None:
             self._set_parts(inner, tensors)
         return inner, tensors
@@ -105,6 +121,8 @@ class TorchOptimizer(torch.optim.Optimizer):
         """Return a group as the optimizer of fastopt takes it, with the next of these arrays."""
         group = self.param_groups[i]
         hyper = self._arguments.hyper(f"{type(self).__name__}: param_groups[{i}]", group)
+        if hyper["master"] == self.defaults["master"]:  # which need not have an effect in every group
+            del hyper["master"]
         return {"params": tuple(next(arrays) for _ in self._tensors_of([group])), **hyper}
 
     @staticmethod
@@ -193,7 +211,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         changes: list[tuple[Group, dict[str, Any]]] = []
         for i, (group, of_inner) in enumerate(zip(self.param_groups, groups, strict=True)):
             hyper = self._arguments.hyper(f"{type(self).__name__}: param_groups[{i}]", group)
-            if changed := {key: value for key, value in hyper.items() if value != of_inner[key]}:
+            if changed := {key: value for key, value in hyper.items() if not is_same(value, of_inner[key])}:
                 changes.append((of_inner, changed))
         if changes:
             set_hyper(inner._table, changes)
@@ -362,7 +380,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         if self._inner is not None:
             names = {tensor: i for i, tensor in enumerate(p for group in self.param_groups for p in group["params"])}
             found |= saved(self._inner, [names[tensor] for tensor in self._tensors], found["state"])
-            found["param_groups"] = [dict(at(group, self.step_count)) for group in found["param_groups"]]
+            found["param_groups"] = deepcopy([dict(at(group, self.step_count)) for group in found["param_groups"]])
         return found
 
     def load_state_dict(self, state_dict: Any) -> None:
@@ -382,6 +400,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         -----
         Unlike torch.optim's, this keeps each bit of state of float32 for parameters of 16 bits.
         """
+        check_form(f"{type(self).__name__}.load_state_dict", state_dict)
         handle = self.register_load_state_dict_pre_hook(kept_whole)
         try:
             super().load_state_dict(state_dict)
@@ -397,17 +416,23 @@ class TorchOptimizer(torch.optim.Optimizer):
             "_options": self._options,
             "_in_backward": self._in_backward,
             "native": None if inner is None else inner.state_dict(),
+            "orders": self._orders(),
+            "skips": None if inner is None else (inner.skipped_steps, inner._table.runner.skips()),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "native" not in state:
             self._load(state)
             return
-        super().__setstate__({key: value for key, value in state.items() if key != "native"})
+        native = ("native", "orders", "skips")
+        super().__setstate__({key: value for key, value in state.items() if key not in native})
         self._inner, self._tensors, self._state = None, (), State()
-        self._lay_out()
+        self._use(*self._made(state["orders"]))
         if self._inner is not None:
             self._inner.load_state_dict(state["native"], hyperparameters="current")
+            runner, (skipped_steps, skips) = self._inner._table.runner, state["skips"]
+            runner.skipped_steps = skipped_steps
+            runner.skips(skips)
 
     def _load(self, state: dict[str, Any]) -> None:
         """Take over the state and the groups that load_state_dict() of torch has matched with the parameters."""
@@ -418,9 +443,10 @@ class TorchOptimizer(torch.optim.Optimizer):
                     group[key] = value
         if old is not None:
             old._table.check_own(f"{type(self).__name__}.load_state_dict")
+        orders = self._orders()
         self.param_groups = state["param_groups"]
         try:
-            inner, tensors = self._made()
+            inner, tensors = self._made(orders)
             if inner is not None:
                 load(inner, tensors, state["state"])
         except BaseException:
@@ -485,6 +511,11 @@ class TorchOptimizer(torch.optim.Optimizer):
 
 
 observed = torch.optim.Optimizer.profile_hook_step(TorchOptimizer._step)
+
+
+def is_same(value: Any, known: Any) -> bool:
+    """Return whether a hyperparameter is the known one; an array is none, and 0 is not False."""
+    return not isinstance(value, np.ndarray) and isinstance(value, bool) == isinstance(known, bool) and value == known
 
 
 def carry_over(

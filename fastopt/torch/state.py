@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from reprlib import repr as brief
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -236,6 +237,21 @@ class Whole:
     entry: Mapping[str, Any]
 
 
+def check_form(label: str, given: Any) -> None:
+    """Raise ValueError unless this has the form of a state dict of torch."""
+    form = isinstance(given, Mapping) and isinstance(given.get("state"), Mapping)
+    groups = given.get("param_groups") if form else None
+    if not isinstance(groups, (list, tuple)) or not all(isinstance(group, Mapping) for group in groups):
+        raise ValueError(f"{label}: the state must be a mapping with state and param_groups, got {brief(given)}")
+    for i, group in enumerate(groups):
+        params = group.get("params")
+        if not isinstance(params, (list, tuple)) or not all(isinstance(one, Hashable) for one in params):
+            raise ValueError(f"{label}: params of param_groups[{i}] must be a list of keys, got {brief(params)}")
+    for key, entry in given["state"].items():
+        if key != STEP_COUNT and not isinstance(entry, Mapping):
+            raise ValueError(f"{label}: the state of parameter {key} must be a mapping, got {brief(entry)}")
+
+
 def kept_whole(_: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state dict whose entries torch leaves as they are."""
     state = {key: Whole(entry) for key, entry in given["state"].items()}
@@ -244,7 +260,15 @@ def kept_whole(_: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any, Any]) -> None:
-    """Give an optimizer the state of its parameters that torch has; others are as before a step."""
+    """Give an optimizer the state of its parameters that torch has, others as before a step; or raise ValueError."""
+    try:
+        _load(inner, tensors, state)
+    except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError) as error:
+        label = f"{type(inner).__name__}.load_state_dict"
+        raise ValueError(f"{label}: the state must be one of this rule in torch's form: {error}") from error
+
+
+def _load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any, Any]) -> None:
     given = state_dict(inner._layout, copies=False)
     absent: list[Name] = []
     found: dict[Name, dict[str, Any]] = {}
@@ -274,7 +298,11 @@ def load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any, 
 
 def steps_of(letters: Mapping[str, Any]) -> int:
     """Return how many steps a parameter has made; torch does not count those of some rules."""
-    return int(letters.get(STEP, 1))
+    given = letters.get(STEP, 1)
+    steps = given.item() if isinstance(given, torch.Tensor) and given.numel() == 1 else given
+    if not isinstance(steps, (int, float)) or not 0 <= steps < 1 << 62 or steps != int(steps):
+        raise ValueError(f"load_state_dict: step of a parameter must be an integer >= 0, got {brief(given)}")
+    return int(steps)
 
 
 def native(one: Parameter, before: Mapping[str, Any], given: Mapping[str, Any], step_count: int) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import _core
 from ..nest import Array
+from ..scalars import each_unwrapped, unwrapped
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -52,18 +54,22 @@ class Counters:
 
 
 def plain(label: str, value: Any) -> Any:
-    """Return a hyperparameter as Python's own values, where it comes as a tensor or as a list; or raise ValueError."""
-    if isinstance(value, torch.Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"{label} must be a tensor of one element, got shape {tuple(value.shape)}")
-        return value.item()
-    if isinstance(value, (tuple, list)):
-        return tuple(plain(label, part) for part in value)
-    return value
+    """Return a hyperparameter as plain values, where it comes as a tensor, an array or a list; or raise ValueError."""
+    value = each_unwrapped(of_one_element(label, value))
+    return tuple(of_one_element(label, part) for part in value) if isinstance(value, (tuple, list)) else value
+
+
+def of_one_element(label: str, value: Any) -> Any:
+    """Return the number in a tensor or an array of one element, all else as it is; or raise ValueError."""
+    if not isinstance(value, torch.Tensor):
+        return unwrapped(value)
+    if value.numel() != 1:
+        raise ValueError(f"{label} must be a tensor of one element, got shape {tuple(value.shape)}")
+    return value.item()
 
 
 def may_change_in_place(value: Any) -> bool:
     """Return whether a hyperparameter may become another one and yet be the same object."""
     if isinstance(value, tuple):
         return any(map(may_change_in_place, value))
-    return isinstance(value, (torch.Tensor, list))
+    return isinstance(value, (torch.Tensor, np.ndarray, list))

@@ -88,6 +88,17 @@ def image(arrays: Sequence[Any]) -> list[Any]:
     ]
 
 
+def defined(array: Array) -> Array:
+    """An array with one NaN for all of its own: their signs are not defined."""
+    return np.where(np.isnan(array), array.dtype.type(np.nan), array) if array.dtype in FORMATS else array
+
+
+def of_buffer(buffer: Any) -> list[Any]:
+    """The image of a state buffer, with one NaN for all."""
+    is_bfloat16 = isinstance(buffer, Stored) and buffer.format == "bfloat16"
+    return image([defined(array.view(BFLOAT16) if is_bfloat16 else array) for array in parts(buffer)])
+
+
 def describe(value: Any, depth: int = 4) -> str:
     """A call's argument, however deep, long or odd."""
     if isinstance(value, Array):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,8 @@ def forms_of_state(rule: str, array: Array, state_dtype: Any) -> dict[str, forma
 class Model:
     """An optimizer and what it must be like, from its making to its end."""
 
-    def __init__(self, rng: random.Random, tell: Callable[..., None]) -> None:
+    def __init__(self, rng: random.Random, tell: Callable[..., None], first: int = 0) -> None:
+        """`first` is the number from which names count that are no places."""
         self.rng, self.tell = rng, tell
         self.cls = rng.choice(list(DEFAULTS))
         self.kinds: list[str] = []
@@ -154,10 +156,10 @@ class Model:
         for group in range(rng.choice((1, 1, 2, 3)) if self.grouped else 1):
             kind = rng.choice(("array", "sequence", "sequence", "mapping", "nest"))
             count = 1 if kind == "array" else rng.choice((1, 2, 2, 3, 5))
-            first = len(self.parameters)
-            names = [f"p{first + i}" if kind == "mapping" else first + i for i in range(count)]
+            place = first + len(self.parameters)
+            names = [f"p{place + i}" if kind == "mapping" else len(self.parameters) + i for i in range(count)]
             if kind == "nest":
-                names = [f"b{first}.{i}" if first % 2 else f"b{first}.p{i}" for i in range(count)]
+                names = [f"b{place}.{i}" if place % 2 else f"b{place}.p{i}" for i in range(count)]
             self.kinds.append(kind)
             self.parameters += [Parameter(rng, name, group) for name in names]
         self.given: list[dict[str, Any]] = [{} for _ in self.kinds]
@@ -175,6 +177,12 @@ class Model:
             if self.cls in AVERAGING:
                 del averages["lookahead"]
             self.options |= {name: averages[name] for name in averages if rng.random() < 0.6}
+        if rng.random() < 0.2:
+            self.options["clip_norm"] = rng.choice((1e-3, 1.0, 1e30, inf))
+            self.options["clip_norm_per"] = rng.choice(("all", "group", "parameter"))
+        if rng.random() < 0.1:
+            self.options["clip_value"] = rng.choice((1e-3, 1.0, inf))
+        self.norms: dict[Any, float] | None = None  # of what the last step clipped
         self.scale, self.good_steps = 0.0, 0
         if rng.random() < 0.1:
             self.scale = rng.choice((0.25, 8.0, 3.0))

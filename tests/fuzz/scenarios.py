@@ -14,9 +14,11 @@ from fuzz.arrays import describe
 from fuzz.bad_calls import BadCalls
 from fuzz.kernels import kernel
 from fuzz.making import bad_make
+from fuzz.of_torch import of_torch
 from fuzz.others import by_pattern, scheduled, settings
 from fuzz.outcomes import Calls, Tell
 from fuzz.rows import table
+from fuzz.together import together
 from fuzz.twins import twins
 
 GOOD = ("step", "step", "step", "step", "step_one", "gather", "bind", "step_bound")
@@ -49,6 +51,8 @@ SCENARIOS = (
     + (table,) * 4
     + (twins,) * 4
     + (scheduled,) * 3
+    + (together,) * 3
+    + (of_torch,)
     + (by_pattern, settings)
 )
 

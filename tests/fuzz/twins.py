@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import fastopt
-from fuzz.arrays import BFLOAT16, FORMATS, Placed, a_shape, image, numbers, parts
+from fuzz.arrays import BFLOAT16, FORMATS, Placed, a_shape, defined, image, numbers, of_buffer
 from fuzz.outcomes import Calls, WrongResultError, attempt, expect
 from fuzz.values import Array
 from support import reference
@@ -29,8 +29,8 @@ WORDS = ("bfloat16", "float16", "8bit")
 
 def everything(opt: Any, params: dict[str, Array]) -> Any:
     """The bits of an optimizer and of its parameters."""
-    of_state = [(key, image(parts(one))) for letters in opt.state.values() for key, one in letters.items()]
-    return image(list(params.values())), of_state, opt._table.steps()
+    of_state = [(key, of_buffer(one)) for letters in opt.state.values() for key, one in letters.items()]
+    return image([defined(p) for p in params.values()]), of_state, opt._table.steps()
 
 
 def saved_and_loaded(opt: Any, params: dict[str, Array], make: Callable[..., Any]) -> tuple[Any, dict[str, Array]]:

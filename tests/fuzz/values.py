@@ -298,7 +298,10 @@ def understood(cls: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_own(name: Any, value: Any) -> bool:
     """Whether a group may have this under a key of the user's own."""
-    return isinstance(name, str) and (value is None or isinstance(alone(value), (str, bool, int, float, np.generic)))
+    value = alone(value)
+    if isinstance(value, (int, np.integer)) and abs(int(value)) >= 1 << 63:
+        return False
+    return isinstance(name, str) and (value is None or isinstance(value, (str, bool, int, float, np.generic)))
 
 
 def scaled(meant: dict[str, Any]) -> dict[str, Any]:
