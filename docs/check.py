@@ -80,7 +80,7 @@ def broken_links(site: Path) -> Iterator[str]:
 
 
 def missing_names(site: Path) -> Iterator[str]:
-    """Return a line for each public name that the reference does not describe."""
+    """Return a line for each public name that the reference does not describe, and each rule without an equation."""
     from sphinx.util.inventory import InventoryFile
 
     import fastopt
@@ -92,6 +92,9 @@ def missing_names(site: Path) -> Iterator[str]:
         f"fastopt.schedules.{name}" for name in schedules.__all__
     ]
     yield from (f"{name} is not in the reference" for name in public if name not in names)
+    for page in sorted(site.glob("api/generated/*.html")):
+        if "<math" not in page.read_text(encoding="utf-8"):
+            yield f"{page.relative_to(site)} has no equation"
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -34,23 +34,27 @@ class Block:
     code: str
 
     @property
+    def plain(self) -> str:
+        """The code without comments and without anything in braces: prototypes, and heads of types."""
+        plain, before = COMMENT.sub("", self.code), ""
+        while plain != before:
+            before = plain
+            plain = re.sub(r"(\)\s*)?\{[^{}]*\}", lambda found: ");" if found[1] else "", plain)
+        return plain
+
+    @property
     def functions(self) -> list[str]:
         """The prototypes of functions."""
-        plain = COMMENT.sub("", self.code)
-        return [" ".join(found[0].rstrip(";").split()) for found in FUNCTION.finditer(plain)]
+        found = FUNCTION.finditer(self.plain)
+        return [" ".join(one[0].rstrip(";").split()).removeprefix("static inline ") for one in found]
 
     @property
     def names(self) -> list[tuple[str, str]]:
         """The types and macros, each with its role in Sphinx's domain of C."""
-        plain = COMMENT.sub("", self.code)
-        while "{" in plain:
-            plain, inner = re.sub(r"\{[^{}]*\}", "", plain), plain
-            if plain == inner:
-                break
-        pointers = re.findall(r"^typedef [^;]*?\(\*\s*(\w+)\)\s*\(", plain, re.MULTILINE)
-        types = re.findall(r"^typedef [^;()]*?(\w+)\s*;", plain, re.MULTILINE)
-        macros = re.findall(r"^#\s*define (\w+)", plain, re.MULTILINE)
-        return [*(("type", name) for name in (*pointers, *types)), *(("macro", name) for name in macros)]
+        of_functions = re.findall(r"^typedef [^;(]*?(?:\(\*\s*)?(\w+)\)?\s*\(", self.plain, re.MULTILINE)
+        types = re.findall(r"^typedef [^;()]*?(\w+)\s*;", self.plain, re.MULTILINE)
+        macros = re.findall(r"^#\s*define (\w+)", self.plain, re.MULTILINE)
+        return [*(("type", name) for name in (*of_functions, *types)), *(("macro", name) for name in macros)]
 
 
 def blocks(header: str) -> Iterator[Block]:
@@ -59,8 +63,9 @@ def blocks(header: str) -> Iterator[Block]:
     for line in [*header.splitlines(), ""]:
         text = "\n".join(lines)
         code = COMMENT.sub("", text)
-        if line.strip() or "/*" in code or code.count("{") > code.count("}"):
-            if not FRAME.fullmatch(line):
+        is_inside = "/*" in code or code.count("{") > code.count("}")
+        if is_inside or line.strip():
+            if is_inside or not FRAME.fullmatch(line):
                 lines.append(line)
         elif lines:
             comment = re.match(COMMENT.pattern + r"(?=\n|$)", text, re.DOTALL)
@@ -72,6 +77,8 @@ def blocks(header: str) -> Iterator[Block]:
 def prose(comment: str) -> str:
     """Return a comment as reStructuredText: indented lines are code, and names of the API are references."""
     body = re.sub(r"^/\*+ ?|\s*\*+/$", "", comment)
+    if heading := re.fullmatch(r"-+ (.*) -+", body):
+        return f".. rubric:: {heading[1]}"
     lines = [re.sub(r"^ \* ?|^ {3}", "", line) for line in body.splitlines()]
     blocks = re.split(r"\n\s*\n", "\n".join(lines).strip("\n"))
     text = []
@@ -104,7 +111,7 @@ class CHeader(SphinxDirective):
         lines: list[str] = []
         for block in blocks(Path(path).read_text(encoding="utf-8")):
             body = prose(block.comment)
-            if COMMENT.sub("", block.code).count(";") > len(block.functions) or block.names or "/*" in block.code:
+            if block.plain.count(";") > len(block.functions) or block.names or "/*" in block.code:
                 body += f"\n\n.. code-block:: c\n\n{textwrap.indent(block.code, '   ')}"
             heads = [f".. c:function:: {head}" for head in block.functions]
             heads += [f".. c:{role}:: {name}" for role, name in block.names]

@@ -102,7 +102,7 @@ class Line:
         """Return expressions up to a closing bracket."""
         tex: list[str] = []
         while self.next and self.next != end:
-            if self.next in RELATIONS:
+            if self.next in RELATIONS and (self.next != "<" or (tex and tex[-1].strip() not in RELATIONS.values())):
                 tex.append(f" {RELATIONS[self.next]} ")
                 self.place += 1
             elif self.after(","):

@@ -6,9 +6,9 @@ A page for each rule is written when the site is built, so that no list of rules
 from __future__ import annotations
 
 import inspect
+import pydoc
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,10 +261,9 @@ class Described(SphinxDirective):
         """Return the descriptions."""
         lines = []
         for name in self.names():
-            module, _, last = name.rpartition(".")
-            value = getattr(import_module(module), last)
-            lines += [f".. auto{'class' if inspect.isclass(value) else 'function'}:: {name}", ""]
-            lines[-1:-1] = ["   :members:"] if inspect.isclass(value) and module == "fastopt.schedules" else []
+            value = pydoc.locate(name)
+            kind = "module" if inspect.ismodule(value) else "class" if inspect.isclass(value) else "function"
+            lines += [f".. auto{kind}:: {name}", *(["   :members:"] if kind != "function" else []), ""]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -285,7 +284,7 @@ class OtherNames(Described):
         written = "\n".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.rst"))
         for name in fastopt.__all__:
             is_written = re.search(rf":: fastopt\.{name}$", written, re.MULTILINE)
-            if not is_written and not inspect.ismodule(getattr(fastopt, name)):
+            if not is_written and name not in classes():
                 yield f"fastopt.{name}"
 
 
