@@ -75,6 +75,15 @@ class Combined(Stepping):
     The optimizers keep their parameters, state, hyperparameters and counts: they may be changed, saved or stepped alone
     in between, then without the options given here; calls by other threads wait.  `step_count` is the largest of
     theirs.  A step costs about as much as those of the optimizers one after another, without the calls between.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> hidden, bias = {"w": np.ones((2, 2))}, {"b": np.zeros(2)}
+    >>> opt = fastopt.Combined([fastopt.Muon(hidden), fastopt.AdamW(bias)], clip_norm=1.0)
+    >>> opt.step({"w": np.full((2, 2), 2.0), "b": np.full(2, 3.0)})
+    >>> round(opt.grad_norm, 3)
+    5.831
     """
 
     @checks_arguments

@@ -78,6 +78,15 @@ class LossScale:
     References
     ----------
     Micikevicius et al., "Mixed precision training", 2018, https://arxiv.org/abs/1710.03740.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> scale = fastopt.LossScale(1024.0)
+    >>> opt = fastopt.SGD(np.zeros(2), lr=0.1, grad_scale=scale, nonfinite="skip")
+    >>> opt.step(np.array([np.inf, 0.0]))
+    >>> scale.value, opt.skipped_steps
+    (512.0, 1)
     """
 
     @checks_arguments

@@ -132,6 +132,20 @@ class Optimizer(Stepping, Declaring):
     TypeError, ValueError
         For parameters that cannot be updated in place (another type, read-only, overlapping) and hyperparameters out
         of range.  The message names the requirement and the value found.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> params = {"w": np.ones((2, 2)), "b": np.zeros(2)}
+    >>> opt = fastopt.AdamW(params, lr=0.1, clip_norm=1.0, ema_decay=0.9)
+    >>> opt.step({"w": np.full((2, 2), 2.0), "b": np.zeros(2)})
+    >>> opt.step_count, opt.grad_norm
+    (1, 4.0)
+    >>> opt.state["w"]["m"].round(3)
+    array([[0.05, 0.05],
+           [0.05, 0.05]])
+    >>> opt.lr = 0.01
+    >>> opt.groups[0]["weight_decay"] = 0.0
     """
 
     _streams: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # arrays read and written by each pass, of rules of several

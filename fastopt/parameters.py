@@ -45,6 +45,14 @@ def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]
     ------
     TypeError, ValueError
         For a pattern that leaves its group without parameters, and for a value that is not a mapping.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> params = {"hidden.w": np.ones((3, 2)), "hidden.b": np.ones(2), "out.w": np.ones((2, 1))}
+    >>> found = fastopt.groups(params, {"*.b": {"weight_decay": 0.0}, "out.*": {"lr_scale": 10}})
+    >>> [list(group["params"]) for group in found]
+    [['hidden.b'], ['out.w'], ['hidden.w']]
     """
     from fnmatch import fnmatchcase  # slow to import
 

@@ -86,7 +86,9 @@ def prose(comment: str) -> str:
         inside = block.splitlines()
         if not inside:
             continue
-        if all(line.startswith("    ") for line in inside) or re.match(r"[A-Z_]+  ", block):
+        if re.match(r"[A-Z_]+  ", block):
+            text.append(".. code-block:: text\n\n" + textwrap.indent(block, "   "))
+        elif all(line.startswith("    ") for line in inside):
             text.append("::\n\n" + textwrap.indent(textwrap.dedent(block), "   "))
         else:
             text.append(IDENTIFIER.sub(reference, block.replace("*", r"\*").replace("|", r"\|")))

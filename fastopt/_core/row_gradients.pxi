@@ -31,6 +31,17 @@ cdef class RowGrad:
     rounding, when its next gradient comes or when they are read.  A RowGrad is refused by rules that need the whole
     parameter (its norm, or its start), with ``lookahead``, which moves all of it, and with a schedule as ``ema_decay``.
     ``zero_grads`` leaves it as it is.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> table = np.ones((1000, 2))
+    >>> opt = fastopt.SGD(table, lr=0.5)
+    >>> opt.step(fastopt.RowGrad([3, 7], np.ones((2, 2))))
+    >>> table[2:5]
+    array([[1. , 1. ],
+           [0.5, 0.5],
+           [1. , 1. ]])
     """
 
     cdef readonly cnp.ndarray rows, values
