@@ -76,7 +76,9 @@ class BadCalls(GoodCalls):
         given = self.build(grads)
         p = self.parameters[0]
         if self.grouped and self.rng.random() < 0.5:
-            wrong = (given[:-1], [*given, None], {0: given[0]}, deque(), iter(given[1:]), set(), garbage(self.rng))
+            # Numbers are gradients of parameters without axes, also some of those among garbage.
+            odd = garbage(self.rng) if all(p.array.ndim for p in self.parameters) else object()
+            wrong = (given[:-1], [*given, None], {0: given[0]}, deque(), iter(given[1:]), set(), odd)
             return self.rng.choice(wrong)
         spoiled = given if not self.grouped else given[0]
         kind = self.kinds[0]
