@@ -157,7 +157,7 @@ def of_rule(name: str) -> Workload:
     peers = (
         *("numpy",),
         *(("numpy-out", "numba", "numba-serial") if name in BY_HAND else ()),
-        *(TORCH_PEERS if has_torch(name) else ()),
+        *(("fastopt-torch", *TORCH_PEERS) if has_torch(name) else ()),
         *(("optax",) if twin(name) else ()),
         *(("deepspeed",) if name in BY_HAND else ()),
     )
