@@ -150,5 +150,6 @@ if "GITHUB_REPOSITORY" in os.environ:
 
 
 def setup(app: Sphinx) -> None:
-    """Register the change of pages."""
+    """Register the change of pages; the guide is read anew in every build, since it lists other pages."""
+    app.connect("env-get-outdated", lambda *ignored: ["guide"])
     app.connect("source-read", adapt)
