@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
@@ -72,27 +71,30 @@ def usable_cpus() -> int:
 
 def cgroup_quota() -> int | None:
     """Return the CPUs that the cgroup (version 2 or 1) grants, rounded up, or None without a limit."""
-    root = Path("/sys/fs/cgroup")
+    root = "/sys/fs/cgroup"
     try:
-        groups = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            groups = dict(line.split(":", 2)[1:] for line in file.read().splitlines())
     except (OSError, ValueError):
         return None
     limits = []
     for controllers, path in groups.items():
         if controllers == "":
-            places = [root / path.lstrip("/"), root]
-            limits += [_quota(_numbers(place / "cpu.max")) for place in places]
+            places = [f"{root}/{path.lstrip('/')}", root]
+            limits += [_quota(_numbers(f"{place}/cpu.max")) for place in places]
         elif "cpu" in controllers.split(","):
-            places = [root / "cpu" / path.lstrip("/"), root / "cpu"]
+            places = [f"{root}/cpu/{path.lstrip('/')}", f"{root}/cpu"]
             limits += [
-                _quota(_numbers(place / "cpu.cfs_quota_us") + _numbers(place / "cpu.cfs_period_us")) for place in places
+                _quota(_numbers(f"{place}/cpu.cfs_quota_us") + _numbers(f"{place}/cpu.cfs_period_us"))
+                for place in places
             ]
     return min((limit for limit in limits if limit), default=None)
 
 
-def _numbers(path: Path) -> list[str]:
+def _numbers(path: str) -> list[str]:
     try:
-        return path.read_text().split()
+        with open(path, encoding="utf-8") as file:
+            return file.read().split()
     except OSError:
         return []
 

@@ -23,15 +23,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
+from os import listdir
+from os.path import dirname
 
 __all__ = ["load_all", "plain"]
 
 
 def load_all() -> None:
     """Import the files of all optimizers."""
-    for file in Path(__file__).parent.glob("[a-z]*.py"):
-        import_module(f"{__name__}.{file.stem}")
+    for file in listdir(dirname(__file__)):
+        if file.endswith(".py") and not file.startswith("_"):
+            import_module(f"{__name__}.{file.removesuffix('.py')}")
 
 
 def plain(name: str) -> Callable[..., None]:
