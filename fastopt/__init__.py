@@ -31,7 +31,7 @@ from .parameters import groups
 from .threads import get_num_threads, initial_num_threads, set_num_threads
 
 if _TYPE_CHECKING:
-    from . import kernels, optimizers, schedules
+    from . import kernels, optimizers, own_rules, schedules
     from .checkpoint import check_save, load, save
     from .combined import Combined
     from .config import show_config
@@ -71,6 +71,7 @@ if _TYPE_CHECKING:
     from .optimizers.sm3 import SM3
     from .optimizers.stableadamw import StableAdamW
     from .optimizers.yogi import Yogi
+    from .own_rules import Range, rule
 
 set_num_threads(initial_num_threads())
 __version__ = _core.build_info()[0]
@@ -105,6 +106,7 @@ __all__ = [
     "Prodigy",
     "RAdam",
     "RMSprop",
+    "Range",
     "RowGrad",
     "RowWiseAdagrad",
     "Rprop",
@@ -122,6 +124,8 @@ __all__ = [
     "kernels",
     "load",
     "optimizers",
+    "own_rules",
+    "rule",
     "save",
     "schedules",
     "set_num_threads",
@@ -132,10 +136,12 @@ __all__ = [
 # The files of names that are imported when they are first used; any other name of __all__ is that of an optimizer.
 _FILES = {
     "Combined": "combined",
+    "Range": "own_rules",
     "check_save": "checkpoint",
     "get_include": "embedding",
     "get_library": "embedding",
     "load": "checkpoint",
+    "rule": "own_rules",
     "save": "checkpoint",
     "show_config": "config",
 }
@@ -145,7 +151,7 @@ def __getattr__(name: str) -> object:
     """Import a module, or the module of a name, when it is first used."""
     from importlib import import_module
 
-    if name in ("kernels", "numba", "optimizers", "schedules", "torch"):
+    if name in ("kernels", "numba", "optimizers", "own_rules", "schedules", "torch"):
         return import_module(f"fastopt.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'fastopt' has no attribute {name!r}")

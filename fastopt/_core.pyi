@@ -19,6 +19,20 @@ def formats() -> list[Format]: ...
 def decoded(format: str, codes: Array, scales: Array | None) -> Array: ...
 def encode(format: str, values: Array, codes: Array, rest: Array | None) -> None: ...
 
+@final
+class OwnRule:
+    def __init__(
+        self,
+        name: str,
+        state: dict[str, str],
+        hyper: list[tuple[str, float, float, bool, str, bool]],
+        n_scalars: int,
+        scalars: int,
+        float32: int,
+        float64: int,
+        owners: object,
+    ) -> None: ...
+
 class Settings:
     rule_name: str
     hyper_names: tuple[str, ...]
@@ -31,7 +45,7 @@ class Settings:
     estimates_group: bool
     corrected: tuple[str, ...]
     catch_up: tuple[str, ...] | None
-    def __init__(self, rule: str, corrects_decay: bool = False) -> None: ...
+    def __init__(self, rule: str | OwnRule, corrects_decay: bool = False) -> None: ...
     def order(self, p: Array) -> tuple[int, ...]: ...
     def shapes(self, p: Array) -> list[tuple[int, ...]]: ...
     def is_whole(self, s: int) -> bool: ...

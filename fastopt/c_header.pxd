@@ -115,6 +115,28 @@ cdef extern from "fastopt.h" nogil:
         const void **row_gradients
         int64_t *last_step
 
+    ctypedef struct fastopt_scalar_inputs:
+        const double *hyper
+        const double *product
+        const double *weight
+        const double *lost_mean
+
+    ctypedef void fastopt_scalars(int64_t t, const fastopt_scalar_inputs *given, double *scalars)
+    ctypedef void fastopt_loop_float32(float *p, const float *g, const void *state, const void *scalars, Py_ssize_t n)
+    ctypedef void fastopt_loop_float64(double *p, const double *g, const void *state, const void *scalars, Py_ssize_t n)
+
+    ctypedef struct fastopt_rule_spec:
+        size_t size
+        const char *name
+        const char *const *state
+        const fastopt_kind *kind
+        const fastopt_hyper *hyper
+        const int *corrected
+        int n_scalars
+        fastopt_scalars *scalars
+        fastopt_loop_float32 *float32
+        fastopt_loop_float64 *float64
+
     ctypedef struct fastopt_tuner:
         int threads
 

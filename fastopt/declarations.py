@@ -63,14 +63,19 @@ def first_of(value: Any) -> Any:
     return value[0] if isinstance(value, (tuple, list)) and value else value
 
 
-def check_number(label: str, name: str, value: Any) -> float:
-    """Return a real number in the range of a hyperparameter as a float, or raise TypeError or ValueError."""
+def as_float(label: str, value: Any) -> float:
+    """Return a real number as a float, or raise TypeError or ValueError."""
     if type(value) is not float and not is_number(value := unwrapped(value)):
         raise TypeError(f"{label} must be a number, got {brief(value)}")
     try:
-        number = float(value)
+        return float(value)
     except OverflowError:
         raise ValueError(f"{label} must be a number that a float can hold, got {brief(value)}") from None
+
+
+def check_number(label: str, name: str, value: Any) -> float:
+    """Return a real number in the range of a hyperparameter as a float, or raise TypeError or ValueError."""
+    number = as_float(label, value)
     _core.check_range(label, name, number)
     return number
 
@@ -328,6 +333,7 @@ class Declaring:
     _rules: ClassVar[
         Mapping[str, Mapping[str, Any]]
     ] = {}  # the rows of rules.def that it runs, and the options that select each
+    _own_rule: ClassVar[Callable[[], _core.OwnRule] | None] = None  # makes the record of a rule of the user's own
     _decay_form: ClassVar[str] = "l2"  # the default form of weight_decay
     _averages: ClassVar[tuple[str, ...]] = ()  # averages of the parameters that the rule itself keeps
     _torch_names: ClassVar[Mapping[str, str]] = {}  # of state in torch.optim, by letter
@@ -389,7 +395,7 @@ class Declaration:
     def __init__(self, of: type[Declaring], declared: Mapping[str, Argument]) -> None:
         self.name, self.rows, self.decay_form, self.averages = of.__name__, of._rules, of._decay_form, of._averages
         self.check_array, self.initial_state, self.average_of = of._check_array, of._initial_state, of._average_of
-        self._check_together = of._check_together
+        self._check_together, self._own_rule = of._check_together, of._own_rule
         #: The arguments of the constructor, in this order.
         self.arguments = {key: argument for key, argument in declared.items() if argument.init}
         #: The hyperparameters of a group, in this order.
@@ -474,7 +480,7 @@ class Declaration:
                     f"{label}: cautious_decay must be False for a rule that keeps an average of its own, which would"
                     f" not follow, got True"
                 )
-            apart = own and all(_core.Settings(row).separate_decay for row in self.rows)
+            apart = own and all(row.separate_decay for row in self.settings_of_rows())
             if form not in (forms := ("decoupled", "independent", *(("own",) if apart else ()))):
                 raise ValueError(
                     f"{label}: weight_decay_form must be {' or '.join(forms)} with cautious_decay, since other decay is"
@@ -496,6 +502,16 @@ class Declaration:
             return next(iter(self.rows))
         given = {key for key in self.selecting if hyper[key] != self.hyper[key].default}
         return next(row for row, options in self.rows.items() if options.keys() == given)
+
+    def settings(self, row: str, corrects_decay: bool) -> tuple[_core.Settings, _core.Settings]:
+        """Return what the C core reads of a group that runs this row, for matrices and for vectors."""
+        of_matrices = _core.Settings(self._own_rule() if self._own_rule else row, corrects_decay)
+        own_row = row + VECTOR in ROWS and self._own_rule is None
+        return of_matrices, _core.Settings(row + VECTOR, corrects_decay) if own_row else of_matrices
+
+    def settings_of_rows(self) -> list[_core.Settings]:
+        """Return what the C core reads of each row that the class runs, for matrices."""
+        return [self.settings(row, False)[0] for row in self.rows]
 
     def by_names(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
         """Return valid hyperparameters by their names in rules.def."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _core
 from .calls import nearest
-from .declarations import DECAYS, ROWS, VECTOR, Declaration, check_number, first_of, is_schedule, scaled
+from .declarations import DECAYS, Declaration, check_number, first_of, is_schedule, scaled
 from .fixed import FixedDict
 from .labels import label_of
 from .nest import Array
@@ -45,9 +45,7 @@ class Group(FixedDict):
         now = self._at(hyper, step_count)
         values = declaration.plain(now)
         row, corrected = rule or (declaration.row(now) if now is hyper else self._rule(hyper)), now["corrected_decay"]
-        self.settings = _core.Settings(row, corrected)
-        of_vectors = self.settings.rule_name + VECTOR
-        self._of_vectors = _core.Settings(of_vectors, corrected) if of_vectors in ROWS else self.settings
+        self.settings, self._of_vectors = declaration.settings(row, corrected)
         super().__init__(
             {**(values if now is hyper else with_schedules(values, hyper)), **own, "params": tuple(arrays)}
         )
@@ -300,7 +298,7 @@ def for_core(
     flat = declaration.by_names(scaled(label, hyper))
     options = {**others, **{key: flat[key] for key in ("maximize", "cautious_decay", "corrected_decay")}}
     form, decay = flat["weight_decay_form"], flat["weight_decay"]
-    flat["decay"] = decay if form == "own" else 0.0  # a part of the rule
+    flat.setdefault("decay", decay if form == "own" else 0.0)  # a part of the rule
     if form != "own":
         options[DECAYS[form]] = decay
     return {name: flat[name] for name in names}, options

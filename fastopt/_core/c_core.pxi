@@ -38,6 +38,8 @@ cdef extern from "fastopt.h" nogil:
     const fastopt_hyper *fastopt_find_hyper(const char *name)
     const fastopt_hyper *fastopt_rule_hyper(const fastopt_rule *rule, int i)
     int fastopt_in_range(const fastopt_hyper *hyper, double value)
+    fastopt_rule *fastopt_rule_create(const fastopt_rule_spec *spec, char *problem, size_t length)
+    void fastopt_rule_destroy(fastopt_rule *rule)
     const char *fastopt_isa()
     const char *fastopt_version()
     const char *fastopt_compiler()

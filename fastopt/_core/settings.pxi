@@ -13,6 +13,70 @@ cdef tuple state_shape(fastopt_extent extent, tuple shape):
 cdef dict KINDS = {FASTOPT_SIGNED: "signed", FASTOPT_NONNEGATIVE: "nonnegative", FASTOPT_EXACT: "exact"}
 
 
+cdef class OwnRule:
+    """A rule of the user's own, where the C core reads it.
+
+    Parameters
+    ----------
+    name : str
+        Of the rule.
+    state : dict
+        For each buffer its kind, as in KINDS.
+    hyper : list of tuple
+        For each hyperparameter its name, lowest value, end of the range and whether this belongs to it, the range in
+        words, and whether it corrects the bias of a running mean.
+    n_scalars : int
+        Numbers that `scalars` computes.
+    scalars, float32, float64 : int
+        Addresses of the C functions; 0 for no `scalars`.
+    owners : object
+        Keeps these functions alive.
+    """
+
+    cdef fastopt_rule *rule
+    cdef object owners
+
+    def __init__(self, str name, dict state, list hyper, int n_scalars, uintptr_t scalars, uintptr_t float32,
+                 uintptr_t float64, object owners):
+        cdef const char *letters[FASTOPT_MAX_STATE + 2]
+        cdef fastopt_kind kinds[FASTOPT_MAX_STATE + 1]
+        cdef fastopt_hyper ranges[FASTOPT_MAX_HYPER + 2]
+        cdef int corrected[FASTOPT_MAX_HYPER + 1]
+        cdef char problem[300]
+        cdef fastopt_rule_spec spec
+        cdef list texts = [name.encode()]  # keeps the strings until the core has copied them
+        cdef int s, i
+        memset(letters, 0, sizeof(letters))
+        memset(ranges, 0, sizeof(ranges))
+        memset(&spec, 0, sizeof(spec))
+        numbers = {kind: number for number, kind in KINDS.items()}
+        # One more than the core allows, so that it refuses lists that are too long.
+        for s, (letter, kind) in enumerate(islice(state.items(), FASTOPT_MAX_STATE + 1)):
+            text = letter.encode()
+            texts.append(text)
+            letters[s] = text
+            kinds[s] = <fastopt_kind><int>numbers[kind]
+        for i, (key, low, high, closed, words, corrects) in enumerate(hyper[:FASTOPT_MAX_HYPER + 1]):
+            text, range_text = key.encode(), words.encode()
+            texts += [text, range_text]
+            ranges[i] = fastopt_hyper(text, low, high, closed, range_text)
+            corrected[i] = corrects
+        spec.size = sizeof(spec)
+        spec.name = texts[0]
+        spec.state, spec.kind, spec.hyper, spec.corrected = letters, kinds, ranges, corrected
+        spec.n_scalars = n_scalars
+        spec.scalars = <fastopt_scalars *>scalars
+        spec.float32 = <fastopt_loop_float32 *>float32
+        spec.float64 = <fastopt_loop_float64 *>float64
+        self.owners = owners
+        self.rule = fastopt_rule_create(&spec, problem, sizeof(problem))
+        if self.rule == NULL:
+            raise TypeError(f"{name}: {problem.decode()}")
+
+    def __dealloc__(self):
+        fastopt_rule_destroy(self.rule)
+
+
 cdef str scope_of(const fastopt_rule *rule):
     """The elements of a parameter that decide the update of one: "element", "row", "matrix" or "parameter"; "sums" where
     these are sums over a parameter or a group.
@@ -27,6 +91,7 @@ cdef class Settings:
     """A group's rule, hyperparameters and options, where the C core reads them."""
 
     cdef const fastopt_rule *rule
+    cdef OwnRule own  # keeps a rule of the user's own, else None
     cdef double hyper[FASTOPT_MAX_HYPER]
     cdef double previous[FASTOPT_MAX_HYPER]  # the values before the last change of one of `corrected`
     cdef fastopt_options options
@@ -43,14 +108,15 @@ cdef class Settings:
     cdef readonly str scope  # the elements that decide the update of one, see scope_of
     cdef readonly bint estimates_group  # whether the rule makes one estimate for all parameters of a group
 
-    def __init__(self, str rule, bint corrects_decay=False):
-        self.rule = rule_named(rule)
+    def __init__(self, object rule, bint corrects_decay=False):
+        self.own = rule if isinstance(rule, OwnRule) else None
+        self.rule = rule_named(rule) if self.own is None else self.own.rule
         self.corrects_decay = corrects_decay
         self.separate_decay = self.rule.separate_decay
         self.estimates_group = self.rule.gathers == FASTOPT_BY_GROUP
         self.takes_matrices = self.rule.gathers == FASTOPT_MATRICES
         self.scope = scope_of(self.rule)
-        self.rule_name = rule
+        self.rule_name = self.rule.name.decode()
         self.hyper_names = names_of(self.rule.hyper)
         self.state_names = names_of(self.rule.state)
         self.carry_names = names_of(self.rule.carry) + (("largest_lr",) if corrects_decay else ())

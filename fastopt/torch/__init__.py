@@ -16,9 +16,9 @@ except ImportError as _error:
     raise ImportError("fastopt.torch needs torch: pip install 'fastopt[torch]'") from _error
 
 from ..catalogue import classes as _classes
-from .optimizer import TorchOptimizer, of_rule
+from .optimizer import TorchOptimizer, of_rule, wrap
 
-__all__ = ["TorchOptimizer", *_classes()]
+__all__ = ["TorchOptimizer", "wrap", *_classes()]
 
 
 def __getattr__(name: str) -> type[TorchOptimizer]:

@@ -24,7 +24,7 @@ class Arguments:
     def __init__(self, rule: type[Optimizer]) -> None:
         self.declaration = rule._declaration
         own = rule.__signature__.parameters
-        twin = getattr(torch.optim, rule.__name__, None)
+        twin = getattr(torch.optim, rule.__name__, None) if rule._own_rule is None else None
         first = own if twin is None else inspect.signature(twin).parameters
         others = [p.replace(kind=p.KEYWORD_ONLY) for name, p in own.items() if name not in first]
         self.signature = inspect.Signature([*first.values(), *others, IN_BACKWARD])

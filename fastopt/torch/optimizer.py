@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import cache
 from operator import is_
+from reprlib import repr as brief
 from typing import Any, ClassVar
 
 import numpy as np
@@ -545,3 +547,49 @@ def of_rule(rule: type[Optimizer], module: str) -> type[TorchOptimizer]:
         "__doc__": doc,
     }
     return type(rule.__name__, (TorchOptimizer,), attributes)
+
+
+def wrap(rule: type[Optimizer]) -> type[TorchOptimizer]:
+    """Return the class for torch of a rule of one's own, from `fastopt.rule`.
+
+    ::
+
+        opt = fastopt.torch.wrap(sign_momentum)(model.parameters(), lr=3e-4)
+
+    Parameters
+    ----------
+    rule : type
+        A class that `fastopt.rule` has made; those of the rules of fastopt are in this module.
+
+    Returns
+    -------
+    type
+        A subclass of `torch.optim.Optimizer`, always the same for one rule.
+
+    Raises
+    ------
+    TypeError
+        For another value.
+    """
+    if not isinstance(rule, type) or not issubclass(rule, Optimizer) or rule._own_rule is None:
+        raise TypeError(f"wrap: rule must be a class that fastopt.rule has made, got {brief(rule)}")
+    own: Any = rule
+    return wrapped(own)
+
+
+@cache
+def wrapped(rule: Any) -> type[TorchOptimizer]:
+    """Return the one class for torch of a rule of one's own.  Pickles find the rule by its name, but not this class."""
+
+    def reduced(optimizer: TorchOptimizer) -> tuple[Any, ...]:
+        return new_of, (rule,), optimizer.__getstate__()
+
+    made = of_rule(rule, rule.__module__)
+    made.__reduce__ = reduced  # type: ignore[assignment, method-assign]
+    return made
+
+
+def new_of(rule: type[Optimizer]) -> TorchOptimizer:
+    """Return a new optimizer of a wrapped rule, which a copy fills."""
+    cls = wrap(rule)
+    return cls.__new__(cls)

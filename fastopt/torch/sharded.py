@@ -177,7 +177,7 @@ def check_shared_out(label: str, rule: type[Optimizer], options: dict[str, Any])
     if not is_made_by_zero():
         return
     where = "within ZeroRedundancyOptimizer, which gives each process some of the parameters"
-    if any(_core.Settings(row).estimates_group for row in rule._rules):
+    if any(row.estimates_group for row in rule._declaration.settings_of_rows()):
         raise ValueError(
             f"{label} must not be used {where}, since its step needs all of them: use DistributedDataParallel"
         )

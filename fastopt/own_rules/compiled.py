@@ -1,0 +1,195 @@
+"""Rules of one's own as machine code, by Numba: a loop for each number type, and the function of the scalars."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .pointers import Pointer
+from .source import Program, Written
+
+try:
+    import numba
+    from numba import types
+    from numba.core.compiler import Compiler
+    from numba.core.compiler_machinery import PassManager, register_pass
+    from numba.core.errors import NumbaError
+    from numba.core.lowering import Lower
+    from numba.core.typed_passes import NativeLowering
+except ImportError as _error:
+    raise ImportError("fastopt.rule needs Numba: pip install 'fastopt[numba]'") from _error
+
+VERSION = 1  # of the loops that are built around a rule: machine code of another version is not taken from the cache
+
+
+class LowerLoop(Lower):
+    """Makes vectors of 256 bits, as the kernels of the engine: of wider ones, most would cross cache lines."""
+
+    def lower_function_body(self) -> Any:
+        """Lower, and say the width to LLVM."""
+        body = super().lower_function_body()
+        set.add(self.function.attributes, '"prefer-vector-width"="256"')  # the set itself knows fewer attributes
+        return body
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class LoopLowering(NativeLowering):
+    """The pass of `LowerLoop`."""
+
+    _name = "fastopt_loop_lowering"
+
+    @property
+    def lowering_class(self) -> type[Lower]:
+        """Its class."""
+        return LowerLoop
+
+
+class LoopCompiler(Compiler):
+    """Compiles a loop whose pointers do not overlap, so that it needs no checks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.state.flags.noalias = True
+
+    def define_pipelines(self) -> Any:
+        """Replace the pass that lowers."""
+        (pipeline,) = super().define_pipelines()
+        passes = PassManager(pipeline.pipeline_name)
+        for one, words in pipeline.passes:
+            passes.add_pass(LoopLowering if one is NativeLowering else one, words)
+        passes.finalize()
+        return [passes]
+
+
+class MixedTypesError(Exception):
+    """A variable of another type than the elements."""
+
+
+class OneType(Compiler):
+    """Compiles a function that computes in float32 alone."""
+
+    def compile_extra(self, func: Any) -> Any:
+        """Compile, and raise MixedTypesError where another number type occurs."""
+        result = super().compile_extra(func)
+        for name, of in result.type_annotation.typemap.items():
+            if (
+                isinstance(of, types.Number)
+                and of != types.float32
+                and not isinstance(of, (types.Boolean, types.Literal))
+            ):
+                raise MixedTypesError(name.split(".")[0], str(of))
+        return result
+
+
+def inner(compiler: type[Compiler]) -> Any:
+    """Return a decorator that compiles a function for calls from compiled functions alone."""
+    return numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=compiler)
+
+
+def functions_of(program: Program, kind: Any) -> dict[str, Any]:
+    """Return the functions of a program for a number type, compiled when they are first called."""
+    number = np.dtype(str(kind)).type
+    names: dict[str, Any] = {f"_number_{i}": number(value) for i, value in enumerate(program.numbers)}
+    names |= program.native
+    for name, (tree, file) in program.functions.items():
+        exec(compile(ast.Module([tree], []), file, "exec"), names)
+        names[name] = inner(OneType if kind is types.float32 else Compiler)(names[name])
+    return names
+
+
+def callback(written: Written, text: str, names: dict[str, Any], signature: Any, program: Program) -> Pointer:
+    """Compile the function `made(version)` of a text to a C function, cached on disk if its rule is in a file.
+
+    Numba looks for it by the file of the rule and by the values of the closure: `version` stands for all sources.
+    """
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if "lineno" in node._attributes:
+            node.lineno = node.end_lineno = written.tree.lineno  # type: ignore[attr-defined]
+    names["__name__"] = written.module
+    exec(compile(tree, written.file, "exec"), names)
+    version = sha256(f"{VERSION} {numba.__version__} {program.text()}".encode()).hexdigest()
+    function = names["made"](int(version[:15], 16))
+    function.__name__ = written.tree.name
+    function.__qualname__ = written.tree.name
+    options = {"error_model": "numpy"}
+    try:
+        try:
+            made = numba.cfunc(signature, cache=True, **options)(function)
+        except RuntimeError as error:
+            if "no locator available" not in str(error):
+                raise
+            made = numba.cfunc(signature, **options)(function)
+    except MixedTypesError as error:
+        name, of = error.args
+        what = f"{name} is a" if name.isidentifier() else "it has a"
+        raise TypeError(f"{written.label} must compute in the type of its elements, but {what} {of}") from error
+    except NumbaError as error:
+        raise TypeError(f"{written.label} cannot be compiled{place(error, written)}: {problem(error)}") from error
+    return Pointer(made.address, made)
+
+
+def place(error: Exception, written: Written) -> str:
+    """Return the line that Numba's error is about, in words."""
+    found = re.findall(r'File "([^"]*)", line (\d+)', str(error))
+    lines = [line for file, line in found if Path(file).name == Path(written.file).name]
+    return f", line {lines[0]} of {written.file}" if lines else ""
+
+
+def problem(error: Exception) -> str:
+    """Return the line of Numba's error that says most."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()]
+    found = [line for line in lines if line and not line.startswith(("Failed in", "During", "File", "-", "^"))]
+    return " ".join(line.lstrip("> ") for line in found[: 2 if found[0].endswith(":") else 1])
+
+
+def loop(written: Written, program: Program, element: str, n_state: int, n_scalars: int, dtype: str) -> Pointer:
+    """Return the loop of a rule over elements of a dtype, as the engine calls it."""
+    kind = getattr(types, dtype)
+    state = [f"s{i}" for i in range(n_state)]
+    scalars = [f"k{i}" for i in range(n_scalars)]
+    elements = [f"{name}[i]" for name in ("p", *state)]
+    names = functions_of(program, kind)
+    update = {"element": names[element]}
+    exec(
+        f"def update({', '.join(('p', 'g', *state, *scalars, 'n'))}):\n"
+        f"    for i in range(n):\n"
+        f"        {', '.join(elements)}, = element({', '.join(('p[i]', 'g[i]', *elements[1:], *scalars))})\n",
+        update,
+    )
+    names["update"] = inner(LoopCompiler)(update["update"])
+    given = ["p", "g", *(f"state[{i}]" for i in range(n_state)), *(f"scalars[{i}]" for i in range(n_scalars)), "n"]
+    text = (
+        "def made(version):\n"
+        "    def loop(p, g, state, scalars, n):\n"
+        "        version\n"
+        f"        update({', '.join(given)})\n"
+        "    return loop\n"
+    )
+    pointer = types.CPointer(kind)
+    signature = types.void(pointer, pointer, types.CPointer(pointer), pointer, types.intp)
+    return callback(written, text, names, signature, program)
+
+
+def scalars(written: Written, program: Program, function: str, places: Sequence[int], n: int) -> Pointer:
+    """Return the function of the scalars of a step; `places` are those of its hyperparameters among all."""
+    names = functions_of(program, types.float64)
+    names["function"], names["real"] = names[function], types.float64
+    given = ["real(t)", *(f"given[0][{place}]" for place in places), "given[1]", "given[2]", "given[3]"]
+    results = ", ".join(f"out[{i}]" for i in range(n))
+    text = (
+        "def made(version):\n"
+        "    def scalars(t, given, out):\n"
+        "        version\n"
+        f"        {results}, = function({', '.join(given)})\n"
+        "    return scalars\n"
+    )
+    pointer = types.CPointer(types.float64)
+    signature = types.void(types.int64, types.CPointer(pointer), pointer)
+    return callback(written, text, names, signature, program)

@@ -1,0 +1,103 @@
+"""The functions that rules of one's own can call.
+
+A rule needs no import: it finds them by name.  Imports of these names tell editors and type checkers of them.
+
+Each is exactly rounded, and so the same on every machine, unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = [
+    "abs",
+    "exp",
+    "log",
+    "lost_mean",
+    "maximum",
+    "minimum",
+    "next_mean",
+    "product",
+    "sign",
+    "sqrt",
+    "weight",
+    "where",
+]
+
+# ---- Of elements and of scalars ----
+
+
+def abs(x: float) -> float:
+    """Return the absolute value."""
+    return math.fabs(x)
+
+
+def sqrt(x: float) -> float:
+    """Return the square root; NaN below 0."""
+    return math.sqrt(x) if x >= 0 else math.nan
+
+
+def sign(x: float) -> float:
+    """Return 1, 0 or -1, as numpy.sign; NaN for NaN."""
+    return 1.0 if x > 0 else (-1.0 if x < 0 else (x if x != x else 0.0))
+
+
+def maximum(x: float, y: float) -> float:
+    """Return the larger number, as numpy.maximum: NaN if either is NaN."""
+    return x if x > y else (x if x != x else y)
+
+
+def minimum(x: float, y: float) -> float:
+    """Return the smaller number, as numpy.minimum: NaN if either is NaN."""
+    return x if x < y else (x if x != x else y)
+
+
+def where(condition: bool, x: float, y: float) -> float:
+    """Return x where the condition holds, else y, as numpy.where."""
+    return x if condition else y
+
+
+def next_mean(mean: float, square: float, beta: float, rest: float) -> float:
+    """Return the mean of squares after one more square, as the rules of fastopt compute it.
+
+    ``beta * mean + (1 - beta) * square``, with rest = 1 - beta as a scalar of the step, computed in double: so the mean
+    decays at the rate of beta itself, and rounding errors cancel.  Infinity stays.
+    """
+    small = beta * mean + rest * square
+    large = mean + rest * (square - mean)
+    mixed = small if beta < 0.5 else large
+    return mixed if mixed < math.inf else math.inf
+
+
+# ---- Of scalars alone ----
+
+
+def exp(x: float) -> float:
+    """Return e^x by the C library, whose last bit can differ between machines."""
+    return math.exp(x)
+
+
+def log(x: float) -> float:
+    """Return the natural logarithm by the C library, whose last bit can differ between machines."""
+    return math.log(x)
+
+
+def product(beta: float) -> float:
+    """Return the product of a hyperparameter over the steps of the parameter so far: beta^t if it never changes.
+
+    A running mean that starts from 0 has the weight 1 - product(beta), which bias corrections divide by.
+    """
+    raise NotImplementedError("product is for the scalars of a rule")
+
+
+def weight(beta: float) -> float:
+    """Return 1 - product(beta), corrected for the rounding of beta in ``m = beta * m + (1 - beta) * g``."""
+    raise NotImplementedError("weight is for the scalars of a rule")
+
+
+def lost_mean(beta: float) -> float:
+    """Return the largest error of a mean of squares because numbers below the smallest normal one count as 0.
+
+    With its root added to eps, no step is larger than the exact one.
+    """
+    raise NotImplementedError("lost_mean is for the scalars of a rule")
