@@ -177,7 +177,7 @@ def loop(written: Written, program: Program, element: str, n_state: int, n_scala
     return callback(written, text, names, signature, program)
 
 
-def scalars(written: Written, program: Program, function: str, places: Sequence[int], n: int) -> Pointer:
+def function_of_scalars(written: Written, program: Program, function: str, places: Sequence[int], n: int) -> Pointer:
     """Return the function of the scalars of a step; `places` are those of its hyperparameters among all."""
     names = functions_of(program, types.float64)
     names["function"], names["real"] = names[function], types.float64

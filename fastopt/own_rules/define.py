@@ -131,10 +131,10 @@ def compiled_loops(written: Written, names: Names) -> Callable[[], Mapping[str, 
     element = program.add(written, [names.p, *names.state])
 
     def loops() -> Mapping[str, Pointer]:
-        from . import compiled
+        from .compiled import loop
 
         scalars = len(names.hyper) + len(names.scalars)
-        return {dtype: compiled.loop(written, program, element, len(names.state), scalars, dtype) for dtype in LOOPS}
+        return {dtype: loop(written, program, element, len(names.state), scalars, dtype) for dtype in LOOPS}
 
     return loops
 
@@ -174,9 +174,9 @@ def scalars_of(label: str, names: Names, given: Any) -> tuple[Callable[[], Point
     entry = program.add(written, names.scalars, hyper)
 
     def scalars() -> Pointer:
-        from . import compiled
+        from .compiled import function_of_scalars
 
-        return compiled.scalars(written, program, entry, list(map(hyper.index, taken)), len(names.scalars))
+        return function_of_scalars(written, program, entry, list(map(hyper.index, taken)), len(names.scalars))
 
     return scalars, corrected(program.functions[entry][0], hyper)
 

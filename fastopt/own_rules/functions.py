@@ -8,6 +8,7 @@ Each is exactly rounded, and so the same on every machine, unless it says otherw
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 __all__ = [
     "abs",
@@ -101,3 +102,6 @@ def lost_mean(beta: float) -> float:
     With its root added to eps, no step is larger than the exact one.
     """
     raise NotImplementedError("lost_mean is for the scalars of a rule")
+
+
+BY_NAME: dict[str, Callable[..., float]] = {name: globals()[name] for name in __all__}

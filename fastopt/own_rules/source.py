@@ -24,36 +24,36 @@ import numpy as np
 
 from ..calls import nearest
 from ..scalars import is_number
-from . import functions
+from .functions import BY_NAME, exp, log, lost_mean, maximum, minimum, product, sign, sqrt, weight, where
+from .functions import abs as absolute
 
 PRODUCT, WEIGHT, LOST_MEAN = "_product", "_weight", "_lost_mean"
 
-AVAILABLE: dict[str, Callable[..., Any]] = {name: getattr(functions, name) for name in functions.__all__}
-OF_STEPS = {functions.product: PRODUCT, functions.weight: WEIGHT, functions.lost_mean: LOST_MEAN}
-OF_SCALARS = {functions.exp, functions.log, *OF_STEPS}
+OF_STEPS = {product: PRODUCT, weight: WEIGHT, lost_mean: LOST_MEAN}
+OF_SCALARS = {exp, log, *OF_STEPS}
 # Functions that Numba has, by the names under which it finds them.
 NATIVE: dict[Callable[..., Any], tuple[str, Any]] = {
-    functions.sqrt: ("_sqrt", math.sqrt),
-    functions.abs: ("_abs", builtins.abs),
-    functions.exp: ("_exp", math.exp),
-    functions.log: ("_log", math.log),
+    sqrt: ("_sqrt", math.sqrt),
+    absolute: ("_abs", builtins.abs),
+    exp: ("_exp", math.exp),
+    log: ("_log", math.log),
 }
 # Functions of other modules that mean the same.
 ALIKE: dict[Any, Callable[..., Any]] = {
-    builtins.abs: functions.abs,
-    math.exp: functions.exp,
-    math.fabs: functions.abs,
-    math.log: functions.log,
-    math.sqrt: functions.sqrt,
-    np.abs: functions.abs,
-    np.exp: functions.exp,
-    np.fabs: functions.abs,
-    np.log: functions.log,
-    np.maximum: functions.maximum,
-    np.minimum: functions.minimum,
-    np.sign: functions.sign,
-    np.sqrt: functions.sqrt,
-    np.where: functions.where,
+    builtins.abs: absolute,
+    math.exp: exp,
+    math.fabs: absolute,
+    math.log: log,
+    math.sqrt: sqrt,
+    np.abs: absolute,
+    np.exp: exp,
+    np.fabs: absolute,
+    np.log: log,
+    np.maximum: maximum,
+    np.minimum: minimum,
+    np.sign: sign,
+    np.sqrt: sqrt,
+    np.where: where,
 }
 MOST_FACTORS = 16  # of x ** n
 
@@ -220,7 +220,7 @@ class Body(ast.NodeTransformer):
             right: ast.expr = ast.copy_location(ast.Constant(exponent), node.right)
             return ast.copy_location(ast.BinOp(self.visit(node.left), node.op, right), node)
         if exponent == 0.5:
-            return self._native(functions.sqrt, [self.visit(node.left)], node)
+            return self._native(sqrt, [self.visit(node.left)], node)
         if self.hyper is None:
             what = f"an integer from -{MOST_FACTORS} to {MOST_FACTORS}, or 0.5"
             self.written.refuse(node, f"an exponent must be {what}, got {ast.unparse(node.right)}")
@@ -262,12 +262,12 @@ class Body(ast.NodeTransformer):
         if isinstance(node, ast.Name):
             if node.id in self.written.names:
                 return self.written.names[node.id]
-            if node.id in AVAILABLE:
-                return AVAILABLE[node.id]
-            known = [*self.locals, *AVAILABLE]
+            if node.id in BY_NAME:
+                return BY_NAME[node.id]
+            known = [*self.locals, *BY_NAME]
             self.written.refuse(
                 node,
-                f"{node.id} is not known; functions are {', '.join(sorted(AVAILABLE))}{nearest(node.id, known)}",
+                f"{node.id} is not known; functions are {', '.join(sorted(BY_NAME))}{nearest(node.id, known)}",
                 NameError,
             )
         if isinstance(node, ast.Attribute):
@@ -286,7 +286,7 @@ class Body(ast.NodeTransformer):
         value = self._value_of(node.func)
         function = next((ours for theirs, ours in ALIKE.items() if theirs is value), value)
         if not isinstance(function, FunctionType):
-            known = ", ".join(sorted(AVAILABLE))
+            known = ", ".join(sorted(BY_NAME))
             self.written.refuse(node, f"{name} must be one of {known}, or a Python function, got {brief(value)}")
         takes = inspect.signature(function).parameters
         if len(node.args) != len(takes):
