@@ -3,8 +3,17 @@
 /* Scratch for p, g, p before the rule, and each state buffer of a block.  Two scratch arrays at the same offset of a
  * page would slow down each other's loads.  A state buffer with codes also holds the rest of the groups at both ends.
  */
-enum { FN(SCRATCHES) = 3 + FASTOPT_MAX_STATE };
-#define SCRATCH_SIZE(n) ((n) + 4 * GROUP)
+enum { FN(SCRATCHES) = 3 + FASTOPT_MAX_STATE, FN(STRIP) = STRIP_BYTES / sizeof(T) };
+#define SCRATCH_SIZE(n) ((n) + 2 * GROUP + LINE / 4)
+
+/* A state buffer in another format. */
+typedef struct {
+    fastopt_buffer buffer;
+    const FN(format_ops) *ops;
+    ptrdiff_t mask; /* the size of a group, less 1 */
+    int s;          /* the index of the buffer in the state */
+    int random;     /* the index of its random numbers; below 0: rounded to nearest */
+} FN(stored);
 
 /* n elements of a tensor as the rule sees them: in the memory of the caller if possible, in scratch if stages come
  * first or elements are strided or in another format. */
@@ -16,10 +25,35 @@ typedef struct {
     T *p_before;                              /* p before the rule, for cautious decay */
     T *p_scratch, *g_scratch, *state_scratch; /* state_scratch has an array for each state buffer, scratch_size apart */
     ptrdiff_t scratch_size;
+    FN(stored) stored[FASTOPT_MAX_STATE]; /* found once, for all blocks of a tensor */
+    int n_stored;
+    ptrdiff_t mask;  /* the largest one of these */
+    ptrdiff_t whole; /* elements of the whole state */
 } FN(block);
 
-/* Declares a block of up to `size` elements, and its scratch. */
-#define DECLARE_BLOCK(block, size)                                                                                     \
+/* Sets `stored` and the numbers after it. */
+NOINLINE static void FN(find_stored)(FN(block) *block, const fastopt_tensor *tensor)
+{
+    int random = fastopt_format_infos[tensor->formats.p].rounds; /* p has the first numbers */
+    block->whole = tensor->rows ? tensor->row_count * tensor->row_length : tensor->n;
+    for (int s = 0; tensor->rule->state[s]; s++) {
+        const fastopt_format format = tensor->formats.state[s];
+        const fastopt_format_info *info = &fastopt_format_infos[format];
+        if (!format)
+            continue;
+        block->stored[block->n_stored++] = (FN(stored)){
+            .buffer = {tensor->state[s], tensor->state_rest[s], format},
+            .ops = &FN(formats)[format],
+            .mask = info->group - 1,
+            .s = s,
+            .random = tensor->rounding && info->rounds ? random++ : -1,
+        };
+        block->mask |= info->group - 1;
+    }
+}
+
+/* Declares a block of up to `size` elements of a tensor, and its scratch. */
+#define DECLARE_BLOCK(block, tensor, size)                                                                             \
     _Alignas(LINE) T scratch[FN(SCRATCHES)][SCRATCH_SIZE(size)];                                                       \
     FN(block)                                                                                                          \
     block;                                                                                                             \
@@ -27,7 +61,11 @@ typedef struct {
     block.g_scratch = scratch[1];                                                                                      \
     block.p_before = scratch[2];                                                                                       \
     block.state_scratch = scratch[3];                                                                                  \
-    block.scratch_size = SCRATCH_SIZE(size)
+    block.scratch_size = SCRATCH_SIZE(size);                                                                           \
+    block.n_stored = 0;                                                                                                \
+    block.mask = 0;                                                                                                    \
+    if (tensor->engine.grain)                                                                                          \
+    FN(find_stored)(&block, tensor)
 
 /* ---- The gradient ---- */
 
@@ -93,59 +131,45 @@ static inline T *FN(load_p)(const fastopt_tensor *tensor, ptrdiff_t offset, ptrd
     return scratch;
 }
 
-/* Elements of a state buffer in another format: a block and, with codes, the rest of the groups at both ends. */
-typedef struct {
-    fastopt_buffer buffer;
-    ptrdiff_t offset, n, lead; /* the first `lead` elements precede the block */
-} FN(stored);
-
-static FN(stored) FN(stored_state)(const fastopt_tensor *tensor, int s, ptrdiff_t offset, ptrdiff_t n)
+/* The number of elements from `begin` to the end of the block, or of its last group. */
+static inline ptrdiff_t FN(size_in_groups)(const FN(block) *block, ptrdiff_t begin, ptrdiff_t mask)
 {
-    const fastopt_format format = tensor->formats.state[s];
-    const ptrdiff_t group = fastopt_format_infos[format].group, lead = offset % group;
-    const ptrdiff_t all = tensor->rows ? tensor->row_count * tensor->row_length : tensor->n;
-    const ptrdiff_t end = (offset + n + group - 1) / group * group;
-    return (FN(stored)){{tensor->state[s], tensor->state_rest[s], format},
-                        offset - lead,
-                        (group > 1 && end > all ? all : end) - (offset - lead),
-                        lead};
+    const ptrdiff_t end = (block->offset + block->n + mask) & ~mask;
+    return (mask && end > block->whole ? block->whole : end) - begin;
 }
 
 /* Loads the state buffers whose format is not native. */
-NOINLINE static void FN(load_state)(FN(block) *block, const fastopt_tensor *tensor)
+NOINLINE static void FN(load_state)(FN(block) *block)
 {
-    for (int s = 0; tensor->rule->state[s]; s++) {
-        if (!tensor->formats.state[s])
-            continue;
-        const FN(stored) stored = FN(stored_state)(tensor, s, block->offset, block->n);
-        T *scratch = block->state_scratch + s * block->scratch_size;
-        FN(formats)[stored.buffer.format].load(scratch, &stored.buffer, stored.offset, stored.n);
-        block->state[s] = scratch + stored.lead;
+    for (int i = 0; i < block->n_stored; i++) {
+        const FN(stored) *stored = &block->stored[i];
+        const ptrdiff_t lead = block->offset & stored->mask, begin = block->offset - lead;
+        T *scratch = block->state_scratch + stored->s * block->scratch_size;
+        stored->ops->load(scratch, &stored->buffer, begin, FN(size_in_groups)(block, begin, stored->mask));
+        block->state[stored->s] = scratch + lead;
     }
 }
 
-/* The random numbers of a block.  Each number serves two buffers: its lower half and its upper half. */
+/* Random numbers of a block.  Each number serves two buffers: its lower half and its upper half. */
 typedef struct {
     uint32_t numbers[BLOCK + 2 * GROUP];
-    ptrdiff_t offset, n; /* the elements that have them */
     uint64_t key;
-    int count; /* buffers rounded so far */
-    int shift; /* to the half for the next buffer */
+    int pair; /* of buffers that the numbers are for; below 0: none yet */
 } FN(random);
 
-/* The random numbers for elements offset to offset + n of the next buffer; NULL if it is rounded to nearest. */
-static const uint32_t *FN(next_random)(FN(random) *random, const fastopt_tensor *tensor, fastopt_format format,
-                                       ptrdiff_t offset, ptrdiff_t n)
+/* The random numbers with this index, for the elements from `begin` on; NULL below 0. */
+static inline const uint32_t *FN(random_from)(FN(random) *random, const FN(block) *block, const fastopt_tensor *tensor,
+                                              int index, ptrdiff_t begin)
 {
-    if (!tensor->rounding || !fastopt_format_infos[format].rounds)
+    if (index < 0)
         return NULL;
-    random->shift = random->count % 2 * 16;
-    if (!random->shift || random->offset != offset || random->n < n)
-        FN(fill_random)(random->numbers, random->key, random->count / 2, tensor->offset + offset, n);
-    random->count++;
-    random->offset = offset;
-    random->n = n;
-    return random->numbers;
+    const ptrdiff_t first = block->offset & ~block->mask;
+    if (random->pair != index / 2) {
+        random->pair = index / 2;
+        FN(fill_random)(random->numbers, random->key, random->pair, tensor->offset + first,
+                        FN(size_in_groups)(block, first, block->mask));
+    }
+    return random->numbers + (begin - first);
 }
 
 /* Stores p and the state buffers whose format is not native. */
@@ -154,23 +178,19 @@ NOINLINE static void FN(store_formats)(const FN(block) *block, const fastopt_ten
 {
     FN(random) random;
     random.key = key;
-    /* A state buffer gets the same random numbers whether or not the pass stores p. */
-    random.count = !of_p && fastopt_format_infos[tensor->formats.p].rounds;
-    random.offset = -1;
-    random.shift = 0;
+    random.pair = -1;
     if (of_p && tensor->formats.p) {
         const fastopt_buffer buffer = {tensor->p, tensor->p_rest, tensor->formats.p};
-        const uint32_t *numbers = FN(next_random)(&random, tensor, buffer.format, block->offset, block->n);
-        FN(store_format)(block->p, &buffer, tensor->layout, FN(p_stride)(tensor), block->offset, block->n, numbers,
-                         random.shift);
+        const int index = tensor->rounding && fastopt_format_infos[buffer.format].rounds ? 0 : -1;
+        FN(store_format)(block->p, &buffer, tensor->layout, FN(p_stride)(tensor), block->offset, block->n,
+                         FN(random_from)(&random, block, tensor, index, block->offset), 0);
     }
-    for (int s = 0; of_state && tensor->rule->state[s]; s++) {
-        if (!tensor->formats.state[s])
-            continue;
-        const FN(stored) stored = FN(stored_state)(tensor, s, block->offset, block->n);
-        const uint32_t *numbers = FN(next_random)(&random, tensor, stored.buffer.format, stored.offset, stored.n);
-        FN(formats)[stored.buffer.format].store(block->state[s] - stored.lead, &stored.buffer, stored.offset, stored.n,
-                                                numbers, random.shift);
+    for (int i = 0; of_state && i < block->n_stored; i++) {
+        const FN(stored) *stored = &block->stored[i];
+        const ptrdiff_t lead = block->offset & stored->mask, begin = block->offset - lead;
+        stored->ops->store(block->state[stored->s] - lead, &stored->buffer, begin,
+                           FN(size_in_groups)(block, begin, stored->mask),
+                           FN(random_from)(&random, block, tensor, stored->random, begin), stored->random % 2 * 16);
     }
 }
 
@@ -180,8 +200,8 @@ static inline void FN(load_p_and_state)(FN(block) *block, const fastopt_tensor *
     block->p = FN(load_p)(tensor, block->offset, block->n, block->p_scratch);
     for (int s = 0; tensor->rule->state[s]; s++)
         block->state[s] = FN(state_at)(tensor, s, block->offset);
-    if (tensor->engine.grain)
-        FN(load_state)(block, tensor);
+    if (block->n_stored)
+        FN(load_state)(block);
 }
 
 /* ---- Load and finish ---- */
@@ -236,9 +256,9 @@ NOINLINE static void FN(update_by_blocks)(const fastopt_tensor *tensor, const fa
                                           ptrdiff_t begin, ptrdiff_t end)
 {
     const FN(stages) stages = FN(stages_of)(tensor, pass);
-    DECLARE_BLOCK(block, STRIP);
+    DECLARE_BLOCK(block, tensor, FN(STRIP));
     for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
-        FN(load)(&block, tensor, &stages, offset, end - offset < STRIP ? end - offset : STRIP);
+        FN(load)(&block, tensor, &stages, offset, end - offset < FN(STRIP) ? end - offset : FN(STRIP));
         if (stages.averages_before)
             FN(stage_averages_before)(block.p, tensor, &stages, block.offset, block.n);
         if (stages.on_p)
@@ -258,7 +278,7 @@ NOINLINE static void FN(update_by_rows)(const fastopt_tensor *tensor, const fast
     const FN(rule_ops) *ops = FN(ops_of)(tensor);
     const FN(stages) stages = FN(stages_of)(tensor, pass);
     const ptrdiff_t columns = tensor->shape[tensor->ndim - 1];
-    DECLARE_BLOCK(block, BLOCK);
+    DECLARE_BLOCK(block, tensor, BLOCK);
     T k[FASTOPT_MAX_SCALARS];
     memcpy(k, tensor->engine.k, sizeof k);
     for (ptrdiff_t row = (begin + columns - 1) / columns * columns; row < end; row += columns) {
@@ -319,9 +339,9 @@ static void FN(average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t
 /* Lets rows catch up on missed steps, between two steps. */
 static void FN(catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
 {
-    DECLARE_BLOCK(block, STRIP);
+    DECLARE_BLOCK(block, tensor, FN(STRIP));
     for (block.offset = begin; block.offset < end; block.offset += block.n) {
-        block.n = end - block.offset < STRIP ? end - block.offset : STRIP;
+        block.n = end - block.offset < FN(STRIP) ? end - block.offset : FN(STRIP);
         FN(load_p_and_state)(&block, tensor);
         if (FN(catch_up_rows)(tensor, block.p, block.state, block.offset, block.n) && tensor->engine.grain)
             FN(store_formats)(&block, tensor, ~tensor->engine.random_key, 1, 1); /* not the key of the step */
@@ -332,7 +352,7 @@ static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, p
                        fastopt_sum *sums)
 {
     const FN(stages) stages = FN(stages_of)(tensor, pass);
-    DECLARE_BLOCK(block, BLOCK);
+    DECLARE_BLOCK(block, tensor, BLOCK);
     for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
         FN(load)(&block, tensor, &stages, offset, end - offset < BLOCK ? end - offset : BLOCK);
         if (stages.on_p)

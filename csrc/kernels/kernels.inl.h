@@ -12,6 +12,12 @@
 /* As numpy.sign: NaN for NaN. */
 #define SIGN(x) ((x) != (x) ? (x) : (T)((x) > 0) - (T)((x) < 0))
 
+/* Around functions that use the widest vectors. */
+#ifndef WIDE_BEGIN
+#define WIDE_BEGIN
+#define WIDE_END
+#endif
+
 #define T        float
 #define BITS     uint32_t
 #define FN(name) FASTOPT_PASTE(name, f32, ISA)

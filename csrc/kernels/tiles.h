@@ -7,7 +7,7 @@ static void FN(tile)(const fastopt_tensor *tensor, const fastopt_pass *pass, int
     const fastopt_matrices *m = tensor->engine.matrices;
     const int last = pass_index == tensor->rule->passes - 1;
     const FN(stages) stages = FN(stages_of)(tensor, pass);
-    DECLARE_BLOCK(block, SPAN);
+    DECLARE_BLOCK(block, tensor, SPAN);
 
     const ptrdiff_t strip = tile / m->column_tiles, column_tile = tile % m->column_tiles;
     const ptrdiff_t first = column_tile * TILE_COLUMNS;

@@ -2,7 +2,9 @@
 #include "catch_up.h"
 #include "means.h"
 #include "powers.h"
+WIDE_BEGIN
 #include "../storage/load_store.h"
+WIDE_END
 #include "sums.h"
 #include "rule_ops.h"
 #include "rule_table.h"

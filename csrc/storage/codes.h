@@ -21,6 +21,7 @@
 #include "bits.h"
 
 enum {
+    GROUPS = 8, /* whose scales are computed side by side */
     ROOT_1 = 0x20000000,
     ROOT_3 = 0x38e00000,
     LARGEST_SCALED = 0x7f7f0000, /* the largest bfloat16 */
@@ -46,10 +47,10 @@ static inline float fastopt_signed_level(int8_t code)
 }
 
 /* The same for an element that is not negative. */
-static inline float fastopt_nonnegative_code(float x, float inverse)
+static inline float fastopt_nonnegative_code(float x, float factor)
 {
     const int32_t size = (int32_t)(fastopt_bits(x) & SIZE_BITS), one = 0x3f800000;
-    const int32_t u = (int32_t)fastopt_bits(fastopt_float((uint32_t)size) * inverse), root = (u >> 3) + ROOT_3;
+    const int32_t u = (int32_t)fastopt_bits(fastopt_float((uint32_t)size) * factor), root = (u >> 3) + ROOT_3;
     const int32_t code = u < root ? u : root;
     return fastopt_float((uint32_t)(code > one ? code : one) & -(uint32_t)(size >= NORMAL));
 }
@@ -63,58 +64,57 @@ static inline float fastopt_nonnegative_level(uint8_t code)
 #endif
 
 /* The size of the largest element of a group; NaN is larger than infinity. */
-static inline uint32_t FN(largest)(const float *restrict x)
+static inline int32_t FN(largest)(const float *restrict x)
 {
     int32_t largest = 0;
     for (int i = 0; i < GROUP; i++) {
         const int32_t size = (int32_t)(fastopt_bits(x[i]) & SIZE_BITS);
         largest = size > largest ? size : largest;
     }
-    return (uint32_t)largest;
+    return largest;
 }
 
-/* So that the last 6 of 24 bits are 0, and the largest element is at most the largest level. */
-static inline float FN(scale)(const float *restrict x, int is_signed)
+/* The scale of a group, from the size of its largest element.  Its last 6 of 24 bits are 0, and the largest element is
+ * at most the largest level. */
+static inline float FN(scale)(int32_t size, int is_signed)
 {
-    const uint32_t size = FN(largest)(x);
-    const float smallest = is_signed ? SMALLEST_SIGNED : FLT_MIN;
-    if (size < NORMAL)
-        return 0;
-    if (size > LARGEST_SCALED)
-        return fastopt_float(size > INFINITE ? NAN_BITS : INFINITE);
-    const float exact = fastopt_float(size) / (is_signed ? LARGEST_SIGNED : LARGEST_NONNEGATIVE);
-    const float scale = fastopt_float((fastopt_bits(exact) + 63) & ~UINT32_C(63));
-    return scale > smallest ? scale : smallest;
+    const float exact = fastopt_float((uint32_t)size) / (is_signed ? LARGEST_SIGNED : LARGEST_NONNEGATIVE);
+    const int32_t smallest = (int32_t)fastopt_bits(is_signed ? SMALLEST_SIGNED : FLT_MIN);
+    int32_t scale = (int32_t)((fastopt_bits(exact) + 63) & ~UINT32_C(63));
+    scale = scale > smallest ? scale : smallest;
+    scale = size > LARGEST_SCALED ? INFINITE : scale;
+    scale = size > INFINITE ? NAN_BITS : scale;
+    return fastopt_float(size < NORMAL ? 0 : (uint32_t)scale);
 }
 
 /* A code has 15 bits behind the point in its sum with 2^8 or 3 * 2^7, and none in that with 2^23 or 3 * 2^22, of which
  * the last byte is the rounded code. */
-static inline void FN(encode_signed)(uint8_t *restrict codes, const float *restrict x, float inverse,
+static inline void FN(encode_signed)(uint8_t *restrict codes, const float *restrict x, float factor,
                                      const uint32_t *restrict random, int shift)
 {
     if (random) {
         for (int i = 0; i < GROUP; i++) {
-            const uint32_t code = fastopt_bits(fastopt_signed_code(x[i] * inverse) + 0x1.8p8f);
+            const uint32_t code = fastopt_bits(fastopt_signed_code(x[i] * factor) + 0x1.8p8f);
             codes[i] = (uint8_t)(((code + (random[i] >> (shift + 1) & 0x7fff)) >> 15) - 128);
         }
         return;
     }
     for (int i = 0; i < GROUP; i++)
-        codes[i] = (uint8_t)fastopt_bits(fastopt_signed_code(x[i] * inverse) + 0x1.8p23f);
+        codes[i] = (uint8_t)fastopt_bits(fastopt_signed_code(x[i] * factor) + 0x1.8p23f);
 }
 
-static inline void FN(encode_nonnegative)(uint8_t *restrict codes, const float *restrict x, float inverse,
+static inline void FN(encode_nonnegative)(uint8_t *restrict codes, const float *restrict x, float factor,
                                           const uint32_t *restrict random, int shift)
 {
     if (random) {
         for (int i = 0; i < GROUP; i++) {
-            const uint32_t code = fastopt_bits(fastopt_nonnegative_code(x[i], inverse) + 0x1p8f);
+            const uint32_t code = fastopt_bits(fastopt_nonnegative_code(x[i], factor) + 0x1p8f);
             codes[i] = (uint8_t)((code + (random[i] >> (shift + 1) & 0x7fff)) >> 15);
         }
         return;
     }
     for (int i = 0; i < GROUP; i++)
-        codes[i] = (uint8_t)fastopt_bits(fastopt_nonnegative_code(x[i], inverse) + 0x1p23f);
+        codes[i] = (uint8_t)fastopt_bits(fastopt_nonnegative_code(x[i], factor) + 0x1p23f);
 }
 
 /* All codes of a group that is infinite, or NaN, which has no sign. */
@@ -125,24 +125,27 @@ NOINLINE static void FN(encode_nonfinite)(uint8_t *restrict codes, const float *
         codes[i] = (uint8_t)(fastopt_bits(x[i]) & SIGN_BIT ? negative : largest);
 }
 
-/* Whole groups.  The scale of the next one comes before the codes of this one, so that these do not wait for it. */
+/* Whole groups.  All scales of a few groups come before their codes, so that no code waits for a scale. */
 static inline void FN(encode)(uint8_t *restrict codes, float *restrict scales, const float *restrict x,
                               ptrdiff_t groups, const uint32_t *restrict random, int shift, int is_signed)
 {
-    float next = groups ? FN(scale)(x, is_signed) : 0;
-    for (ptrdiff_t group = 0; group < groups; group++) {
-        const float scale = next, *values = x + group * GROUP;
-        if (group + 1 < groups)
-            next = FN(scale)(values + GROUP, is_signed);
-        scales[group] = scale;
-        if (!(scale < INFINITY))
-            FN(encode_nonfinite)(codes + group * GROUP, values, scale, is_signed);
-        else if (is_signed)
-            FN(encode_signed)(codes + group * GROUP, values, scale > 0 ? 1 / scale : 0,
-                              random ? random + group * GROUP : NULL, shift);
-        else
-            FN(encode_nonnegative)(codes + group * GROUP, values, scale > 0 ? 1 / scale : 0,
-                                   random ? random + group * GROUP : NULL, shift);
+    for (ptrdiff_t first = 0; first < groups; first += GROUPS) {
+        const int count = groups - first < GROUPS ? (int)(groups - first) : GROUPS;
+        float factors[GROUPS];
+        for (int i = 0; i < count; i++) {
+            const float scale = FN(scale)(FN(largest)(x + (first + i) * GROUP), is_signed);
+            scales[first + i] = scale;
+            factors[i] = 1 / (scale > 0 ? scale : INFINITY);
+        }
+        for (int i = 0; i < count; i++) {
+            const ptrdiff_t begin = (first + i) * GROUP;
+            if (!(scales[first + i] < INFINITY))
+                FN(encode_nonfinite)(codes + begin, x + begin, scales[first + i], is_signed);
+            else if (is_signed)
+                FN(encode_signed)(codes + begin, x + begin, factors[i], random ? random + begin : NULL, shift);
+            else
+                FN(encode_nonnegative)(codes + begin, x + begin, factors[i], random ? random + begin : NULL, shift);
+        }
     }
 }
 
@@ -165,8 +168,8 @@ static inline void FN(store_codes)(const T *restrict x, const fastopt_buffer *to
 {
     uint8_t *restrict codes = (uint8_t *)to->data + offset;
     float *restrict scales = (float *)to->rest + offset / GROUP;
-    float narrow[4 * GROUP];
-    const ptrdiff_t most = sizeof(T) > sizeof(float) ? 4 * GROUP : n;
+    float narrow[GROUPS * GROUP];
+    const ptrdiff_t most = sizeof(T) > sizeof(float) ? GROUPS * GROUP : n;
     for (ptrdiff_t begin = 0, count; begin < n; begin += count) {
         const uint32_t *bits = random ? random + begin : NULL;
         const float *values = (const void *)(x + begin);
