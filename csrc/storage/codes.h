@@ -21,7 +21,7 @@
 #include "bits.h"
 
 enum {
-    GROUPS = 8, /* whose scales are computed side by side */
+    GROUPS = 8, /* whose scales are computed before their codes */
     ROOT_1 = 0x20000000,
     ROOT_3 = 0x38e00000,
     LARGEST_SCALED = 0x7f7f0000, /* the largest bfloat16 */
@@ -125,7 +125,7 @@ NOINLINE static void FN(encode_nonfinite)(uint8_t *restrict codes, const float *
         codes[i] = (uint8_t)(fastopt_bits(x[i]) & SIGN_BIT ? negative : largest);
 }
 
-/* Whole groups.  All scales of a few groups come before their codes, so that no code waits for a scale. */
+/* Whole groups.  All scales of a few groups come before their codes, which would wait for them. */
 static inline void FN(encode)(uint8_t *restrict codes, float *restrict scales, const float *restrict x,
                               ptrdiff_t groups, const uint32_t *restrict random, int shift, int is_signed)
 {
