@@ -3,6 +3,7 @@
 #include "fastopt.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { N = 1000, TENSORS = 4, ROW = 10 };
@@ -84,8 +85,10 @@ static fastopt_status step_several(double *norm)
         call.part = round % 2 ? FASTOPT_ALL : FASTOPT_GATHER;
         status = fastopt_step_with(tensors, TENSORS, &call);
         call.part = FASTOPT_UPDATE;
+        void *block = malloc(3000); /* so that copies of the tensors lie elsewhere than before */
         if (status == FASTOPT_OK && round % 2 == 0)
             status = fastopt_step_with(tensors, TENSORS, &call);
+        free(block);
         if (status == FASTOPT_OK)
             status = fastopt_average(tensors, TENSORS, 1);
         if (status == FASTOPT_OK && round == 5)
