@@ -151,7 +151,7 @@ def __getattr__(name: str) -> object:
     """Import a module, or the module of a name, when it is first used."""
     from importlib import import_module
 
-    if name in ("kernels", "numba", "optimizers", "own_rules", "schedules", "torch"):
+    if name in ("kernels", "mpi", "numba", "optimizers", "own_rules", "schedules", "torch"):
         return import_module(f"fastopt.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'fastopt' has no attribute {name!r}")

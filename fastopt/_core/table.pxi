@@ -269,6 +269,10 @@ cdef class Table:
             flat = self.structure.flatten(grads)
         return self.make_step_of(flat, changes, accumulated, mean)
 
+    def flatten(self, grads):
+        """Gradients in the order of the parameters, from the structure of these."""
+        return self.structure.flatten(grads)
+
     def step_flat(self, tuple flat, dict changes=None):
         """A step with gradients in the order of the parameters; returns whether it was made."""
         return self.make_step_of(flat, changes, None, False)
