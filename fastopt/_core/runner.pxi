@@ -124,11 +124,13 @@ cdef class StepRunner:
         return &self.of_each[2 * first + is_gathering]
 
     cdef fastopt_status call_core(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """Make the call, and record its norms and that no step is skipped."""
+        """Make the call, and record its norms, unless it has failed, and that no step is skipped."""
         cdef fastopt_tensor *tensors = self.parameters.tensors
         cdef Entry *entries = self.parameters.entries
         cdef Py_ssize_t i
         cdef fastopt_status status = fastopt_step_with(tensors + first, count, call)
+        if status != FASTOPT_OK and status != FASTOPT_NONFINITE:
+            return status
         self.clipped = call.clip_norm != 0
         self.norm = call.grad_norm
         if self.clipped and self.has_norms:
