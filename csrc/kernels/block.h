@@ -3,7 +3,7 @@
 /* Scratch for p, g, p before the rule, and each state buffer of a block.  Two scratch arrays at the same offset of a
  * page would slow down each other's loads.  A state buffer with codes also holds the rest of the groups at both ends.
  */
-enum { FN(SCRATCHES) = 3 + FASTOPT_MAX_STATE, FN(STRIP) = STRIP_BYTES / sizeof(T) };
+enum { FN(SCRATCHES) = 3 + FASTOPT_MAX_STATE };
 #define SCRATCH_SIZE(n) ((n) + 2 * GROUP + LINE / 4)
 
 /* A state buffer in another format. */
@@ -256,9 +256,9 @@ NOINLINE static void FN(update_by_blocks)(const fastopt_tensor *tensor, const fa
                                           ptrdiff_t begin, ptrdiff_t end)
 {
     const FN(stages) stages = FN(stages_of)(tensor, pass);
-    DECLARE_BLOCK(block, tensor, FN(STRIP));
+    DECLARE_BLOCK(block, tensor, STRIP);
     for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
-        FN(load)(&block, tensor, &stages, offset, end - offset < FN(STRIP) ? end - offset : FN(STRIP));
+        FN(load)(&block, tensor, &stages, offset, end - offset < STRIP ? end - offset : STRIP);
         if (stages.averages_before)
             FN(stage_averages_before)(block.p, tensor, &stages, block.offset, block.n);
         if (stages.on_p)
@@ -339,9 +339,9 @@ static void FN(average)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t
 /* Lets rows catch up on missed steps, between two steps. */
 static void FN(catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_t end)
 {
-    DECLARE_BLOCK(block, tensor, FN(STRIP));
+    DECLARE_BLOCK(block, tensor, STRIP);
     for (block.offset = begin; block.offset < end; block.offset += block.n) {
-        block.n = end - block.offset < FN(STRIP) ? end - block.offset : FN(STRIP);
+        block.n = end - block.offset < STRIP ? end - block.offset : STRIP;
         FN(load_p_and_state)(&block, tensor);
         if (FN(catch_up_rows)(tensor, block.p, block.state, block.offset, block.n) && tensor->engine.grain)
             FN(store_formats)(&block, tensor, ~tensor->engine.random_key, 1, 1); /* not the key of the step */

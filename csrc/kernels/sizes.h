@@ -3,10 +3,10 @@
 #define FASTOPT_SIZES_H
 
 enum {
-    BLOCK = 1024,       /* elements summed, or loaded, at a time */
-    STRIP_BYTES = 3072, /* of elements updated at a time: with 4 KB each, parameter, gradient, state, averages and
-                           scratch would fill all ways of an L1 cache */
-    LANES = 16,         /* partial sums of a block */
+    BLOCK = 1024, /* elements summed, or loaded, at a time */
+    STRIP = 384,  /* elements updated at a time: with 4 KB each, parameter, gradient, state, averages and scratch would
+                     fill all ways of an L1 cache; strips of 768 floats were slower from main memory */
+    LANES = 16,   /* partial sums of a block */
 
     TILE = 64 * 1024,
     TILE_ROWS = 64, /* at least, so that results of columns take little memory */
