@@ -168,6 +168,8 @@ WORKLOADS: Mapping[str, Workload] = {
     workload.name: workload
     for workload in (
         adam("1024", "one array of 1024", ((1024,),), peers=("fastopt-bound", "fastopt-kernel", *PEERS)),
+        adam("16k", "one array of 16k", ((2**14,),)),
+        adam("32k", "one array of 32k", ((2**15,),)),
         adam("64k", "one array of 64k", ((2**16,),)),
         adam("1M", "one array of 1M", ((2**20,),)),
         adam("32M", "one array of 32M", ONE_LARGE),
