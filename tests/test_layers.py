@@ -59,8 +59,17 @@ def imported_later():
 
 
 # Modules that are slow to import, or that a plain step does not need.
-LATER = {"dataclasses", "difflib", "fnmatch", "hashlib", "json", "logging", "ml_dtypes", "numpy.typing", "platform"}
-LATER |= {"safetensors", "tempfile", "torch", "typing_extensions", "fastopt.catalogue", "fastopt.cli", "fastopt.torch"}
+LATER = {"dataclasses", "difflib", "fnmatch", "hashlib", "json", "logging", "ml_dtypes", "numpy.typing", "pathlib"}
+LATER |= {
+    "platform",
+    "safetensors",
+    "tempfile",
+    "torch",
+    "typing_extensions",
+    "fastopt.catalogue",
+    "fastopt.cli",
+    "fastopt.torch",
+}
 LATER |= {f"fastopt.{module or name}" for module, name in imported_later()}
 
 
