@@ -283,7 +283,7 @@ class OtherNames(Described):
         folder = Path(self.env.srcdir) / "api"
         written = "\n".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.rst"))
         for name in fastopt.__all__:
-            is_written = re.search(rf":: fastopt\.{name}$", written, re.MULTILINE)
+            is_written = re.search(rf":: fastopt\.{name}(\.\w+)*$", written, re.MULTILINE)
             if not is_written and name not in classes():
                 yield f"fastopt.{name}"
 
