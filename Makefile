@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(wildcard csrc/*.h csrc/*/*.[ch] csrc/rules/*.def) $(wildcard csrc/packaging/* fastopt/_core/*) setup.py pyproject.toml
 
-.PHONY: demo test bench bench-peers perf-check stress sanitize fuzz sdist-check release-check lint format config docs docs-check clean
+.PHONY: demo test bench bench-peers perf-check stress sanitize fuzz sdist-check release-check wheels lint format config docs docs-check clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m fastopt demo
@@ -43,12 +43,17 @@ sdist-check: $(VENV)/test
 release-check: $(VENV)/lint $(VENV)/test docs
 	$(BIN)/python tests/release.py
 
+# Wheels for Linux against an old glibc, each tried where there is no compiler.
+wheels: $(VENV)/wheels
+	$(BIN)/python tests/wheels.py
+
 lint: $(VENV)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*/*.[ch] tests/*.[ch] examples/*/*.[ch]*
 	$(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/python tests/release.py --only versions
 
 format: $(VENV)/lint
@@ -75,6 +80,6 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 # The build in place, with the packages of one extra.
-$(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/peers $(VENV)/docs: $(VENV)/%: $(BIN)/python $(CORE)
+$(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/peers $(VENV)/docs $(VENV)/wheels: $(VENV)/%: $(BIN)/python $(CORE)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	@touch $@

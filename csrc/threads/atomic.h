@@ -67,10 +67,10 @@ static inline int word_replace(atomic_word *word, uint32_t expected,
 /* A short pause in a loop that polls a word. */
 static inline void spin_pause(void)
 {
-#if defined(_M_X64) || defined(_M_IX86)
-    _mm_pause();
-#elif defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
+#elif defined(_M_X64) || defined(_M_IX86)
+    _mm_pause();
 #elif defined(__aarch64__) || (defined(__arm__) && __ARM_ARCH >= 7)
     __asm__ volatile("yield");
 #endif
