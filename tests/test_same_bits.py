@@ -1,5 +1,6 @@
 """The bits after 100 steps do not depend on how, where and by which build the steps are made."""
 
+import importlib.util
 import os
 import pickle
 import shutil
@@ -256,3 +257,16 @@ def test_aarch64(builds):
             pytest.skip(f"{tool} is not installed")
     program = compiled(builds, compiler, [flag for flag in OPTIMISED if not flag.startswith("-m")], "-static")
     assert by_program(emulator, str(program), n=FEW) == few_expected()
+
+
+@needs_source
+def test_windows(builds, tmp_path):
+    """Built by clang for Windows, run by Wine: its threads are those of the system there."""
+    if not importlib.util.find_spec("ziglang") or not shutil.which("wine"):
+        pytest.skip("ziglang (fastopt[wheels]) or wine is not installed")
+    compiler = f"{sys.executable} -m ziglang cc -target x86_64-windows-gnu -fno-sanitize=undefined"
+    program = tmp_path / "hashes.exe"
+    words = [*compiler.split(), *OPTIMISED, *WARNINGS, f"-I{INCLUDE}", *CSRC.glob("*/*.c"), str(HERE / "hashes.c")]
+    subprocess.run([*words, "-o", str(program)], check=True)
+    assert by_program("wine", str(program), n=FEW) == few_expected()
+    assert by_program("wine", str(program), n=N, threads=2) == all_expected()
