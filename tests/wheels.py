@@ -68,7 +68,9 @@ def attempt(python: str, source: Path, folder: Path) -> str:
     empty = folder / "empty" / "bin"
     nothing_else = {"PATH": str(empty)}  # no compiler in particular
     call(empty / "python", "-m", "pip", "install", "--quiet", wheel, cwd=folder, **nothing_else)
-    call(empty / "python", "-m", "doctest", source / "README.md", cwd=folder, **nothing_else)
+    session = (source / "README.md").read_text(encoding="utf-8").split("```pycon\n")[1].split("```")[0]
+    Path(folder, "session.txt").write_text(session, encoding="utf-8")
+    call(empty / "python", "-m", "doctest", "session.txt", cwd=folder, **nothing_else)
     call(empty / "python", "-m", "pip", "install", "--quiet", *NEEDED, cwd=folder)
     shutil.copytree(source / "tests", folder / "tests")
     chosen = [f"test_{name}.py" for name in TESTS]
