@@ -20,7 +20,7 @@ from sdist import NOT_SOURCES, ROOT
 GLIBC = "2.17"  # of manylinux2014
 LARGEST = 2 << 20  # bytes of a wheel
 TESTS = ["by_hand", "bad_input", "kernels", "same_bits"]
-NEEDED = ["hypothesis>=6", "pytest>=8", "safetensors>=0.5"]
+NEEDED = ["hypothesis>=6", "ml_dtypes>=0.5", "pytest>=8", "safetensors>=0.5"]
 VERSIONS = range(10, 15)
 
 
