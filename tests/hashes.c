@@ -119,14 +119,15 @@ int main(void)
     for (;;) {
         double start[FASTOPT_MAX_STATE], hyper[FASTOPT_MAX_HYPER] = {0};
         fastopt_options options = {0};
-        ptrdiff_t n, rows, shape[2];
+        long long n, rows; /* as every C library reads them */
+        ptrdiff_t shape[2];
         fastopt_tensor t = {.hyper = hyper, .options = &options, .shape = shape};
-        if (scanf("%63s %d %td %td %d %lf %lf %d", rule, &bits, &n, &rows, &threads, &options.weight_decay,
+        if (scanf("%63s %d %lld %lld %d %lf %lf %d", rule, &bits, &n, &rows, &threads, &options.weight_decay,
                   &options.decoupled_decay, &options.maximize) != 8)
             return 0;
         t.ndim = rows ? 2 : 1;
-        shape[0] = rows ? rows : n;
-        shape[1] = rows ? n / rows : 1;
+        shape[0] = (ptrdiff_t)(rows ? rows : n);
+        shape[1] = (ptrdiff_t)(rows ? n / rows : 1);
         t.n = shape[0] * shape[1];
         t.rule = fastopt_find_rule(rule);
         t.dtype = bits == 32 ? FASTOPT_FLOAT32 : FASTOPT_FLOAT64;

@@ -267,6 +267,6 @@ def test_windows(builds, tmp_path):
     compiler = f"{sys.executable} -m ziglang cc -target x86_64-windows-gnu -fno-sanitize=undefined"
     program = tmp_path / "hashes.exe"
     words = [*compiler.split(), *OPTIMISED, *WARNINGS, f"-I{INCLUDE}", *CSRC.glob("*/*.c"), str(HERE / "hashes.c")]
-    subprocess.run([*words, "-o", str(program)], check=True)
+    subprocess.run([*words, "-lapi-ms-win-core-synch-l1-2-0", "-o", str(program)], check=True)
     assert by_program("wine", str(program), n=FEW) == few_expected()
     assert by_program("wine", str(program), n=N, threads=2) == all_expected()
