@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -390,6 +391,116 @@ def test_copies_step_in_backward_too(way):
     run([model, models[1]], [opt, opts[1]])
     assert gradients(model) == [None] * 10
     assert not same([model, models[0]])
+
+
+def refused_load(model, opt):
+    saved = opt.state_dict()
+    saved["param_groups"][0]["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr must be"):
+        opt.load_state_dict(saved)
+
+
+def load_anew(model, opt):
+    opt.load_state_dict(pickle.loads(pickle.dumps(opt.state_dict())))
+
+
+def move(model, opt):
+    for p in model.parameters():
+        p.data = p.data.t().clone().t()
+
+
+def edit(model, opt):
+    del opt.param_groups[0]["params"][1]
+    opt.param_groups[0]["lr"] = 0.01
+
+
+def add(model, opt):
+    model.register_parameter("more", torch.nn.Parameter(torch.ones(3)))
+    opt.add_param_group({"params": [model.more], "lr": 0.5})
+
+
+def copied(model, opt):
+    return copy.deepcopy((model, opt))
+
+
+def pickled(model, opt):
+    return pickle.loads(pickle.dumps((model, opt)))
+
+
+@pytest.mark.parametrize("change", [refused_load, load_anew, move, edit, add, copied, pickled])
+def test_gradients_that_step_finds(change):
+    """Those that did not come by a hook are found among the parameters that there are now."""
+    models, opts = pair("AdamW", ema_decay=0.9)
+    run(models, opts, 2)
+    for i in range(2):
+        models[i], opts[i] = change(models[i], opts[i]) or (models[i], opts[i])
+    for i in range(3):
+        for model, opt in zip(models, opts, strict=True):
+            for j, p in enumerate(model.parameters()):
+                p.grad = None if j == i else torch.full_like(p, 0.1 * (i + j) - 0.3)
+            opt.step()
+            opt.zero_grad()
+        assert same(models), i
+    run(models, opts, 2)
+    with opts[0].swapped("ema"), opts[1].swapped("ema"):
+        assert same(models)
+
+
+def another_shape(opt, p, q):
+    q.data = torch.ones(2, 2)
+
+
+def another_group(opt, p, q):
+    opt.param_groups[0]["params"].pop()
+    opt.add_param_group({"params": [q]})
+
+
+def another_order(opt, p, q):
+    opt.param_groups[0]["params"].reverse()
+    opt.state_dict()
+
+
+@pytest.mark.parametrize("by_hook", [True, False], ids=["hook", "step"])
+@pytest.mark.parametrize("change", [another_shape, another_group, another_order])
+def test_schedules_and_parameters_that_change_within_a_step(change, by_hook):
+    """Parameters of before and those of after the change are stepped with the values of this step."""
+    found = []
+    for in_backward in (True, False):
+        p, q = (torch.nn.Parameter(torch.ones(4)) for _ in range(2))
+        options = {"lr": fastopt.schedules.cosine(0.1, 6), "ema_decay": fastopt.schedules.ema_warmup(0.99)}
+        opt = fastopt.torch.AdamW([p, q], in_backward=in_backward, **options)
+        for i in range(5):
+            opt.zero_grad()
+            (p**2).sum().backward()
+            if i == 3:
+                change(opt, p, q)
+            if i >= 3:
+                with nullcontext() if by_hook else opt.accumulating():
+                    (q**2).sum().backward()
+            opt.step()
+        with opt.swapped("ema"):
+            found.append([p.detach().clone(), q.detach().clone()])
+        found[-1] += [p.detach(), q.detach()]
+    assert all(map(torch.equal, *found))
+    assert found[0][3].ne(1).all()
+
+
+def test_a_parameter_that_is_taken_out_within_a_step():
+    """It keeps its value and its gradient, in other memory too."""
+    p, q, r = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
+    opt = fastopt.torch.SGD([p, q, r], lr=0.1, in_backward=True, nonfinite="raise")
+    p.sum().backward()
+    del opt.param_groups[0]["params"][:2]
+    q.data = q.data.clone()
+    q.sum().backward()
+    assert q.eq(1).all()
+    assert q.grad.eq(1).all()
+    with pytest.raises(FloatingPointError, match="and 0 of 1 parameters have been updated"):
+        (r * float("nan")).sum().backward()
+    opt.zero_grad()
+    r.grad = None
+    opt.step()
+    np.testing.assert_allclose(torch.stack([p, q, r]).detach(), [[0.9] * 2, [1] * 2, [1] * 2])
 
 
 def test_hooks_go_with_the_optimizer():

@@ -64,6 +64,8 @@ class InBackward:
         check_options(optimizer)
         self._tensors = tensors
         self._places = {id(tensor): i for i, tensor in enumerate(tensors)}
+        self._stepped &= self._places.keys()
+        self._has_begun = False  # the hyperparameters of the step are not set for these
         for gone in self._handles.keys() - self._places.keys():
             self._handles.pop(gone).remove()
         self._without_hook = [tensor for tensor in tensors if id(tensor) not in self._handles]
@@ -82,9 +84,7 @@ class InBackward:
 
     def _begin(self, optimizer: Hooked) -> None:
         """Take over changes of param_groups, and set the hyperparameters of the step."""
-        if optimizer._has_changed():
-            optimizer._follow()
-        check_processes(type(optimizer).__name__)
+        take_over(optimizer)
         if optimizer._inner is not None:
             optimizer._inner._table.begin_parts()
         self._has_begun = True
@@ -113,6 +113,8 @@ class InBackward:
             while not self._has_made_part(optimizer, tensor):
                 optimizer._move()
                 self._begin(optimizer)
+                if id(tensor) not in self._places:  # it has been taken out of param_groups within this step
+                    return
         except (FloatingPointError, TypeError, ValueError) as error:
             raise type(error)(
                 f"{error}; this parameter keeps its value and its gradient, and {len(self._stepped)} of"
@@ -128,9 +130,11 @@ class InBackward:
 
     def finish(self, optimizer: Hooked) -> None:
         """End the step: update the parameters that still have a gradient, and count it."""
-        self._begin(optimizer)
+        take_over(optimizer)
         if optimizer._inner is not None:
-            _, left = optimizer._gradients()
+            gradients, _ = optimizer._gradients()
+            optimizer._inner._table.begin_parts()
+            left = [t for t, gradient in zip(optimizer._tensors, gradients, strict=True) if gradient is not None]
             for tensor in left:
                 self._check_first(optimizer, tensor)
             for tensor in left:
@@ -165,6 +169,13 @@ def remove_all(handles: Mapping[int, RemovableHandle]) -> None:
     """Remove hooks."""
     for handle in handles.values():
         handle.remove()
+
+
+def take_over(optimizer: Hooked) -> None:
+    """Take over changes of param_groups, and raise ValueError in a group of processes."""
+    if optimizer._has_changed():
+        optimizer._follow()
+    check_processes(type(optimizer).__name__)
 
 
 def check_options(optimizer: Hooked) -> None:

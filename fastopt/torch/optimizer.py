@@ -312,7 +312,10 @@ class TorchOptimizer(torch.optim.Optimizer):
         return loss
 
     def _gradients(self) -> tuple[tuple[torch.Tensor | None, ...], tuple[torch.Tensor, ...]]:
-        """Return the gradients of the parameters, and what a step changes, after taking over the memory of all."""
+        """Return the gradients of the parameters, and what to mark as changed, after taking over the memory of all.
+
+        These are tensors that share the version counters of parameters that have a gradient, not the parameters.
+        """
         found = self._found()
         if found is None:
             self._move()
