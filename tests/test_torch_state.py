@@ -390,6 +390,31 @@ def test_a_state_that_does_not_fit_changes_nothing(damage):
         assert all(torch.equal(value, after["state"][place][key]) for key, value in entry.items())
 
 
+def test_numbers_of_a_state_that_are_none():
+    """Masked values and truth values too, which int() and float() accept or refuse each in their own way."""
+    p = torch.nn.Parameter(torch.ones(()))
+    opt = fastopt.torch.NAdam([p], ema_decay=0.9)
+    p.grad = torch.ones(())
+    opt.step()
+    saved = {**opt.state_dict(), "step_count": 1}
+    before = repr((opt.state_dict(), p))
+    texts = {
+        "step": "step of a parameter must be an integer >= 0",
+        "begun": "begun of a parameter must be an integer >= 0",
+        "mu_product": "mu_product of a parameter must be a number",
+    }
+    for bad in (np.ma.masked, True, "1"):
+        for key, text in texts.items():
+            with pytest.raises(ValueError, match=text):
+                opt.load_state_dict({**saved, "state": {0: {**saved["state"][0], key: bad}}})
+        with pytest.raises(ValueError, match="step_count must be an integer >= 0"):
+            opt.load_state_dict({**saved, "step_count": bad})
+    with pytest.raises(ValueError, match="values of a parameter must be a tensor, got masked"):
+        opt.load_state_dict({**saved, "state": {0: {**saved["state"][0], "exp_avg": np.ma.masked}}})
+    assert before == repr((opt.state_dict(), p))
+    opt.load_state_dict(saved)
+
+
 # ---- opt.state ----
 
 

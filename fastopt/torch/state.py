@@ -17,11 +17,12 @@ from ..nest import Array, Name, describe
 from ..optimizer import Optimizer
 from ..options import AVERAGES
 from ..saving import changed_decays, counts, state_dict
+from ..scalars import is_number
 from ..scheduled import at
 from ..storage import OF_ITSELF, values_of
 from ..stored import Stored
 from .sharded import like, local_of, placed_like
-from .tensors import tensor_of
+from .tensors import of_one_element, tensor_of
 
 STEP = "step"
 STEP_COUNT = "step_count"  # of the optimizer, in a state dict where it is not the most that a parameter has made
@@ -287,7 +288,7 @@ def _load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any,
             raise ValueError(f"{label} must have {names}, got {', '.join(map(repr, entry)):.200}")
         found[one.name] = letters
     most = max((steps_of(letters) for letters in found.values()), default=0)
-    given["step_count"] = max(most, int(state.get(STEP_COUNT, inner.step_count)))
+    given["step_count"] = max(most, count_of(STEP_COUNT, state.get(STEP_COUNT, inner.step_count)))
     for one in parameters_of(inner, tensors):
         if one.name in found:
             given["state"][one.name] = native(one, given["state"][one.name], found[one.name], given["step_count"])
@@ -298,11 +299,23 @@ def _load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any,
 
 def steps_of(letters: Mapping[str, Any]) -> int:
     """Return how many steps a parameter has made; torch does not count those of some rules."""
-    given = letters.get(STEP, 1)
-    steps = given.item() if isinstance(given, torch.Tensor) and given.numel() == 1 else given
-    if not isinstance(steps, (int, float)) or not 0 <= steps < 1 << 62 or steps != int(steps):
-        raise ValueError(f"load_state_dict: step of a parameter must be an integer >= 0, got {brief(given)}")
-    return int(steps)
+    return count_of("step of a parameter", letters.get(STEP, 1))
+
+
+def count_of(what: str, given: Any) -> int:
+    """Return a count in a state, which may be in a tensor, or raise ValueError."""
+    count = of_one_element(f"load_state_dict: {what}", given)
+    if not is_number(count) or not 0 <= count < 1 << 62 or count != int(count):
+        raise ValueError(f"load_state_dict: {what} must be an integer >= 0, got {brief(given)}")
+    return int(count)
+
+
+def number_of(what: str, given: Any) -> float:
+    """Return a number in a state, which may be in a tensor, or raise ValueError."""
+    number = of_one_element(f"load_state_dict: {what}", given)
+    if not is_number(number):
+        raise ValueError(f"load_state_dict: {what} must be a number, got {brief(given)}")
+    return float(number)
 
 
 def native(one: Parameter, before: Mapping[str, Any], given: Mapping[str, Any], step_count: int) -> dict[str, Any]:
@@ -322,7 +335,7 @@ def native(one: Parameter, before: Mapping[str, Any], given: Mapping[str, Any], 
             exact = value is not None and value.dtype == torch.int64
             entry[letter] = np.minimum(numbers(value), steps) if exact else np.full(array.shape, steps)
         elif isinstance(before[letter], float):
-            entry[letter] = float(value)
+            entry[letter] = number_of(f"{letter} of a parameter", value)
         else:
             values = values_of(one.array, one.letters) if value is None else numbers(value)
             dtype = np.float32 if isinstance(array, Stored) else array.dtype
@@ -343,7 +356,7 @@ def averaged(one: Parameter, before: Mapping[str, Any], given: Mapping[str, Any]
     up_to = given[AVERAGED]
     if isinstance(up_to, torch.Tensor):
         up_to = np.minimum(numbers(up_to).astype(np.int64), step_count)
-    return {BEGUN: int(given[BEGUN]), AVERAGED: up_to}
+    return {BEGUN: count_of(f"{BEGUN} of a parameter", given[BEGUN]), AVERAGED: up_to}
 
 
 def decays_of(given: Mapping[str, Any], steps: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -356,5 +369,7 @@ def decays_of(given: Mapping[str, Any], steps: int) -> Iterator[tuple[str, dict[
 
 def numbers(value: Any) -> Array:
     """Return the values of a tensor of a state as an array."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"load_state_dict: values of a parameter must be a tensor, got {brief(value)}")
     tensor = torch.as_tensor(value).detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
