@@ -551,6 +551,13 @@ def test_hyperparameters_as_numpy_has_them():
             opt.step()
         opt.param_groups[0][name] = before
     opt.step()
+    opt.param_groups[0] |= {"lr": 1.0, "betas": (0.5, 0.0)}
+    opt.step()
+    for name, bad in (("lr", True), ("lr", np.True_), ("betas", (0.5, np.False_)), ("betas", [0.5, False])):
+        before, opt.param_groups[0][name] = opt.param_groups[0][name], bad
+        with pytest.raises((TypeError, ValueError), match=f"{name}.* must be"):
+            opt.step()
+        opt.param_groups[0][name] = before
 
 
 def test_a_master_for_some_groups():
@@ -614,7 +621,7 @@ def test_schedulers_of_torch(make):
 
 def test_every_class():
     """The catalogue has them all; each is found where pickle looks for it."""
-    assert set(fastopt.torch.__all__) == {*CLASSES, "TorchOptimizer"}
+    assert set(fastopt.torch.__all__) == {*CLASSES, "TorchOptimizer", "wrap"}
     for name in CLASSES:
         cls = getattr(fastopt.torch, name)
         assert pickle.loads(pickle.dumps(cls)) is cls

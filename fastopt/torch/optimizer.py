@@ -519,8 +519,11 @@ observed = torch.optim.Optimizer.profile_hook_step(TorchOptimizer._step)
 
 
 def is_same(value: Any, known: Any) -> bool:
-    """Return whether a hyperparameter is the known one; an array is none, and 0 is not False."""
-    return not isinstance(value, np.ndarray) and isinstance(value, bool) == isinstance(known, bool) and value == known
+    """Return whether a hyperparameter is the known one; an array is none, and a truth value is no number."""
+    if isinstance(value, tuple) and isinstance(known, tuple):
+        return len(value) == len(known) and all(map(is_same, value, known))
+    are_truths = [isinstance(one, (bool, np.bool_)) for one in (value, known)]
+    return not isinstance(value, np.ndarray) and are_truths[0] == are_truths[1] and bool(value == known)
 
 
 def carry_over(
