@@ -14,6 +14,7 @@ from fuzz.arrays import describe
 from fuzz.bad_calls import BadCalls
 from fuzz.kernels import kernel
 from fuzz.making import bad_make
+from fuzz.of_torch import of_torch
 from fuzz.others import by_pattern, scheduled, settings
 from fuzz.outcomes import Calls, Tell
 from fuzz.rows import table
@@ -51,6 +52,7 @@ SCENARIOS = (
     + (twins,) * 4
     + (scheduled,) * 3
     + (together,) * 3
+    + (of_torch,) * 2
     + (by_pattern, settings)
 )
 
