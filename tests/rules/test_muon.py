@@ -239,7 +239,7 @@ def test_saved_copied_and_one_at_a_time(files):
     for gs in grads_of(np.float64, 2):
         opt.step(gs)
     fastopt.save(files / "state", opt)
-    assert set(opt.state_dict()["state"][0]) == {"step", "b"}
+    assert set(opt.state_dict()["state"][0]) == {"step", "dtype", "b"}
     loaded = fastopt.Muon([p.copy() for p in params], nesterov=False)
     fastopt.load(files / "state", loaded)
     twin, single = copy.deepcopy(opt), copy.deepcopy(opt)
