@@ -40,7 +40,9 @@ def pythons() -> list[str]:
     for minor in VERSIONS:
         name = f"python3.{minor}"
         places = [shutil.which(name), *map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/{name}"))]
-        found += [place for place in places if place and not subprocess.run([place, "-c", ""]).returncode][:1]
+        found += [
+            place for place in places if place and not subprocess.run([place, "-c", ""], capture_output=True).returncode
+        ][:1]
     return found
 
 
