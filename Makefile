@@ -51,7 +51,7 @@ lint: $(VENV)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*/*.[ch] tests/*.[ch] examples/*/*.[ch]*
+	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*/*.[ch] tests/*.[ch] examples/c*/*.[ch]*
 	$(BIN)/codespell
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/python tests/release.py --only versions
@@ -59,7 +59,7 @@ lint: $(VENV)/lint
 format: $(VENV)/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.h csrc/*/*.[ch] tests/*.[ch] examples/*/*.[ch]*
+	$(BIN)/clang-format -i csrc/*.h csrc/*/*.[ch] tests/*.[ch] examples/c*/*.[ch]*
 
 config: $(VENV)/demo
 	$(BIN)/python -m fastopt config
