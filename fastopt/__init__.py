@@ -133,7 +133,7 @@ __all__ = [
 ]
 
 
-# The files of names that are imported when they are first used; any other name of __all__ is that of an optimizer.
+# Names that are imported at their first use, and their files.  All other names of __all__ are optimizers.
 _FILES = {
     "Combined": "combined",
     "Range": "own_rules",

@@ -1,4 +1,4 @@
-"""What must be true before a version is tagged; each check prints what it found.
+"""Checks before a version is tagged; each prints its finding.
 
 python tests/release.py                 every check, on a clean tree
 python tests/release.py --only versions one of them

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from support.processes import assert_all_right, outcomes_of
 from support.registry import CLASSES
 
 pytest.importorskip("mpi4py", reason="fastopt.mpi is for mpi4py")
@@ -262,16 +263,13 @@ def outcomes(tmp_path_factory):
     for world in WORLDS:
         done = start(f"import test_mpi; test_mpi.run_checks({str(folder)!r})", world)
         assert done.returncode == 0, done.stderr
-    return {world: [json.loads((folder / f"{world}-{i}.json").read_text()) for i in range(world)] for world in WORLDS}
+    return outcomes_of(folder, WORLDS)
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", CHECKS)
 def test_on_several_processes(outcomes, name, world):
-    of_check = [of_rank[name] for of_rank in outcomes[world]]
-    for rank, outcome in enumerate(of_check):
-        assert "error" not in outcome, f"process {rank}: {outcome['error']}"
-    assert all(outcome == of_check[0] for outcome in of_check)
+    assert_all_right([of_rank[name] for of_rank in outcomes[world]])
 
 
 def test_a_process_that_is_lost():

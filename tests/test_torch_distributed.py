@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from support.processes import in_a_process
+from support.processes import assert_all_right, in_a_process, outcomes_of
 from support.registry import CLASSES
 
 torch = pytest.importorskip("torch", reason="fastopt.torch is for torch")
@@ -527,13 +527,10 @@ def outcomes(tmp_path_factory):
     for world in WORLDS:
         with ThreadPoolExecutor(world) as pool:
             list(pool.map(partial(in_a_process, run_checks), range(world), [world] * world, [str(folder)] * world))
-    return {world: [json.loads((folder / f"{world}-{i}.json").read_text()) for i in range(world)] for world in WORLDS}
+    return outcomes_of(folder, WORLDS)
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", CHECKS)
 def test_on_several_processes(outcomes, name, world):
-    of_check = [of_rank[name] for of_rank in outcomes[world]]
-    for rank, outcome in enumerate(of_check):
-        assert "error" not in outcome, f"process {rank}: {outcome['error']}"
-    assert all(outcome == of_check[0] for outcome in of_check)
+    assert_all_right([of_rank[name] for of_rank in outcomes[world]])

@@ -21,18 +21,24 @@ def snapshot(value: Any, depth: int = 4) -> Any:
     return value.copy() if type(value) is Array else value
 
 
-def damage(rng: random.Random, saved: dict[Any, Any]) -> None:
-    """Change one entry of a state dict, somewhere."""
+def an_entry(rng: random.Random, saved: dict[Any, Any]) -> tuple[Any, Any] | None:
+    """A container somewhere in a state dict and the key of one of its entries; None where it is empty."""
     target: Any = saved
     while True:
         keys: list[Any] = list(target) if isinstance(target, dict) else list(range(len(target)))
         if not keys:
-            return
+            return None
         key = rng.choice(keys)
-        if isinstance(target[key], (dict, list)) and target[key] and rng.random() < 0.85:
-            target = target[key]
-        else:
-            break
+        if not (isinstance(target[key], (dict, list)) and target[key] and rng.random() < 0.85):
+            return target, key
+        target = target[key]
+
+
+def damage(rng: random.Random, saved: dict[Any, Any]) -> None:
+    """Change one entry of a state dict, somewhere."""
+    if not (found := an_entry(rng, saved)):
+        return
+    target, key = found
     value = target[key]
     array = isinstance(value, Array) and value.dtype.kind == "f"
     ways: list[Callable[[], Any]] = [

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fuzz.arrays import BFLOAT16, FORMATS, a_shape, defined, numbers, of_buffer
+from fuzz.damage import an_entry
 from fuzz.outcomes import Calls, Tell, WrongResultError, attempt, expect
 from fuzz.values import Array, a_value, defaults, garbage, kind_of
 from support.cases import AVERAGING, DEFAULTS
@@ -318,15 +319,9 @@ def damage(rng: random.Random, saved: dict[Any, Any]) -> None:
     """Change one entry of a state dict of torch."""
     import torch
 
-    target: Any = saved
-    while True:
-        keys: list[Any] = list(target) if isinstance(target, dict) else list(range(len(target)))
-        if not keys:
-            return
-        key = rng.choice(keys)
-        if not (isinstance(target[key], (dict, list)) and target[key] and rng.random() < 0.85):
-            break
-        target = target[key]
+    if not (found := an_entry(rng, saved)):
+        return
+    target, key = found
     value = target[key]
     ways = [lambda: target.__setitem__(key, garbage(rng)), lambda: target.pop(key)]
     if isinstance(value, torch.Tensor):

@@ -7,22 +7,18 @@ from itertools import chain
 from math import inf
 from typing import Any
 
-import numpy as np
-
 import fastopt
-from fuzz.arrays import image
 from fuzz.bad_calls import BadCalls
-from fuzz.expected import Expected, Steps
-from fuzz.good_calls import check_norms, copied, one_step
+from fuzz.expected import Expected
+from fuzz.good_calls import copied
 from fuzz.model import Parameter
 from fuzz.outcomes import Calls, Tell, WrongResultError, attempt, expect
-from support import reference
-from support.arithmetic import converted
+from fuzz.step_calls import StepCalls
 
 OF_THE_STEP = ("nonfinite", "num_threads", "grad_scale", "clip_norm", "clip_norm_per", "clip_value")
 
 
-class Together(Steps):
+class Together(StepCalls):
     """Each method makes one call and returns its outcome."""
 
     def __init__(self, rng: random.Random, tell: Tell) -> None:
@@ -90,69 +86,11 @@ class Together(Steps):
         return self.rng.choice((list, tuple, iter))(entries)
 
     def name_of(self, p: Parameter) -> Any:
-        """The name of a parameter among those of all."""
         return p.name if type(p.name) is str and "." not in p.name else list(self.opt.state)[self.parameters.index(p)]
 
-    def step(self) -> str:
-        changes = one_step(self.rng)
-        zero = bool(changes.get("zero_grads"))
+    def some_gradients(self, lazy: bool = True) -> tuple[list[Any], Any]:
         grads = [model.gradients() for model in self.models]
-        flat, skipped = [*chain(*grads)], self.skipped
-        given = self.build(grads, lazy=not zero)
-        before = image(flat)
-        self.tell("step together", given, changes)
-        if zero and not all(g is None or g.flags.writeable for g in flat):
-            expected = "refused"
-        else:
-            expected = self.expected_step(flat, changes)
-        outcome, _ = attempt(self.opt.step, given, **changes)
-        expect(outcome, expected)
-        if zero and outcome == "right":
-            before = image([None if g is None else np.zeros(g.shape, g.dtype) for g in flat])
-        if image(flat) != before:
-            raise WrongResultError("a gradient was written, or not set to zero")
-        if outcome == "right" and self.skipped == skipped:
-            check_norms(self.opt, self.norms)
-        return outcome
-
-    def step_one(self) -> str:
-        p = self.rng.choice(self.parameters)
-        model = next(model for model in self.models if p in model.parameters)
-        g = model.gradient(p)
-        changes = {name: value for name, value in one_step(self.rng).items() if name in ("grad_scale", "clip_value")}
-        self.tell("step_one", self.name_of(p), g, changes)
-        clips_several = "clip_norm" in self.options and self.options["clip_norm_per"] != "parameter"
-        of_all = p.oracle.case.rule in reference.TOGETHER or clips_several
-        if of_all or (self.scale and "grad_scale" not in changes):
-            expected = "refused"
-        else:
-            expected = self.expected_step([g if q is p else None for q in self.parameters], changes, one=True)
-        outcome, _ = attempt(self.opt.step_one, self.name_of(p), g, **changes)
-        expect(outcome, expected)
-        return outcome
-
-    def gather(self) -> str:
-        """Accumulate some micro-batches, then step."""
-        sums: list[Any] = [None] * len(self.parameters)
-        count = self.rng.choice((1, 2, 3))
-        for _ in range(count):
-            grads = [model.gradients() for model in self.models]
-            given = self.build(grads)
-            self.tell("accumulate", given)
-            outcome, _ = attempt(self.opt.accumulate, given)
-            expect(outcome, "right")
-            for i, (p, g) in enumerate(zip(self.parameters, chain(*grads), strict=True)):
-                if g is not None:
-                    sums[i] = np.zeros(p.array.shape, p.dtype) if sums[i] is None else sums[i]
-                    reference.step("sgd", sums[i], converted(g, p.dtype), {}, 1, {"lr": 1.0}, maximize=True)
-        way = self.rng.choice(("mean", "sum"))
-        self.tell("step together", way)
-        expected = self.expected_step(sums, divisor=count if way == "mean" else 1)
-        outcome, _ = attempt(self.opt.step, accumulated=way)
-        expect(outcome, expected)
-        if outcome == "nonfinite":  # what was gathered is still there
-            self.opt.discard()
-        return outcome
+        return [*chain(*grads)], self.build(grads, lazy)
 
     def step_badly(self) -> str:
         """One gradient of one optimizer is none."""

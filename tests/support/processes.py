@@ -1,5 +1,6 @@
 """Functions of tests in processes of their own, which are killed when they take too long, and children that step."""
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,18 @@ LARGE = 150_000  # elements, enough for several threads
 HANGS = 120  # seconds
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def outcomes_of(folder, worlds):
+    """The outcomes that processes have left in a folder: for each number of processes a list, one mapping a process."""
+    return {world: [json.loads((folder / f"{world}-{i}.json").read_text()) for i in range(world)] for world in worlds}
+
+
+def assert_all_right(outcomes):
+    """No process has had an error, and all have the same outcome."""
+    for rank, outcome in enumerate(outcomes):
+        assert "error" not in outcome, f"process {rank}: {outcome['error']}"
+    assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
 def in_a_process(function, *args):
