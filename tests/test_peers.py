@@ -48,6 +48,18 @@ def test_bars_of_rules(race, raced, bars):
     assert [(verdict.what, verdict.passed) for verdict in targets.judge_race(of_race)] == bars
 
 
+def test_pictures_draw_every_contender(tmp_path):
+    results = pytest.importorskip("bench.peers.results", reason=NOT_HERE)
+    picture = pytest.importorskip("bench.peers.picture", reason="needs matplotlib")
+    rows = {name: results.Row(name, turns=[results.Turn(0, {"step": [1e-3]})]) for name in CONTENDERS}
+    race = results.Race("adam-1M", "Adam", "", 1, 1, 28, loop="", busy_cpus=0.0, rows=rows)
+    machine = {"cpu": "a CPU", "threads": 2}
+    drawn = list(
+        picture.draw(results.Results(machine=machine, versions={}, settings={}, races=[race]), tmp_path / "peers.png")
+    )
+    assert [path.name for path in drawn] == ["peers.png", "peers-limit.png"]
+
+
 def test_peers_are_contenders():
     for workload in WORKLOADS.values():
         assert set(workload.peers) <= set(CONTENDERS)

@@ -642,6 +642,7 @@ class Card:
     """How a contender is listed."""
 
     label: str
+    colour: str
     contender: type[Contender]
 
     def make(self, entry: Entry) -> Contender:
@@ -655,31 +656,32 @@ FASTOPT = "fastopt"
 MEMORY_LIMIT = "memory-limit"
 ANOTHER_REVISION = "fastopt-another"
 
+# One hue per library, darker for what is faster as a rule, so that a colour means the same in every picture.
 CONTENDERS: Mapping[str, Card] = {
-    FASTOPT: Card("fastopt", Fastopt),
-    "fastopt-bound": Card("fastopt, bound", FastoptBound),
-    "fastopt-kernel": Card("fastopt.kernels", FastoptKernel),
-    "fastopt-1": Card("fastopt, 1 thread", FastoptOneThread),
-    "fastopt-all": Card("fastopt, all threads", FastoptAllThreads),
-    "fastopt-float32": Card("fastopt, float32", FastoptFloat32),
-    ANOTHER_REVISION: Card("fastopt, another", AnotherRevision),
-    "numpy": Card("NumPy", NumPy),
-    "numpy-out": Card("NumPy, out=", NumPyOut),
-    "numpy-rows": Card("NumPy, rows", NumPyRows),
-    "numba": Card("Numba", Numba),
-    "numba-serial": Card("Numba, 1 thread", NumbaSerial),
-    "torch": Card("torch", Torch),
-    "torch-foreach": Card("torch, foreach", TorchForeach),
-    "torch-fused": Card("torch, fused", TorchFused),
-    "torch-shared": Card("torch, fused, shared", TorchShared),
-    "fastopt-torch": Card("fastopt.torch", FastoptTorch),
-    "torch-shared-1": Card("torch, fused, shared, 1 thread", TorchSharedOneThread),
-    "torch-sparse": Card("torch, sparse", TorchSparse),
-    "torch-bf16": Card("torch, fused, bf16", TorchBfloat16),
-    "torchao-8bit": Card("torchao, 8-bit", TorchAO),
-    "torchao-bf16": Card("torchao, bf16", TorchAOBfloat16),
-    "bitsandbytes": Card("bitsandbytes, 8-bit", Bitsandbytes),
-    "optax": Card("optax, jit", Optax),
-    "deepspeed": Card("DeepSpeed", DeepSpeed),
-    MEMORY_LIMIT: Card("memory limit", MemoryLimit),
+    FASTOPT: Card("fastopt", "#c2185b", Fastopt),
+    "fastopt-bound": Card("fastopt, bound", "#c2185b", FastoptBound),
+    "fastopt-kernel": Card("fastopt.kernels", "#c2185b", FastoptKernel),
+    "fastopt-1": Card("fastopt, 1 thread", "#e78bb0", FastoptOneThread),
+    "fastopt-all": Card("fastopt, all threads", "#d8548b", FastoptAllThreads),
+    "fastopt-float32": Card("fastopt, float32", "#e78bb0", FastoptFloat32),
+    ANOTHER_REVISION: Card("fastopt, another", "#d8548b", AnotherRevision),
+    "numpy": Card("NumPy", "#9aa0a6", NumPy),
+    "numpy-out": Card("NumPy, out=", "#5f6368", NumPyOut),
+    "numpy-rows": Card("NumPy, rows", "#5f6368", NumPyRows),
+    "numba": Card("Numba", "#1b8a5a", Numba),
+    "numba-serial": Card("Numba, 1 thread", "#7cc4a4", NumbaSerial),
+    "torch": Card("torch", "#f6c39a", Torch),
+    "torch-foreach": Card("torch, foreach", "#f09a52", TorchForeach),
+    "torch-fused": Card("torch, fused", "#d9661f", TorchFused),
+    "torch-shared": Card("torch, fused, shared", "#d9661f", TorchShared),
+    "fastopt-torch": Card("fastopt.torch", "#d8548b", FastoptTorch),
+    "torch-shared-1": Card("torch, fused, shared, 1 thread", "#f09a52", TorchSharedOneThread),
+    "torch-sparse": Card("torch, sparse", "#d9661f", TorchSparse),
+    "torch-bf16": Card("torch, fused, bf16", "#d9661f", TorchBfloat16),
+    "torchao-8bit": Card("torchao, 8-bit", "#a8441a", TorchAO),
+    "torchao-bf16": Card("torchao, bf16", "#a8441a", TorchAOBfloat16),
+    "bitsandbytes": Card("bitsandbytes, 8-bit", "#8a6d1b", Bitsandbytes),
+    "optax": Card("optax, jit", "#3b6fd4", Optax),
+    "deepspeed": Card("DeepSpeed", "#7b4fb5", DeepSpeed),
+    MEMORY_LIMIT: Card("memory limit", "#202124", MemoryLimit),
 }

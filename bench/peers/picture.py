@@ -17,29 +17,6 @@ from .contenders import CONTENDERS, FASTOPT, MEMORY_LIMIT
 from .report import seconds, times
 from .results import ALONE, ITERATION, Race, Results, Row, ratio
 
-# One hue per library, darker for what is faster as a rule, so that a colour means the same in every panel.
-COLOURS = {
-    FASTOPT: "#c2185b",
-    "fastopt-bound": "#c2185b",
-    "fastopt-kernel": "#c2185b",
-    "fastopt-1": "#e78bb0",
-    "fastopt-all": "#d8548b",
-    "fastopt-torch": "#d8548b",
-    "fastopt-another": "#d8548b",
-    "numpy": "#9aa0a6",
-    "numpy-out": "#5f6368",
-    "numpy-rows": "#5f6368",
-    "numba": "#1b8a5a",
-    "numba-serial": "#7cc4a4",
-    "torch": "#f6c39a",
-    "torch-foreach": "#f09a52",
-    "torch-fused": "#d9661f",
-    "torch-shared": "#d9661f",
-    "torch-shared-1": "#f09a52",
-    "torch-sparse": "#d9661f",
-    "optax": "#3b6fd4",
-    "deepspeed": "#7b4fb5",
-}
 INK, FAINT = "#202124", "#dadce0"
 
 STYLE: Any = {
@@ -120,16 +97,16 @@ def _panel(axes: Axes, race: Race) -> None:
     peers = sorted(race.peers(), key=lambda row: ratio(row, race.fastopt))
     axes.set_title(f"{race.title}\n", loc="left", weight="bold", size=9)
     subtitle = f"fastopt {seconds(race.fastopt.median())}"
-    axes.text(0, 1.03, subtitle, transform=axes.transAxes, color=COLOURS[FASTOPT])
+    axes.text(0, 1.03, subtitle, transform=axes.transAxes, color=CONTENDERS[FASTOPT].colour)
     axes.set_xscale("log")
     for position, row in enumerate(peers):
         value = ratio(row, race.fastopt)
         # From 1, where fastopt is: a bar to the left is a peer that is faster.
-        axes.barh(position, value - 1, left=1, height=0.72, color=COLOURS[row.name])
+        axes.barh(position, value - 1, left=1, height=0.72, color=CONTENDERS[row.name].colour)
         text = f" {times(value)}  {seconds(row.median())}"
         axes.text(max(value, 1), position, text, va="center", size=7.5)
     axes.set_yticks(range(len(peers)), [CONTENDERS[row.name].label for row in peers])
-    axes.axvline(1, color=COLOURS[FASTOPT], linewidth=1.2)
+    axes.axvline(1, color=CONTENDERS[FASTOPT].colour, linewidth=1.2)
     if (share := race.share_of_limit()) is not None:
         axes.axvline(share, color=INK, linewidth=1, linestyle=":")
     axes.tick_params(which="both", length=0)
@@ -164,7 +141,7 @@ def _loop_panel(axes: Axes, race: Race) -> None:
     axes.set_title(f"{race.elements:,} parameters", loc="left", weight="bold", size=9)
     axes.set_xscale("log")
     for position, row in enumerate(rows):
-        inside, alone, colour = row.median(), row.median(ALONE), COLOURS[row.name]
+        inside, alone, colour = row.median(), row.median(ALONE), CONTENDERS[row.name].colour
         axes.plot((alone, inside), (position, position), color=colour, linewidth=3, alpha=0.35, solid_capstyle="butt")
         axes.plot((inside, row.percentile(99)), (position, position), color=colour, linewidth=1)
         axes.plot(row.mean(), position, marker="|", markersize=12, markeredgewidth=2, color=colour)
@@ -201,7 +178,7 @@ def _limits(results: Results, races: list[Race]) -> Figure:
     for position, race in enumerate(reversed(races)):
         share = race.share_of_limit()
         assert share is not None
-        axes.barh(position, share, height=0.72, color=COLOURS[FASTOPT])
+        axes.barh(position, share, height=0.72, color=CONTENDERS[FASTOPT].colour)
         text = f" {share:.0%}  {race.traffic / race.fastopt.median() / 1e9:.1f} GB/s"
         axes.text(0.01, position, text, va="center", color="white", weight="bold", size=8)
     axes.set_yticks(range(len(races)), [race.title for race in reversed(races)])
@@ -238,7 +215,7 @@ def _sweep(results: Results, races: list[Race]) -> Figure:
             _memory_limit(axes, points, largest.traffic / largest.elements)
             continue
         style: Any = {"linewidth": 2.4, "zorder": 3} if name == FASTOPT else {"linewidth": 1.4}
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, color=COLOURS[name], **style)
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, color=CONTENDERS[name].colour, **style)
         ends[name] = points[-1]
     _label_ends(axes, ends)
     axes.grid(color=FAINT, linewidth=0.6)
@@ -271,7 +248,7 @@ def _label_ends(axes: Axes, ends: dict[str, tuple[int, float]]) -> None:
             (elements, height),
             xytext=(8, 0),
             textcoords="offset points",
-            color=COLOURS[name],
+            color=CONTENDERS[name].colour,
             va="center",
             weight="bold" if name == FASTOPT else "normal",
         )
