@@ -34,41 +34,41 @@ def save(
     parameters: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Write an optimizer's state, hyperparameters and counts to a file, and its parameters if asked to.
+    """Write the state, hyperparameters and counts of an optimizer to a file, and its parameters on request.
 
-    Whenever the process is killed or the machine stops, `path` is the file that was there before or the new one, whole.
+    If the process is killed or the machine stops, `path` is the complete old file or the complete new file.
 
     Parameters
     ----------
     path : str or path-like
         The file, in the safetensors format.
     optimizer : Optimizer or Combined
-        Of any rule, with any parameters; or several that step as one, in one file.
+        An optimizer of any rule, or several that step together, in one file.
     parameters : bool, default False
-        Whether the parameters are in the file too.
+        Write the parameters too.
     progress : callable, optional
-        Called as ``progress(done, total)`` while the file is made, with bytes: each byte counts once when the checksum
-        has it, and once when it is on the disk.  The last call, with `done` equal to `total`, comes before the file
-        takes its place: an error that `progress` raises ends the save, and `path` is as it was before.
+        Called as ``progress(done, total)`` with numbers of bytes.  Each byte counts twice: for the checksum, and when
+        it is on the disk.  The last call has `done` equal to `total`, and comes before the file is replaced.  An error
+        in `progress` ends the save and leaves `path` unchanged.
 
     Raises
     ------
     OSError
-        When the operating system refuses.  `path` is as it was before.
+        If the operating system reports an error.  Then `path` is unchanged.
     ValueError
-        For parameters within `Optimizer.swapped`, which has put an average in their place.
+        For parameters within `Optimizer.swapped`, where they hold an average.
     ImportError
         Without the safetensors library.
 
     Notes
     -----
-    State arrays are tensors named by their parameter's name as JSON and the paper's letter, like ``"w"/m`` or ``0/m``;
-    those of a `Combined` after the place of their optimizer, like ``1/"w"/m``; parameters have the letter p.
-    All else is JSON in the metadata, after a SHA-256 of both.
+    State arrays are tensors.  Their names are the name of the parameter as JSON and the letter of the paper, such as
+    ``"w"/m`` or ``0/m``.  For a `Combined` the index of the optimizer comes first, as in ``1/"w"/m``.  Parameters have
+    the letter p.  Everything else is JSON in the metadata, after a SHA-256 of both.
 
-    The file is made in a temporary folder beside it, ``.NAME.XXXXXXXX.saving``.  When the process is killed that stays
-    until the next save to the same path removes it.  When two processes save to one path at the same time, one
-    of them may get an OSError.
+    The file is written in a temporary folder beside it, ``.NAME.XXXXXXXX.saving``.  If the process is killed, the
+    folder stays until the next save to the same path removes it.  If two processes save to one path at the same time,
+    one of them may get an OSError.
     """
     from glob import escape
     from shutil import copymode, rmtree
@@ -101,19 +101,19 @@ def save(
 
 @checks_arguments
 def check_save(path: str | os.PathLike[str]) -> None:
-    """Raise now any error that `save` to this path would raise later, for a run whose first save is hours away.
+    """Raise now any error that `save` to this path would raise later, at the end of a long run.
 
     Parameters
     ----------
     path : str or path-like
-        The file that will be saved to; an existing file stays as it is.
+        The file to save to later; an existing file does not change.
 
     Raises
     ------
     ImportError
         Without the safetensors library.
     OSError
-        When no file can be made there, or a folder has that name.  Whether there will be room is not looked at.
+        If no file can be made there, or a folder has that name.  Free space on the disk is not checked.
     """
     _safetensors()
     path = Path(os.path.realpath(path))
@@ -134,44 +134,45 @@ def load(
     parameters: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Loaded | tuple[Loaded, ...]:
-    """Restore, to the bit, an optimizer with the same rule and parameters from a file of `save`.
+    """Restore an optimizer to the bit from a file of `save`.
 
     Parameters
     ----------
     path : str or path-like
         The file.
     optimizer : Optimizer or Combined
-        Of the same class, with parameters of the same names and shapes, in the same groups, and of the same dtypes
+        An optimizer of the saved class, with parameters of the same names, shapes and groups, and of the same dtypes
         unless `convert`; or a combination of such optimizers in the same order.
     strict : bool, default True
-        Raise unless all of it fits.  Otherwise load the matching part; see `Optimizer.load_state_dict`.
+        Raise unless everything fits.  With False, load the matching part; see `Optimizer.load_state_dict`.
     hyperparameters : {"saved", "current"}, default "saved"
-        Take the hyperparameters that were saved, or keep those that are here; see `Optimizer.load_state_dict`.
+        Take the saved hyperparameters, or keep those of `optimizer`; see `Optimizer.load_state_dict`.
     convert : bool, default False
-        Take state that was stored in other formats than those here, and parameters of another dtype, each element
-        rounded once, to nearest; see `Optimizer.load_state_dict`.
+        Accept state in other formats, and parameters of another dtype; each element is rounded once, to nearest.  See
+        `Optimizer.load_state_dict`.
     parameters : bool, default False
-        Restore the parameters too, in place, from a file that has them.  With ``strict=False`` those whose state fits.
+        Restore the parameters too, in place, from a file that has them.  With ``strict=False``, only those whose state
+        fits.
     progress : callable, optional
-        Called as ``progress(done, total)`` while the file is read, with bytes: each byte counts once when it is read
-        and once when the checksum has it.  The last call, with `done` equal to `total`, comes before anything is
-        changed: an error that `progress` raises ends the load.
+        Called as ``progress(done, total)`` with numbers of bytes.  Each byte counts twice: when it is read, and for the
+        checksum.  The last call has `done` equal to `total`, and comes before anything changes.  An error in `progress`
+        ends the load.
 
     Returns
     -------
     Loaded
-        The names that were missing, unexpected or of another shape; none with ``strict=True``.  Of a `Combined`, one
-        for each optimizer.
+        The names that were missing, unexpected or of another shape; none with ``strict=True``.  For a `Combined`, a
+        tuple with one `Loaded` per optimizer.
 
     Raises
     ------
     ValueError
-        When the file is damaged, of another model, not of fastopt, or without the parameters that are asked for.
-        Nothing has been changed then.
+        If the file is damaged, of another model, not of fastopt, or without the requested parameters.  Then nothing has
+        changed.
     OSError
-        When the operating system refuses.
+        If the operating system reports an error.
     ImportError
-        Without the safetensors library; and without ml_dtypes, for a file that holds bfloat16.
+        Without the safetensors library, and without ml_dtypes for a file with bfloat16.
     """
     with_parameters = _flag("load", "parameters", parameters)
     text, tensors, _ = read(path, Work("load", progress))

@@ -36,45 +36,44 @@ SHARED = {
 
 
 class Combined(Stepping):
-    """Several optimizers that step as one: one call, one norm, one loss scale, one decision to skip.
+    """Several optimizers in one step: one call, one norm, one loss scale, one decision to skip.
 
-    For models whose parameters need different rules, such as `Muon` for the hidden matrices and `AdamW` for the rest::
+    For models that need several rules, such as `Muon` for the hidden matrices and `AdamW` for the rest::
 
         opt = fastopt.Combined(
             [fastopt.Muon(hidden, lr=0.02), fastopt.AdamW(rest, lr=3e-4)],
-            clip_norm=1.0,                  # of all gradients together
-            grad_scale=fastopt.LossScale(), # moves once per step
-            nonfinite="skip",               # NaN in one gradient leaves the step of all out
+            clip_norm=1.0,                  # the norm of all gradients
+            grad_scale=fastopt.LossScale(), # adapts once per step
+            nonfinite="skip",               # NaN in one gradient skips the step of all
         )
-        opt.step(grads)                     # one mapping by name; or [gradients of hidden, gradients of rest]
+        opt.step(grads)                     # one mapping by name, or [gradients of hidden, gradients of rest]
 
     Parameters
     ----------
     optimizers : sequence of Optimizer
-        At least one; any rules, each with its own groups, schedules and averages, also ones that have made steps.
-        Their parameters must not share memory, and names must not come twice.
+        At least one, of any rules, each with its own groups, schedules and averages.  They may have made steps already.
+        Their parameters must not share memory, and each name must be unique.
     nonfinite, num_threads, grad_scale, clip_norm, clip_norm_per, clip_value, max_skips, zero_grads
-        The options of the step, as in `Optimizer`, for all gradients together.  The optimizers themselves must leave
-        them out.  A schedule of clip_norm goes by `step_count`.
+        The options of the step, as in `Optimizer`, for all gradients.  The optimizers themselves must not have them.  A
+        schedule of clip_norm uses `step_count`.
 
     Raises
     ------
     TypeError, ValueError
-        For a value that is not an optimizer, for an optimizer that occurs twice, has options of the step of its own,
-        or has a parameter of another one or a name of it; and for options out of range.
+        For a value that is not an optimizer; for an optimizer that occurs twice or has options of the step; for a
+        parameter or a name that occurs twice; and for options out of range.
 
     Notes
     -----
-    Gradients come in one mapping by name, when every parameter has a name, or in a sequence with one entry per
-    optimizer, each as that optimizer takes them.  Parameters without a name are counted over all optimizers, in `state`
-    and `step_one` as in messages.
+    Gradients are one mapping by name, if every parameter has a name, or a sequence with one entry per optimizer.
+    Parameters without a name are numbered over all optimizers, in `state`, in `step_one` and in messages.
 
-    Without clipping, results have the bits of the optimizers stepped one after another, for any number of threads.  A
-    rule that looks at all of its parameters (`Prodigy`) looks at those of its group, as it does alone.
+    Without clipping, results have the bits of separate steps, for any number of threads.  A rule that uses all of its
+    parameters (`Prodigy`) uses those of its group, as without `Combined`.
 
-    The optimizers keep their parameters, state, hyperparameters and counts: they may be changed, saved or stepped alone
-    in between, then without the options given here; calls by other threads wait.  `step_count` is the largest of
-    theirs.  A step costs about as much as those of the optimizers one after another, without the calls between.
+    The optimizers keep their parameters, state, hyperparameters and counts.  You may change, save or step them alone
+    between steps; such a step does not have the options given here.  Calls of other threads wait.  `step_count` is the
+    largest of their counts.  A step takes about as long as the steps of the optimizers one after another.
 
     Examples
     --------
@@ -206,9 +205,9 @@ class Combined(Stepping):
 
     @property
     def lr(self) -> float | tuple[float, ...]:
-        """The learning rate of the next step, or where groups differ a tuple of theirs.
+        """The learning rate of the next step, or a tuple if groups differ.
 
-        Setting it, to a number or a schedule, sets the rate of every group; a tuple or list has one for each.
+        A number or a schedule sets the rate of every group; a tuple or list has one rate for each group.
         """
         rates: list[float] = []
         for optimizer in self.optimizers:
@@ -237,7 +236,7 @@ class Combined(Stepping):
 
     @checks_arguments
     def catch_up(self) -> None:
-        """Have all rows make up for the steps that they have missed, in the optimizers with the option `catch_up`."""
+        """Bring all rows up to date that have missed steps, in the optimizers with the option `catch_up`."""
         those = [optimizer for optimizer in self.optimizers if optimizer._options["catch_up"]]
         if not those:
             raise ValueError("Combined: catch_up() is there with the option catch_up=True of an optimizer, got none")
@@ -254,18 +253,18 @@ class Combined(Stepping):
 
     @property
     def ema(self) -> dict[Name, Array]:
-        """The exponential moving average of each parameter, by name, where all optimizers have `ema_decay`."""
+        """The exponential moving average of each parameter, by name, if all optimizers have `ema_decay`."""
         return self._by_name([optimizer.ema for optimizer in self.optimizers])
 
     @property
     def swa(self) -> dict[Name, Array]:
-        """The mean of each parameter over the steps that `swa` asks for, by name, where all optimizers have it."""
+        """The mean of each parameter over the steps of `swa`, by name, if all optimizers have `swa`."""
         return self._by_name([optimizer.swa for optimizer in self.optimizers])
 
     @checks_arguments
     @contextmanager
     def swapped(self, average: str) -> Iterator[None]:
-        """Put an average that all optimizers keep in the place of all parameters; see `Optimizer.swapped`."""
+        """Put an average that all optimizers keep in the place of the parameters; see `Optimizer.swapped`."""
         if not isinstance(average, str) or average not in self.averages:
             there = ", ".join(self.averages) or "there, but the optimizers have none in common"
             raise ValueError(f"Combined.swapped: average must be {there}, got {brief(average)}")
@@ -292,17 +291,17 @@ class Combined(Stepping):
         hyperparameters: Literal["saved", "current"] = "saved",
         convert: bool = False,
     ) -> tuple[Loaded, ...]:
-        """Restore the result of `state_dict`, to the bit, of all optimizers or none; see `Optimizer.load_state_dict`.
+        """Restore the result of `state_dict` to the bit, for all optimizers or none; see `Optimizer.load_state_dict`.
 
         Returns
         -------
         tuple of Loaded
-            The parts that did not fit, of each optimizer.
+            For each optimizer, the names that did not fit.
 
         Raises
         ------
         TypeError, ValueError
-            When it is of other optimizers or other parameters, or damaged.  Nothing has been changed then.
+            If the state is damaged, or of other optimizers or parameters.  Then nothing has changed.
         """
         return self._prepared_load(state_dict, strict, hyperparameters, convert)()
 

@@ -19,10 +19,10 @@ RATES = {"lr", "weight_decay"}  # hyperparameters on whose values no others depe
 
 
 class Group(FixedDict):
-    """A group's arrays under "params", its hyperparameters, and keys of the user's own.
+    """A group: its arrays under "params", its hyperparameters, and your own keys.
 
-    Setting a hyperparameter checks it and takes effect with the next step.  A schedule is a value like a number.  Keys
-    can be neither added nor removed, and hyperparameters that decide on the state (such as ``amsgrad``) are fixed.
+    A new value of a hyperparameter is checked, and takes effect with the next step.  It may be a schedule.  Keys cannot
+    be added or removed.  Hyperparameters that determine the state, such as ``amsgrad``, are fixed.
     """
 
     def __init__(

@@ -25,15 +25,15 @@ def _checked_value(label: str, value: Any) -> float:
 class LossScale:
     """A factor for the loss, so that small gradients do not underflow in a narrow format.
 
-    It grows while gradients stay finite, and backs off when they do not, as torch's ``GradScaler``::
+    It grows while gradients are finite, and shrinks after NaN or infinity, as torch's ``GradScaler``::
 
         scale = fastopt.LossScale()
         opt = fastopt.Adam(params, grad_scale=scale, nonfinite="skip")
         ...
         grads = backward(loss * scale.value)
-        opt.step(grads)         # divides by scale.value; skips if anything overflowed; moves the scale
+        opt.step(grads)         # divides by scale.value, skips after an overflow, adapts the scale
 
-    A scale that several optimizers share stays the same for all of an iteration, and moves when you say so::
+    If several optimizers share a scale, it is constant during an iteration, and ``update()`` adapts it::
 
         scale = fastopt.LossScale()
         generator = fastopt.Adam(params, grad_scale=scale, nonfinite="skip")
@@ -41,12 +41,12 @@ class LossScale:
         ...
         discriminator.step(gradients of loss * scale.value)
         generator.step(gradients of loss * scale.value)
-        scale.update()          # once per iteration: backs off once if either step overflowed
+        scale.update()          # once per iteration: shrinks once if either step overflowed
 
     Parameters
     ----------
     value : float, default 65536
-        The scale to begin with, where float32 has it and its inverse: in [2^-126, 2^126], which it never leaves.
+        First value, in [2^-126, 2^126].  The scale never leaves this range, in which float32 has its inverse.
     growth : float, default 2
         Factor after `interval` good steps in a row, >= 1.
     backoff : float, default 0.5
@@ -62,18 +62,18 @@ class LossScale:
     Warns
     -----
     RuntimeWarning
-        When an optimizer skips a second step and `update` is due: the scale can back off there alone.
+        If an optimizer skips a second step without a call of `update` between them, which alone can shrink the scale.
 
     Notes
     -----
-    Which form applies: a step moves the scale when it is the ``grad_scale`` of that optimizer, of no other one that is
-    alive, and `update` has never been called.  In all other cases, also where a scale is given to single steps
-    (``opt.step(grads, grad_scale=scale)``), steps read `value` and record whether they overflowed, and `update` moves
-    it: once, whatever the number of steps since.  `fastopt.Combined` is one optimizer.  Copies and pickles have the
-    value and the counts; a copy of an optimizer made by `copy.deepcopy` or `pickle` has a copy of the scale.
+    A step adapts the scale under two conditions: the scale is the ``grad_scale`` of this optimizer and of no other one
+    that is alive, and `update` has never been called.  In all other cases, also for ``opt.step(grads,
+    grad_scale=scale)``, steps only read `value` and record an overflow.  Then `update` adapts the scale, once for all
+    steps since the last call.  `fastopt.Combined` counts as one optimizer.  Copies and pickles have the value and the
+    counts.  If `copy.deepcopy` or `pickle` copies an optimizer, the copy has a copy of the scale.
 
-    As torch's ``GradScaler``, where ``update()`` raises when no step was made since the last one, and a second step of
-    an optimizer before it raises too; here it counts with the first.
+    torch's ``GradScaler`` raises an error for an ``update()`` without a step since the last one, and for a second step
+    of an optimizer before ``update()``.  Here such an ``update()`` does nothing, and the steps count together.
 
     References
     ----------
@@ -121,7 +121,7 @@ class LossScale:
 
     @property
     def value(self) -> float:
-        """The scale of the next step; setting it checks it as at the beginning."""
+        """The scale of the next step.  It can be set to a value in its range."""
         return self._value
 
     @value.setter
@@ -130,11 +130,11 @@ class LossScale:
 
     @checks_arguments
     def update(self) -> None:
-        """Move the scale after an iteration: back off if a step since the last update overflowed, else count it.
+        """Adapt the scale after an iteration: shrink it if a step since the last update overflowed, else count it.
 
-        For a scale that several optimizers share, or that single steps are given; call it once per iteration, after the
-        last step.  From the first call on steps only record how they went, also those of one optimizer.  When no step
-        has been made since the last update, nothing moves.
+        For a scale that several optimizers share, or that is an argument of single steps.  Call it once per iteration,
+        after the last step.  After the first call, steps only record overflows, also with one optimizer.  Without a
+        step since the last update, nothing changes.
         """
         self._moved_by_steps = False
         self._move()

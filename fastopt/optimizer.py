@@ -33,105 +33,105 @@ def is_handed_on(parameter: inspect.Parameter, own: Mapping[str, Any]) -> bool:
 
 
 class Optimizer(Stepping, Declaring):
-    """Parameters, their state, and one fused pass over both per step.
+    """The base class of all rules: parameters, their state, and one fused pass over both per step.
 
-    Users make the classes of the rules (`fastopt.Adam` and the others); this class has their shared part.
+    Use the classes of the rules, such as `fastopt.Adam`.  This class has their common options and methods.
 
     Parameters
     ----------
     params : array, sequence of arrays, mapping of name to array, nest of these, or sequence of groups
         The arrays that `step` updates in place: float32, float64, float16 or bfloat16 (of ml_dtypes), writable, any
-        shape, any strides.  A sequence may be consumed (a generator, ``dict.values()``).  In a nest, the name of
-        ``params["block"][0]`` is "block.0".  A group is a mapping with "params" and any hyperparameter in which it
-        differs; its learning rate is lr times its "lr_scale", 1 by default; keys of your own, such as "name", hold
-        plain values and must be unlike options.  An array that takes the place of one in a mapping or a list is noticed
-        by the next step; see `rebind`.
+        shape, any strides.  A sequence may also be a generator or ``dict.values()``.  In a nest, the name of
+        ``params["block"][0]`` is "block.0".  A group is a mapping with "params" and the hyperparameters in which it
+        differs.  Its learning rate is lr times its "lr_scale", 1 by default.  A group may have keys of your own, such
+        as "name", with plain values; they must not be similar to the name of an option.  If you replace an array in a
+        mapping or a list, the next step raises an error; see `rebind`.
     weight_decay : float, >= 0, default 0
-        Decay, in the form of `weight_decay_form`.
+        Weight decay, in the form of `weight_decay_form`.
     weight_decay_form : {"l2", "decoupled", "independent", "own"}, optional
-        "l2": the rule sees g + weight_decay * p.  "decoupled": p = p * (1 - lr * weight_decay) before the rule.
+        "l2": the gradient is g + weight_decay * p.  "decoupled": p = p * (1 - lr * weight_decay) before the rule.
         "independent": p = p * (1 - weight_decay) before the rule, for any learning rate.  The default is the
         form of the authors: "l2" for most, "decoupled" for `AdamW`, "own" if decay is a part of the rule (`LAMB`).
     cautious_decay : bool, default False
-        Decay only elements that the step of the rule moves towards 0, or leaves: p = p - lr * (u + weight_decay * p)
+        Decay only elements that the rule moves towards 0 or does not move: p = p - lr * (u + weight_decay * p)
         where u * p >= 0, else p = p - lr * u, with u the step of the rule from p (Chen et al. 2025,
-        https://arxiv.org/abs/2510.12402).  For decay that is "decoupled" or "independent", and the "own" of `Adafactor`
-        and `Prodigy`; not for rules that keep an average of their own.
+        https://arxiv.org/abs/2510.12402).  For the forms "decoupled" and "independent", and for "own" with `Adafactor`
+        and `Prodigy`.  Not for rules that keep an average of the parameters.
     corrected_decay : bool, default False
-        Scale decay by lr / largest lr once more: a step takes lr * weight_decay * lr / (largest lr) of p, so that the
-        size of weights before a normalisation stays in proportion as lr falls (Defazio 2025,
-        https://arxiv.org/abs/2506.02285).  The largest lr is the largest of the parameter's steps so far, the coming
-        one included, or the peak of the schedule from `fastopt.schedules` if that is larger; it counts with lr_scale.
-        `state` then has ``largest_lr``.  For decay that is "decoupled" or "own"; fixed once the optimizer is made.
+        Scale decay also by lr / largest lr: a step subtracts lr * weight_decay * lr / (largest lr) of p.  So the size
+        of weights before a normalisation stays in proportion as lr falls (Defazio 2025,
+        https://arxiv.org/abs/2506.02285).  The largest lr is the largest of the parameter's steps so far, including
+        the coming one, or the peak of the schedule from `fastopt.schedules` if it is larger, times lr_scale.  `state`
+        then has ``largest_lr``.  For the forms "decoupled" and "own".  It cannot be changed later.
     maximize : bool, default False
         Step along the gradient instead of against it.
     state_dtype : {"float32", "bfloat16", "float16", "8bit"} or mapping of letter to these, optional
-        How state is stored: a quarter or half of the bytes makes a step at the limit of memory faster.  By default as
-        the rule computes, in float32, or float64 for parameters of it.  "8bit" are codes with a scale for every 64
-        elements.  Buffers that the rule needs exactly, sums over rows, and averages are never stored otherwise.
+        Format of the state in memory.  If memory limits a step, fewer bytes make it faster.  The default is the dtype
+        in which the rule computes: float32, or float64 for float64 parameters.  "8bit" stores codes with one scale for
+        every 64 elements.  Buffers that the rule needs exactly, sums over rows, and averages keep the default.
     master : {"auto", "split16", "split8", "float32"} or None, default "auto"
-        The full value of a 16-bit parameter, so that small updates are not lost.  "split16": a float32, whose
-        other 16 bits are stored separately, for bfloat16; "split8": 8 of these bits; "float32": a copy, which
-        follows elements that others overwrite; None: nothing.  "auto" is "split16" for bfloat16, "float32" for float16.
-        Another word than "auto" and None is refused where no parameter has 16 bits.
+        Where the full value of a 16-bit parameter is kept, so that small updates are not lost.  "split16": a second
+        array has the other 16 bits of a float32, for bfloat16.  "split8": it has 8 of these bits.  "float32": it is a
+        float32 copy, which takes over elements that you overwrite.  None: nowhere.  "auto" is "split16" for bfloat16
+        and "float32" for float16.  If no parameter has 16 bits, only "auto" and None are accepted.
     rounding : {"stochastic", "nearest"}, default "stochastic"
-        How state, and parameters that keep fewer bits, are rounded: up or down at random so that the mean is right,
-        or to the nearest number, with which running means stop before the value that they decay to.
+        Rounding of state and parameters that are stored in fewer bits.  "stochastic" rounds up or down at random, so
+        that the mean is right.  "nearest" rounds to the nearest number; running means then stop before they reach the
+        value that they decay to.
     seed : int, default 0
-        Of the random numbers, >= 0, < 2**64.  They depend on the seed, the parameter's name, its step and the element.
+        Seed of the random numbers, >= 0, < 2**64.  They depend on the seed, the parameter's name, its step and the
+        element.
     nonfinite : {"propagate", "raise", "skip"}, default "propagate"
-        How a step treats NaN or infinity in a gradient: like other numbers, raise FloatingPointError, or return and
-        count in `skipped_steps`.  With the last two, gradients are read once before anything is written, and such a
-        step leaves parameters, state and step counts as they were.
+        Action for NaN or infinity in a gradient: compute with it, raise FloatingPointError, or skip the step and count
+        it in `skipped_steps`.  "raise" and "skip" read the gradients once before anything is written, and then leave
+        parameters, state and step counts as they were.
     num_threads : int, optional
-        Threads of a step, at least 1.  By default the optimizer chooses by measured times of steps, up to
+        Threads of a step, at least 1.  By default the optimizer measures its steps, and chooses a number up to
         `fastopt.get_num_threads()`.
     grad_scale : float or LossScale, > 0, optional
-        Factor by which the loss was multiplied: gradients are divided by it before all else.  A `LossScale` is a number
-        that adapts itself, and needs ``nonfinite="skip"``; where optimizers share it, call its ``update()`` once per
-        iteration.
+        Factor by which the loss was multiplied.  Gradients are divided by it first.  A `LossScale` adapts itself, and
+        needs ``nonfinite="skip"``.  If several optimizers share it, call its ``update()`` once per iteration.
     clip_norm : float or schedule, > 0, optional
-        Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is the norm of all of them together, as
-        torch's ``clip_grad_norm_`` does; infinity measures alone.  A schedule is asked as one of a hyperparameter is.
-        `grad_norm` is then the norm before clipping.  The gradients are read once more for it.  A NaN makes the norm
-        NaN, and with it every gradient that is clipped by it; `nonfinite` keeps it out.  No square overflows or
-        underflows: the norm is exact to rounding wherever float64 has it.
+        Scale all gradients by min(1, clip_norm / (norm + 1e-6)), where norm is the norm of all gradients, as torch's
+        ``clip_grad_norm_`` does.  `grad_norm` is then the norm before clipping; with infinity it is only measured.  The
+        gradients are read once more.  A NaN makes the norm NaN, and with it every clipped gradient; `nonfinite`
+        prevents this.  No square overflows or underflows: the norm is exact to rounding if it is a float64 number.
     clip_norm_per : {"all", "group", "parameter"}, default "all"
-        Clip by one norm of all gradients, by one norm of each group, or by one norm of each parameter, each with the
-        limit `clip_norm`; see `grad_norms`.
+        Clip by the norm of all gradients, of each group, or of each parameter.  `clip_norm` is the limit of each norm;
+        see `grad_norms`.
     clip_value : float, > 0, optional
-        Clip each element to +-clip_value, infinity for none, after `clip_norm`.
+        Clip each element to [-clip_value, clip_value], after `clip_norm`.  Infinity does not clip.
     max_skips : int, optional
-        With ``nonfinite="skip"``, how many steps in a row are skipped at the most, at least 1: the next one whose
-        gradients are not finite raises FloatingPointError, as with "raise", until one is made.
+        With ``nonfinite="skip"``, the largest number of skipped steps in a row, at least 1.  After them, a step with
+        NaN or infinity raises FloatingPointError, as with "raise", until a step succeeds.
     zero_grads : bool, default False
-        Set the gradients to zero once they have been used, also by a skipped step; they must be writable and not
-        overlap.  The values of a `RowGrad` stay.
+        Set the gradients to zero after use, also in a skipped step.  They must be writable and must not overlap.  The
+        values of a `RowGrad` stay.
     ema_decay : float or schedule, in [0, 1), optional
         Keep an exponential moving average of the parameters, updated in the same pass:
-        ema = ema + (1 - ema_decay) * (p - ema), from p as it is before its first step; see `ema`.  A schedule, such as
-        `fastopt.schedules.ema_warmup`, is asked for its value on each step; as an option of the step it is not saved.
+        ema = ema + (1 - ema_decay) * (p - ema).  It starts at the value of p before its first step; see `ema`.  A
+        schedule may be `fastopt.schedules.ema_warmup`.  As an option of the step, it is not saved.
     swa : pair of int, optional
-        Keep the mean of the parameters as they are after steps start, start + every, start + 2 * every, ... of the
-        optimizer for ``swa=(start, every)`` (stochastic weight averaging, Izmailov et al. 2018,
-        https://arxiv.org/abs/1803.05407); see `swa`.
+        ``swa=(start, every)``: keep the mean of the parameters after steps start, start + every, start + 2 * every, ...
+        of the optimizer (stochastic weight averaging, Izmailov et al. 2018, https://arxiv.org/abs/1803.05407); see
+        `swa`.
     lookahead : pair of int and float, optional
-        ``lookahead=(every, rate)``: after every so many steps of a parameter slow = slow + rate * (p - slow) and
-        p = slow (Lookahead, Zhang et al. 2019, https://arxiv.org/abs/1907.08610, where every = 5 and rate = 0.5 are
-        common), from p as it is before its first step.  Not for rules that keep an average of their own.
+        ``lookahead=(every, rate)``: after each `every` steps of a parameter slow = slow + rate * (p - slow) and
+        p = slow (Zhang et al. 2019, https://arxiv.org/abs/1907.08610).  (5, 0.5) is common.  slow starts at the value
+        of p before its first step.  Not for rules that keep an average of the parameters.
     catch_up : bool, default False
-        For gradients that are `RowGrad`: a row that a step meets first makes up for the steps since it was last met, as
-        if each had been made with a gradient of zero, to rounding.  For `SGD`, `Adagrad`, `RMSprop` and `Adadelta`,
-        whose steps without a gradient have a closed form; Adam's have none, since m and v decay at different rates
-        under a root.  With momentum such a row moves on, so call `catch_up()` before the table is read.  Setting a
-        hyperparameter does so by itself; schedules of those that the form needs, weight decay and averages are refused.
-        `state` then has ``last_step``, the last step that met each row.
+        For gradients that are `RowGrad`: before its step, a row catches up on the steps that it has missed, as if each
+        had been made with a gradient of zero, to rounding.  For `SGD`, `Adagrad`, `RMSprop`, `Adadelta`, `ADOPT` and
+        `FTRL`: their steps without a gradient have a closed form.  Adam's have none, since m and v decay at different
+        rates under a root.  With momentum, missed steps move a row, so call `catch_up()` before you read the table.
+        Setting a hyperparameter also brings all rows up to date.  Schedules of hyperparameters that the closed form
+        needs, weight decay and averages are refused.  `state` then has ``last_step``, the last step of each row.
 
     Raises
     ------
     TypeError, ValueError
-        For parameters that cannot be updated in place (another type, read-only, overlapping) and hyperparameters out
-        of range.  The message names the requirement and the value found.
+        For parameters that cannot be updated in place (another type, read-only, overlapping), and for hyperparameters
+        out of range.  The message names the requirement and the value found.
 
     Examples
     --------
@@ -255,17 +255,17 @@ class Optimizer(Stepping, Declaring):
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """The groups' parameters and hyperparameters, which can be set here."""
+        """The groups: their parameters and their hyperparameters, which can be set here."""
         return self._layout.groups
 
     @property
     def state(self) -> dict[Name, dict[str, Array]]:
-        """Each parameter's state arrays, by its name and by the letter of the paper."""
+        """The state arrays, by the name of the parameter and the letter of the paper."""
         return self._layout.state
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the parameters and of their state: codes, scales, averages and second parts, not gradients."""
+        """The bytes of parameters and state, with codes, scales, averages and masters, without gradients."""
         return sum(self.nbytes_of(name) for name in self.state)
 
     @checks_arguments
@@ -275,34 +275,34 @@ class Optimizer(Stepping, Declaring):
 
     @checks_arguments
     def rebind(self, params: Params) -> None:
-        """Take other arrays in place of the parameters; state, counts, averages and bound gradients stay.
+        """Replace the arrays of the parameters; state, counts, averages and bound gradients stay.
 
-        For code that cannot assign in place, ``params["w"][...] = values``.
+        For code that cannot assign in place by ``params["w"][...] = values``.
 
         Parameters
         ----------
         params : array, sequence, mapping, or sequence of groups
-            Arrays in the structure and with the names, shapes and dtypes of the parameters they replace, in any memory
-            that neither the state nor a bound gradient uses.  Of groups, only "params" is read.  An element of 16 bits
-            that is another one than before loses the bits that its `master` has kept beside it.
+            Arrays with the structure, names, shapes and dtypes of the parameters that they replace, in any memory
+            that neither the state nor a bound gradient uses.  Of a group, only "params" is read.  If an element of 16
+            bits has another value than before, the bits that its `master` keeps become 0.
 
         Raises
         ------
         TypeError, ValueError
-            For arrays that do not fit, and within `swapped`.  Nothing has been changed then.
+            For arrays that do not fit, and within `swapped`.  Then nothing has changed.
         """
         self._layout.rebind(f"{type(self).__name__}.rebind", params)
 
     @checks_arguments
     def catch_up(self) -> None:
-        """Have all rows make up for the steps that they have missed, with the option `catch_up`; see `Optimizer`."""
+        """Bring all rows up to date that have missed steps, with the option `catch_up`; see `Optimizer`."""
         if not self._options["catch_up"]:
             raise ValueError(f"{type(self).__name__}: catch_up() is there with the option catch_up=True, got False")
         self._table.catch_up()
 
     @checks_arguments
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Add a group of parameters: they are stepped with the others from now on.
+        """Add a group of parameters, which later steps update too.
 
         ::
 
@@ -311,20 +311,20 @@ class Optimizer(Stepping, Declaring):
         Parameters
         ----------
         group : mapping
-            "params" and any hyperparameter in which the group differs from the values that the optimizer was made with.
+            "params", and the hyperparameters in which the group differs from the arguments of the optimizer.
 
         Raises
         ------
         TypeError, ValueError
-            For values that are not a group, and for parameters with the name or memory of another parameter.
-            Nothing has been changed then.
+            For values that are not a group, and for parameters with the name or memory of another parameter.  Then
+            nothing has changed.
 
         Notes
         -----
-        Its parameters begin with their own step 1, while schedules go by `step_count`, as those of all groups:
-        ``fastopt.schedules.shift(schedule, opt.step_count)`` is one that begins now.  Parameters without names are
-        numbered on.  From now on gradients come as a sequence with one entry per group, or in one mapping where all
-        groups are mappings; arrays given to `bind` before are let go.  Micro-batches that were accumulated are kept.
+        The new parameters begin with their own step 1.  Schedules use `step_count` for all groups:
+        ``fastopt.schedules.shift(schedule, opt.step_count)`` is a schedule that begins now.  Parameters without names
+        get the next numbers.  From now on gradients come as a sequence with one entry per group, or in one mapping if
+        all groups are mappings.  Arrays given to `bind` are no longer bound.  Accumulated micro-batches stay.
         """
         label = f"{type(self).__name__}.add_param_group"
         given = self._layout.group(label, group)
@@ -338,19 +338,19 @@ class Optimizer(Stepping, Declaring):
 
     @checks_arguments
     def reset(self, names: Name | Iterable[Name] | None = None) -> None:
-        """Forget the state of all parameters, or of some: moments, averages and steps are as before the first one.
+        """Forget the state of all parameters, or of some: moments, averages and counts are those of a new optimizer.
 
         Parameters
         ----------
         names : name or iterable of names, optional
-            Which parameters; by default all of them, and `step_count` then is 0, so that schedules begin anew.  With
-            names it stays, and so do schedules.
+            Which parameters.  By default all of them; `step_count` is then 0, and schedules begin again.  With names,
+            `step_count` and schedules continue.
 
         Raises
         ------
         ValueError
-            For a name that no parameter has, and for some parameters of a group of all of which a rule (`Prodigy`)
-            makes one estimate.  Nothing has been changed then.
+            For an unknown name.  Also for only a part of a group, if the rule has one estimate per group (`Prodigy`).
+            Then nothing has changed.
 
         Notes
         -----
@@ -362,27 +362,27 @@ class Optimizer(Stepping, Declaring):
     def ema(self) -> dict[Name, Array]:
         """The exponential moving average of each parameter, by name, with `ema_decay`.
 
-        A parameter that was never stepped has itself as its average, and so has a row that no `RowGrad` has named.
-        Arrays are those of the state where these are up to date, else copies.
+        Before its first step, a parameter is its own average; so is a row before its first `RowGrad`.  Arrays are those
+        of the state if these are up to date, else copies.
         """
         return averages.average(self._layout, "ema")
 
     @property
     def swa(self) -> dict[Name, Array]:
-        """The mean of each parameter over the steps that `swa` asks for, by name, as `ema`; an error before the first.
+        """The mean of each parameter over the steps of `swa`, by name, as `ema`; an error before the first of them.
 
-        Each parameter counts from its first step, with its value after each step, also of steps without its gradient.
+        A parameter counts from its first step on, also in steps without its gradient.
         """
         return averages.average(self._layout, "swa")
 
     @property
     def averages(self) -> tuple[str, ...]:
-        """The averages of the parameters that are kept, as `swapped` takes them."""
+        """The names of the averages that this optimizer keeps, for `swapped`."""
         return averages.averages_of(self._layout)
 
     @checks_arguments
     def swapped(self, average: str) -> AbstractContextManager[None]:
-        """Put an average of the parameters in their place, and the parameters back at the end, to the bit.
+        """Put an average in the place of the parameters within a ``with`` block; the parameters return to the bit.
 
         ::
 
@@ -392,19 +392,18 @@ class Optimizer(Stepping, Declaring):
         Parameters
         ----------
         average : str
-            "ema" with `ema_decay`, "swa" with `swa` once its first step has been made, or the average of a rule:
-            "x" of the schedule-free rules, "ax" of `ASGD`.
+            "ema" with `ema_decay`, "swa" with `swa` after its first step, or the average of a rule: "x" of the
+            schedule-free rules, "ax" of `ASGD`.
 
         Raises
         ------
         ValueError
-            For an average that is not there, and within another `swapped`.  Nothing has been changed then.
+            For an average that does not exist, and within another `swapped`.  Then nothing has changed.
 
         Notes
         -----
-        Values that are written to the parameters within are lost.  Steps and copies of the optimizer are refused
-        within; `state_dict` and `fastopt.save`, which hold no parameters, work as outside.  The parameters
-        are kept in a copy meanwhile.
+        Within the block, steps and copies of the optimizer are refused, and values that you write to the parameters are
+        lost.  `state_dict` and `fastopt.save` without parameters work as usual.  A copy holds the parameters meanwhile.
         """
         return averages.swapped(self._layout, f"{type(self).__name__}.swapped", average)
 
@@ -441,29 +440,28 @@ class Optimizer(Stepping, Declaring):
         state_dict : mapping
             The result of `state_dict` of an optimizer of the same class.
         strict : bool, default True
-            Raise unless all of it fits.  Otherwise parameters whose state is missing, or is of another shape or dtype,
-            or of other buffers, keep the state and count that they have, and states of other parameters are left out.
-            A group takes the hyperparameters of the one saved group that has parameters of it, or keeps its own.
+            Raise unless everything fits.  With False, a parameter keeps its state and count if its saved state is
+            missing, or has another shape, dtype or other buffers.  States of unknown parameters are ignored.  A group
+            takes the hyperparameters of the saved group that has its parameters, if there is exactly one.
         hyperparameters : {"saved", "current"}, default "saved"
-            "saved": take the saved ones; schedules must be the same here as there, and take their states.
-            "current": keep those that are here, schedules and their states too, such as a learning rate that was chosen
-            anew.
+            "saved": take the saved ones; schedules must be equal to the saved schedules, and take their states.
+            "current": keep the hyperparameters, schedules and their states of this optimizer, such as a new learning
+            rate.
         convert : bool, default False
-            Take state that was stored in other formats than those here, or is of a parameter that had another dtype,
-            each element rounded once, to nearest.  The parameters stay as they are: bits that the `master` of another
-            dtype has kept are left out.
+            Accept state in other formats, or of a parameter with another dtype; each element is rounded once, to
+            nearest.  The parameters stay as they are: bits of a `master` for another dtype are ignored.
 
         Returns
         -------
         Loaded
-            The parts that were missing, unexpected or of another shape; all are empty with ``strict=True``.
+            The names that were missing, unexpected or of another shape; none with ``strict=True``.
 
         Raises
         ------
         TypeError, ValueError
-            When it is of another rule or, if `strict`, of other parameters, when it is damaged, and for a schedule that
-            is another one here, or that cannot be compared with the one that was saved, as a lambda of another process.
-            Nothing has been changed then.
+            If the state is damaged, of another rule or, with `strict`, of other parameters.  Also if a schedule differs
+            from the saved one, or cannot be compared with it, such as a lambda of another process.  Then nothing has
+            changed.
         """
         return self._prepared_load(state_dict, strict, hyperparameters, convert)()
 

@@ -24,27 +24,27 @@ def groups(params: Mapping[str, Array], patterns: Mapping[str, Mapping[str, Any]
     ::
 
         opt = fastopt.AdamW(fastopt.groups(params, {"*.bias": {"weight_decay": 0.0}, "head.*": {"lr": 1e-2}}), lr=1e-3)
-        opt.step(grads)         # gradients come in one mapping, like the parameters
+        opt.step(grads)         # one mapping, like the parameters
 
     Parameters
     ----------
     params : mapping of name to array
         The parameters; names are strings.  Arrays may be nested: the name of params["block"]["w"] is "block.w".
     patterns : mapping of pattern to mapping
-        For each pattern the hyperparameters in which its group differs.  A pattern is one of a shell, as in `fnmatch`:
-        ``*`` is anything, ``?`` one character, ``[abc]`` one of some; case counts.  A parameter belongs to the first
-        pattern that its name matches.
+        For each pattern, the hyperparameters in which its group differs.  Patterns are those of `fnmatch`: ``*``
+        matches anything, ``?`` one character, ``[abc]`` one of these characters.  Case matters.  A parameter belongs to
+        the first pattern that matches its name.
 
     Returns
     -------
     list of dict
-        A group for each pattern, in their order, then one for the parameters that no pattern matches, if there are
-        any.  Within a group parameters keep their order.  Every optimizer takes this list as its parameters.
+        A group for each pattern, in their order, and then a group for the parameters that match no pattern.  Within a
+        group parameters keep their order.  Every optimizer takes this list as its parameters.
 
     Raises
     ------
     TypeError, ValueError
-        For a pattern that leaves its group without parameters, and for a value that is not a mapping.
+        For a pattern whose group has no parameters, and for a value that is not a mapping.
 
     Examples
     --------

@@ -92,7 +92,7 @@ class _Schedule:
 
     @property
     def horizon(self) -> int | None:
-        """The number of completed steps from which on the value stays the same; None where it never does."""
+        """The number of completed steps after which the value is constant; None if there is none."""
         return self._horizon()
 
     def _horizon(self) -> int | None:
@@ -302,7 +302,7 @@ def _exp(x: float) -> float:
 
 @_schedule
 class constant(_Schedule):
-    """The same value always.
+    """A constant value.
 
     ::
 
@@ -331,7 +331,7 @@ class constant(_Schedule):
 
 @_schedule
 class polynomial(_Schedule):
-    """From one value to another along a polynomial, then that one.
+    """From one value to another along a polynomial, then constant.
 
     ::
 
@@ -375,7 +375,7 @@ class polynomial(_Schedule):
 
 @_schedule
 class linear(_Schedule):
-    """From one value to another along a line, then that one.
+    """From one value to another along a line, then constant.
 
     ::
 
@@ -414,7 +414,7 @@ class linear(_Schedule):
 
 @_schedule
 class exponential(_Schedule):
-    """A constant factor per so many steps.
+    """Exponential decay: a factor per `transition_steps`.
 
     ::
 
@@ -427,13 +427,13 @@ class exponential(_Schedule):
     decay_rate : float
         The factor, > 0.
     transition_steps : int, default 1
-        Steps that the factor is spread over, at least 1.
+        Steps per factor, at least 1.
     transition_begin : int, default 0
         The step at which the value begins to change.
     staircase : bool, default False
-        Change only every `transition_steps` steps.
+        Change only once per `transition_steps`.
     end_value : float, optional
-        Where it ends: a lower bound for factors below 1, else an upper bound.
+        Last value: a lower bound for factors below 1, else an upper bound.
     """
 
     init_value: float
@@ -466,7 +466,7 @@ class exponential(_Schedule):
 
 @_schedule
 class step(_Schedule):
-    """A factor every so many steps.
+    """A factor after each `step_size` steps.
 
     ::
 
@@ -500,7 +500,7 @@ class step(_Schedule):
 
 @_schedule
 class multi_step(_Schedule):
-    """A factor at each of some steps.
+    """A factor at each milestone.
 
     ::
 
@@ -511,7 +511,7 @@ class multi_step(_Schedule):
     init_value : float
         The value before the first milestone.
     milestones : sequence of int
-        Steps that increase, the first at least 1.
+        Increasing steps, the first at least 1.
     gamma : float, default 0.1
         The factor, > 0.
     """
@@ -537,7 +537,7 @@ class multi_step(_Schedule):
 
 @_schedule
 class cosine(_Schedule):
-    """From one value to another along half a wave of a cosine, then that one.
+    """From one value to another along half a cosine wave, then constant.
 
     ::
 
@@ -548,16 +548,16 @@ class cosine(_Schedule):
     init_value : float
         The first value.
     decay_steps : int
-        Steps to the last one, at least 1.
+        Steps to the last value, at least 1.
     end_value : float, default 0
         The last value.
     exponent : float, default 1
-        Above 1 it falls sooner, > 0.
+        Values above 1 make it fall sooner, > 0.
 
     Notes
     -----
-    torch's CosineAnnealingLR goes up again after its last step, which this and optax's do not; and optax takes `alpha`,
-    the share of the first value that is left, for `end_value`.
+    torch's CosineAnnealingLR rises again after its last step; this schedule and optax's do not.  Instead of
+    `end_value`, optax has `alpha`, the last value divided by the first.
 
     References
     ----------
@@ -588,7 +588,7 @@ class cosine(_Schedule):
 
 @_schedule
 class cosine_restarts(_Schedule):
-    """Half a wave of a cosine again and again, each `mult` times as long as the one before.
+    """Half a cosine wave in cycles, each `mult` times as long as the previous one.
 
     ::
 
@@ -601,7 +601,7 @@ class cosine_restarts(_Schedule):
     decay_steps : int
         Steps of the first cycle, at least 1.
     mult : int, default 1
-        How many times as long the next cycle is, at least 1.
+        Length of a cycle divided by that of the previous one, at least 1.
     end_value : float, default 0
         Limit of a cycle; never reached, since the next cycle starts there.
 
@@ -635,7 +635,7 @@ class cosine_restarts(_Schedule):
 
 @_schedule
 class one_cycle(_Schedule):
-    """Up to a peak, then down to next to nothing.
+    """Up to a peak, then down to nearly zero.
 
     ::
 
@@ -653,22 +653,22 @@ class one_cycle(_Schedule):
     peak_value : float
         The largest value.
     total_steps : int
-        Steps of all phases together, at least 1.  Later ones have the last value.
+        Steps of all phases, at least 1.  Later steps have the last value.
     pct_start : float, default 0.3
-        Share of the steps on the way up, in [0, 1], or in [0, 0.5] with three phases.
+        Share of the steps that rise, in [0, 1], or in [0, 0.5] with three phases.
     anneal_strategy : {"cos", "linear"}, default "cos"
-        Go along half a wave of a cosine, or along a line.
+        Shape of a phase: half a cosine wave, or a line.
     div_factor, final_div_factor : float, default 25 and 1e4
-        The first value is peak / div_factor, and the last final_div_factor times smaller; both > 0.
+        The first value is peak / div_factor; the last is this divided by final_div_factor.  Both are > 0.
     three_phase : bool, default False
-        Go down to the first value as fast as up.
+        Fall to the first value in as many steps as the rise, and then to the last value.
 
     Notes
     -----
-    Momentum that falls from 0.95 to 0.85 while the learning rate rises, and back, as torch has it by default, is a
-    cycle with its peak below: ``momentum=one_cycle(0.85, steps, div_factor=0.85 / 0.95, final_div_factor=1)``.
+    By default, torch's momentum falls from 0.95 to 0.85 while the learning rate rises, and then rises again.  This is
+    ``momentum=one_cycle(0.85, steps, div_factor=0.85 / 0.95, final_div_factor=1)``.
 
-    Step total_steps - 1 has the last value, as in torch; optax counts the steps in between, one fewer.
+    Step total_steps - 1 has the last value, as in torch.  optax reaches it one step later.
 
     References
     ----------
@@ -723,7 +723,7 @@ class one_cycle(_Schedule):
 
 @_schedule
 class ema_warmup(_Schedule):
-    """The decay of an average that follows the parameters closely at first.
+    """The decay of an average with a short memory in the first steps.
 
     ::
 
@@ -732,16 +732,17 @@ class ema_warmup(_Schedule):
     Parameters
     ----------
     decay : float
-        The decay in the end, in [0, 1).
+        The largest decay, in [0, 1).
 
     Notes
     -----
-    For the option ``ema_decay`` of an optimizer.  An average with a decay of 0.9999 forgets where it began only after
-    some ten thousand steps; with this one a run of any length has an average of about its last tenth.
+    For the option ``ema_decay`` of an optimizer.  With a constant decay of 0.9999, an average forgets its start only
+    after some ten thousand steps.  With this schedule, the average of a run of any length is about that of its last
+    tenth.
 
     References
     ----------
-    TensorFlow's ``tf.train.ExponentialMovingAverage`` with ``num_updates``, which the EMA of diffusers has too.
+    TensorFlow's ``tf.train.ExponentialMovingAverage`` with ``num_updates``, and the EMA of diffusers.
     """
 
     decay: float
@@ -762,7 +763,7 @@ class ema_warmup(_Schedule):
 
 @_schedule
 class inverse_sqrt(_Schedule):
-    """As one over the root of the steps.
+    """Proportional to one over the square root of the step.
 
     ::
 
@@ -773,12 +774,12 @@ class inverse_sqrt(_Schedule):
     init_value : float
         The first value.
     timescale : int, default 10000
-        Steps until it has fallen by a root of 2, at least 1.
+        Steps until the value is the first value / sqrt(2), at least 1.
 
     Notes
     -----
-    ``warmup(inverse_sqrt(peak, timescale=n), n)`` is peak * min(t / n, sqrt(n / t)), the schedule of the first
-    transformers.
+    ``warmup(inverse_sqrt(peak, timescale=n), n)`` is peak * min(t / n, sqrt(n / t)), the schedule of the original
+    transformer.
 
     References
     ----------
@@ -801,7 +802,7 @@ class inverse_sqrt(_Schedule):
 
 @_schedule
 class warmup_stable_decay(_Schedule):
-    """Up along a line, level, and down: the end of the training can be decided late.
+    """Up along a line, constant, and down: the end of the training can be decided late.
 
     ::
 
@@ -820,7 +821,7 @@ class warmup_stable_decay(_Schedule):
     init_value, end_value : float, default 0
         The first and the last value.
     decay : {"linear", "cosine", "1-sqrt"}, default "linear"
-        The shape of the way down.
+        Shape of the last part.
 
     References
     ----------
@@ -864,7 +865,7 @@ class warmup_stable_decay(_Schedule):
 
 @_schedule
 class join(_Schedule):
-    """One schedule after another.
+    """Several schedules in sequence.
 
     ::
 
@@ -873,9 +874,9 @@ class join(_Schedule):
     Parameters
     ----------
     schedules : sequence of schedules
-        At least one.  Each counts from its own start.
+        At least one.  Each counts steps from its own start.
     boundaries : sequence of int
-        The steps at which the second and later ones begin: they increase, the first at least 1.
+        The steps at which the second and later schedules begin: increasing, the first at least 1.
     """
 
     schedules: Sequence[Callable[[int], float]]
@@ -910,7 +911,7 @@ class join(_Schedule):
 
 @_schedule
 class warmup(_Schedule):
-    """Along a line to the first value of a schedule, then that schedule.
+    """A line to the first value of a schedule, then the schedule.
 
     ::
 
@@ -920,7 +921,7 @@ class warmup(_Schedule):
     Parameters
     ----------
     schedule : schedule
-        The schedule after the warm-up; it counts from its own start.
+        The schedule after the warm-up.  It counts steps from its own start.
     warmup_steps : int
         Steps of the line, at least 0.
     init_value : float, default 0
@@ -950,7 +951,7 @@ class warmup(_Schedule):
 
 @_schedule
 class shift(_Schedule):
-    """A schedule that starts later, such as now.
+    """A schedule that starts at a later step, such as the current one.
 
     ::
 
@@ -961,9 +962,9 @@ class shift(_Schedule):
     Parameters
     ----------
     schedule : schedule
-        The schedule that starts later; until then its first value holds.
+        The schedule to delay.  Before its start, its first value is used.
     steps : int
-        By how many steps; below 0, it begins with the value that it has after -steps steps.
+        The delay.  If it is negative, the schedule starts with its value after -steps steps.
     """
 
     schedule: Callable[[int], float]
@@ -997,9 +998,9 @@ class scale(_Schedule):
     Parameters
     ----------
     schedule : schedule
-        The schedule that is multiplied.
+        The schedule to multiply.
     factor : float
-        The number, finite.
+        A finite number.
     """
 
     schedule: Callable[[int], float]
@@ -1021,9 +1022,9 @@ class scale(_Schedule):
 
 @_schedule
 class reduce_on_plateau(_Schedule):
-    """A value that is reduced when a loss has stopped getting better.
+    """A value that is reduced when a loss has stopped improving.
 
-    It does not depend on the step but on the reported metric, for example after each epoch::
+    It depends on the metric that you report, for example after each epoch, not on the step::
 
         lr = schedules.reduce_on_plateau(0.1, patience=5)
         opt = fastopt.SGD(params, lr=lr)
@@ -1034,9 +1035,9 @@ class reduce_on_plateau(_Schedule):
 
         s = max(init * scale, min_value)
 
-    where `scale` begins at 1, and is multiplied by `factor` by the report that makes more than `patience` bad ones in
-    a row.  A report is good when the loss is below best - threshold * abs(best), or below best - threshold with
-    ``threshold_mode="abs"``; with ``mode="max"``, above best + the same.  NaN is bad.
+    `scale` starts at 1.  After more than `patience` bad reports in a row, it is multiplied by `factor`.  A report is
+    good if the loss is below best - threshold * abs(best), or below best - threshold with ``threshold_mode="abs"``.
+    With ``mode="max"`` it is good above best plus the same number.  NaN is bad.
 
     Parameters
     ----------
@@ -1045,27 +1046,27 @@ class reduce_on_plateau(_Schedule):
     factor : float, default 0.1
         Factor of each reduction, in (0, 1).
     patience : int, default 10
-        Bad reports in a row that are tolerated, at least 0.
+        Bad reports in a row before a reduction, at least 0.
     threshold : float, default 1e-4
-        How much better a loss must be to count, >= 0.
+        Smallest improvement that counts, >= 0.
     threshold_mode : {"rel", "abs"}, default "rel"
-        Whether the threshold is a share of the best loss or a difference.
+        The threshold is a share of the best loss, or a difference.
     cooldown : int, default 0
         Reports after a reduction that do not count as bad, at least 0.
     min_value : float, default 0
-        Never below this, >= 0.
+        Lower bound of the value, >= 0.
     mode : {"min", "max"}, default "min"
         "max" for a metric that should grow, such as an accuracy.
     eps : float, default 1e-8
-        A reduction by no more than this is left out, >= 0.
+        Smaller reductions are not made, >= 0.
 
     Notes
     -----
-    torch's ReduceLROnPlateau takes best * (1 - threshold) for the bound, which lies above a negative best: a loss below
-    zero that stands still then counts as better for ever, and nothing is reduced.  For losses above zero the two agree.
+    torch's ReduceLROnPlateau has the bound best * (1 - threshold), which is above a negative best.  There a constant
+    loss below zero always counts as better, and nothing is reduced.  For losses above zero both are equal.
 
-    It has state, which an optimizer saves and loads with its own: `best`, the best loss so far; `bad_reports` in a row;
-    `cooldown_left`; and `scale`.  Give each optimizer one of its own.
+    The schedule has state: `best`, the best loss so far; `bad_reports` in a row; `cooldown_left`; and `scale`.  An
+    optimizer saves and loads it with its own state.  Do not share the schedule between optimizers.
     """
 
     init_value: float
@@ -1150,7 +1151,7 @@ class reduce_on_plateau(_Schedule):
         Raises
         ------
         TypeError, ValueError
-            When it is of something else, or damaged.  Nothing has been changed then.
+            If the state is damaged or of another object.  Then nothing has changed.
         """
         label = f"{self._name}.load_state_dict"
         if not isinstance(state_dict, Mapping) or set(state_dict) != set(self._state):
@@ -1331,16 +1332,16 @@ def plot(
     steps: int,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a schedule, or several, over the first steps.
+    """Draw one or several schedules.
 
     Parameters
     ----------
     schedule : schedule, sequence of schedules, or mapping of label to schedule
-        The schedules to draw; labels make a legend.
+        The schedules to draw.  Labels make a legend.
     steps : int
-        How many steps to draw, at least 1.
+        Number of steps to draw, at least 1.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure of pyplot's.
+        The axes to draw in; by default those of a new figure of pyplot.
 
     Returns
     -------

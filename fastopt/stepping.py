@@ -27,7 +27,7 @@ Grads: TypeAlias = Array | Sequence[Any] | Mapping[Name, Any] | Iterable[Any] | 
 
 
 class Stepping:
-    """The calls that make steps: of the parameters of an optimizer, or of several that step as one.
+    """The calls that make steps, for one optimizer or for several that step together.
 
     A class that has them sets `_table`, which makes the steps of the parameters in `_layout`, and calls `_configure`.
     """
@@ -68,24 +68,25 @@ class Stepping:
         Parameters
         ----------
         grads : array, sequence or mapping
-            Gradients in the structure of the parameters (for groups: a sequence with one entry per group), each with
-            its parameter's shape, any strides, never written unless zeroing is asked for; or a `RowGrad`.  They may be
-            float16, bfloat16, float32 or float64, which is converted, rounded once; for a parameter without axes also
-            numbers and integer arrays.  A gradient of None leaves its parameter, its state and its count of steps
-            alone; `ema` and `swa` include the parameter as it is, once it has made a step.  Without argument: the
-            accumulated gradients, else the arrays given to `bind`.
+            Gradients in the structure of the parameters; for groups, a sequence with one entry per group.  A gradient
+            is an array with the shape of its parameter and any strides, or a `RowGrad`.  Its dtype is float16,
+            bfloat16, float32 or float64; it is converted and rounded once.  For a parameter without axes, it may be a
+            number or an integer array.  Gradients are written only with `zero_grads`.  A gradient of None leaves its
+            parameter, its state and its count of steps alone; `ema` and `swa` then include the unchanged parameter,
+            after its first step.  Without argument, the step uses the accumulated gradients, else the arrays of
+            `bind`.
         **changes
-            grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
-            `Optimizer`.  None is as left out; a clip of infinity does not clip.  accumulated="mean" (the default) or
-            "sum" combines the gradients that `accumulate` has gathered.
+            grad_scale, clip_norm, clip_value and zero_grads replace the options of the optimizer for this step; see
+            `Optimizer`.  None has no effect; a clip of infinity does not clip.  accumulated="mean" (the default) or
+            "sum" combines the gradients of `accumulate`.
 
         Raises
         ------
         TypeError, ValueError
-            For gradients that do not fit.  Nothing has been changed then.
+            For gradients that do not fit.  Then nothing has changed.
         FloatingPointError
-            With ``nonfinite="raise"``, for NaN or infinity in a gradient, and with `max_skips`, when so many steps in
-            a row have been skipped for it.  Nothing has been changed then.
+            For NaN or infinity in a gradient, with ``nonfinite="raise"``, or after `max_skips` skipped steps in a row.
+            Then nothing has changed.
         """
         if self._plain and not (changes or others):
             self._table.step(grads)
@@ -101,35 +102,34 @@ class Stepping:
 
     @checks_arguments
     def step_one(self, name: Name, grad: Array | _core.RowGrad, **changes: Unpack[OneStep]) -> None:
-        """Update one parameter, as soon as its gradient is ready and still in the cache.
+        """Update one parameter, while its gradient is still in the cache.
 
-        For loops that make and release gradients layer by layer.  Parameters stepped in this way, each once, end with
-        the bits that one `step` would have given them.  `step_count` is then the largest count of any parameter.
+        For loops that compute and release gradients layer by layer.  One call for each parameter gives the bits of one
+        `step`.  `step_count` is then the largest count of a parameter.
 
         Parameters
         ----------
         name : str or int
             The parameter's name: its key, or its index.
         grad : array or RowGrad
-            Its gradient, as `step` takes it.
+            Its gradient, as for `step`.
         **changes
-            grad_scale, clip_norm, clip_value, zero_grads in place of the optimizer's own, for this step; see
+            grad_scale, clip_norm, clip_value and zero_grads replace the options of the optimizer for this step; see
             `Optimizer`.
 
         Raises
         ------
         TypeError, ValueError
-            As `step`; also with `clip_norm`, which needs all gradients at once (but not with
-            ``clip_norm_per="parameter"``), for a rule that does, and with a `LossScale`, which adapts to whole steps:
-            give its value as the `grad_scale`.
+            As for `step`.  Also for rules that need all gradients at once, with `clip_norm` (unless ``clip_norm_per``
+            is "parameter"), and with a `LossScale`, which adapts to whole steps: pass its value as `grad_scale`.
 
         Notes
         -----
-        A parameter that has missed steps counts as one that comes later in a round: schedules give it the value of the
-        others' last step, so begin a round with one that has missed none.  `ema` and `swa` take in the steps that a
-        parameter has missed when it is stepped again, or at once with a gradient of None: in closed form, to rounding,
-        with the ``ema_decay`` of that step.  NaN with ``nonfinite="skip"`` leaves out this parameter alone, and
-        `max_skips` counts the skips of each parameter.
+        Begin a round of calls with a parameter that has missed no step.  A parameter that has missed steps counts as a
+        later one of the round: schedules give it the value of the last step of the others.  `ema` and `swa` include
+        the missed steps of a parameter when it is stepped again, or at once with a gradient of None.  They use a closed
+        form, to rounding, with the ``ema_decay`` of that step.  With ``nonfinite="skip"`` a NaN skips only this
+        parameter, and `max_skips` counts the skips of each parameter.
         """
         label = f"{type(self).__name__}.step_one"
         if "accumulated" in changes:
@@ -141,31 +141,29 @@ class Stepping:
 
     @checks_arguments
     def accumulate(self, grads: Grads) -> None:
-        """Add the gradients of a micro-batch; the next ``step()`` uses their mean, or their sum.
+        """Add the gradients of a micro-batch; the next ``step()`` uses the mean or the sum of all.
 
         Parameters
         ----------
         grads : array, sequence or mapping
-            As `step` takes them.  A parameter whose gradient is None in every micro-batch is left alone by the step.
+            As for `step`.  If the gradient of a parameter is None in every micro-batch, the step leaves it alone.
 
         Raises
         ------
         TypeError, ValueError
-            For gradients that do not fit.  Nothing has been added then.
+            For gradients that do not fit.  Then nothing has been added.
 
         Notes
         -----
-        One micro-batch is the step with its gradients.  Where only `RowGrad` come for a parameter they are kept as
-        rows, those of one row summed in the order in which they come: the step meets their union, and no other row of
-        parameter and state.  Once a whole gradient comes too, or where the step of the rule takes no rows, the step is
-        one with a whole gradient.  The mean is over all micro-batches, also those that have no gradient for a parameter
-        or a row.
+        A step after one micro-batch equals the step with its gradients.  If a parameter gets only `RowGrad`s, they stay
+        rows: values of one row are added in their order, and the step updates the union of the rows.  If it also gets a
+        whole gradient, or if the rule does not accept rows, the step is one with a whole gradient.  The mean is over
+        all micro-batches, also those without a gradient for a parameter or a row.
 
-        Whole gradients are added to a buffer of the parameter's size and dtype, which takes memory from the first one
-        on and is set to zero by the step, in its pass; rows take the memory of at most twice their union and of the
-        last micro-batch, until the step.  Gathered gradients that have not been used are neither saved nor copied with
-        the optimizer; after an error of the step they are still there, until `discard` is called.  The gradients given
-        stay as they are, also with zero_grads.
+        Whole gradients are added to a buffer of the parameter's size and dtype.  It is allocated for the first one, and
+        the step sets it to zero in its pass.  Rows take at most the memory of twice their union and of the last
+        micro-batch, until the step.  Accumulated gradients are neither saved nor copied with the optimizer.  An error
+        in a step keeps them; `discard` drops them.  The arrays that you pass are never written, also with zero_grads.
         """
         with self._table:  # threads whose first calls come at the same time share one accumulator
             if self._accumulator is None:
@@ -213,15 +211,15 @@ class Stepping:
 
     @checks_arguments
     def bind(self, grads: Grads) -> _core.BoundStep:
-        """Take these arrays as the gradients of every later `step()` without argument.
+        """Use these arrays as the gradients of every later `step()` without argument.
 
-        For loops whose gradient buffers never move: the structure is read once, and a step only checks that no buffer
-        has been replaced where it came from, or been changed in place to another shape or memory.
+        For loops with gradient buffers that never move.  The structure is searched once.  A step only checks that no
+        buffer was replaced in its container, or changed in place to another shape or memory.
 
         Parameters
         ----------
         grads : array, sequence or mapping
-            As `step` takes them.
+            As for `step`.
 
         Returns
         -------
@@ -235,9 +233,9 @@ class Stepping:
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of all gradients of the last step, before clipping (but divided by the scale), with `clip_norm`.
+        """The norm of all gradients of the last step with `clip_norm`, after division by the scale, before clipping.
 
-        That of its own gradient after `step_one`, and None after a step that did not clip.
+        After `step_one`, it is the norm of the one gradient.  None after a step without clipping.
         """
         return self._table.runner.grad_norm
 
@@ -245,8 +243,9 @@ class Stepping:
     def grad_norms(self) -> dict[Name, float] | tuple[float, ...] | None:
         """The norms by which the last step clipped, like `grad_norm`, with `clip_norm_per`.
 
-        One for each group with ``clip_norm_per="group"``, by name with "parameter" (0 for a gradient of None; after
-        `step_one` the others are those of their own last step), and None with "all" and after a step that did not clip.
+        With ``clip_norm_per="group"``, one norm per group.  With "parameter", one norm per name: 0 for a gradient of
+        None; after `step_one`, the norms of other parameters are those of their last steps.  None with "all", and after
+        a step without clipping.
         """
         per = self._table.runner.clip_norm_per
         if per == "all" or self._table.runner.grad_norm is None:

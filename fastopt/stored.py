@@ -65,12 +65,12 @@ def to_odd(values: Array) -> Array:
 
 
 class Stored:
-    """A state buffer of bfloat16, float16 or 8-bit codes: ``numpy.asarray(buffer)`` has its values as float32.
+    """A state buffer of bfloat16, float16 or 8-bit codes; ``numpy.asarray(buffer)`` has its values as float32.
 
-    Reading elements gives float32; setting them rounds to nearest.
+    Elements are read as float32.  An assignment rounds to nearest.
 
-    `codes` and `scales`, and arrays that are made later, show the writes of a step at once.  Optimizers make these
-    buffers; for `fastopt.kernels` users do, and zeros of both are elements that are 0::
+    `codes` and `scales` are the memory that steps write.  Optimizers make these buffers themselves.  For
+    `fastopt.kernels` you make them; zeros of both are elements of 0::
 
         m = Stored("codes_signed", np.zeros(p.shape, np.int8), np.zeros(-(-p.size // 64), np.float32))
 
@@ -79,11 +79,11 @@ class Stored:
     format : {"float16", "bfloat16", "float32", "codes_signed", "codes_nonnegative"}
         Codes are of 8 bits: signed, or for elements that are never negative.
     codes : ndarray
-        The memory: float16, the bits of bfloat16 as uint16, float32, int8 or uint8, of the parameter's shape.
+        An array of the parameter's shape: float16, the bits of bfloat16 as uint16, float32, int8 or uint8.
     scales : ndarray of float32, optional
-        The scale of each 64 codes, in the order in which the parameter is walked; None where there are none.
+        One scale for every 64 codes, in the order of `order`; None for formats without scales.
     order : sequence of int, optional
-        The axes of the parameter from the slowest to the fastest as it is walked, by default C order.
+        The axes of the parameter from the slowest to the fastest in memory, by default C order.
 
     Raises
     ------

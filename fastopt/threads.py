@@ -15,7 +15,7 @@ MOST = 1 << 30  # of the numbers of threads that can be asked for; a step uses 2
 
 @checks_arguments
 def set_num_threads(n: int) -> None:
-    """Set the largest number of threads of steps from now on.
+    """Set the largest number of threads of later steps.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def check_threads(label: str, n: Any, alternative: str = "") -> None:
 def get_num_threads() -> int:
     """Return the largest number of threads of a step.
 
-    At import it is FASTOPT_NUM_THREADS, else OMP_NUM_THREADS, else the number of CPUs this process may use by its
-    affinity and its cgroup's quota.
+    At import it is FASTOPT_NUM_THREADS, else OMP_NUM_THREADS, else the number of CPUs that this process may use, by its
+    affinity and the quota of its cgroup.
     """
     return _core.get_default_threads()
 

@@ -10,27 +10,26 @@ cdef class RowGrad:
     Parameters
     ----------
     rows : array of int, shape (k,)
-        Which rows of the parameter (along its first axis), each at least 0.  A row may come several times: its values
-        are summed, in the order in which they come.
+        Indices of rows along the first axis of the parameter, each at least 0.  A row may occur several times: its
+        values are added up in their order.
     values : array, shape (k, ...), as the parameter but for its first axis
-        Their gradients, as float16, bfloat16, float32 or float64, converted to the dtype in which the rule computes.
+        Their gradients: float16, bfloat16, float32 or float64, converted to the dtype in which the rule computes.
 
     Raises
     ------
     TypeError, ValueError
-        For rows that are not integers or are negative, and for values that are not one entry per row.
+        For rows that are not integers or are negative, and for values that do not have one entry per row.
 
     Notes
     -----
-    The parameter must be C-contiguous.  The step is lazy, as in torch's SparseAdam: rows that are not in `rows` keep
-    parameter and state as they are: running means do not decay there, momentum does not move them, weight decay does
-    not shrink them.  Steps, and with them bias corrections, are counted for the whole parameter.  If a zero gradient
-    changes nothing under the rule, as with `SGD` without momentum, this is exactly the step with a gradient that is zero
-    elsewhere.  Rules with a closed form for such steps, as `SGD` with momentum, reach the same with the optimizer's option
-    ``catch_up=True``.  The averages of ``ema_decay`` and ``swa`` include the steps that a row missed in closed form, to
-    rounding, when its next gradient comes or when they are read.  A RowGrad is refused by rules that need the whole
-    parameter (its norm, or its start), with ``lookahead``, which moves all of it, and with a schedule as ``ema_decay``.
-    ``zero_grads`` leaves it as it is.
+    The parameter must be C-contiguous.  The step is lazy, as in torch's SparseAdam: it leaves other rows alone.  Their
+    running means do not decay, momentum does not move them, and weight decay does not shrink them.  Steps, and with them
+    bias corrections, are counted for the whole parameter.  If a zero gradient changes nothing under the rule, as with
+    `SGD` without momentum, this equals the step with zeros in the other rows.  For rules with a closed form of missed
+    steps, such as `SGD` with momentum, the option ``catch_up=True`` gives the same result.  The averages of ``ema_decay``
+    and ``swa`` include the missed steps of a row in closed form, to rounding, when its next gradient comes or when they
+    are read.  A RowGrad is refused by rules that need the whole parameter (its norm, or its start), with ``lookahead``,
+    which moves all rows, and with a schedule as ``ema_decay``.  ``zero_grads`` does not write it.
 
     Examples
     --------

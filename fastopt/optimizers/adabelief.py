@@ -21,9 +21,9 @@ class AdaBelief(Optimizer):
         p = p - lr * m_hat / (sqrt(s_hat) + eps)
         m_hat = m / (1 - beta1^t),  s_hat = s / (1 - beta2^t)
 
-    Large steps where gradients agree, small ones where they do not: in the paper as fast as Adam and as good as SGD on
-    images.  It depends on eps more than Adam does: the authors take 1e-16 where Adam does better than SGD (transformers
-    and GANs), and 1e-8 where SGD does (convolutional networks on images).
+    Steps are large where gradients agree, and small where they do not.  In the paper it is as fast as Adam, and as good
+    as SGD on images.  It depends on eps more than Adam does.  The authors use 1e-16 for problems on which Adam is
+    better than SGD (transformers and GANs), and 1e-8 for the others (convolutional networks on images).
 
     Parameters
     ----------
@@ -49,10 +49,10 @@ class AdaBelief(Optimizer):
     -----
     State: ``m`` and ``s``, each of the parameter's shape and `state_dtype`.
 
-    As in the paper and in optax, which has a number of its own, eps_root, for the one within the root, and no decay.
-    Decay is decoupled as in the authors' code, which by default also rectifies the first steps, as `RAdam` does.
+    As in the paper.  optax has a second number, eps_root, for the eps inside the root, and no decay.  Decay is
+    decoupled as in the authors' code, which by default also rectifies the first steps, as `RAdam` does.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class Adadelta(Optimizer):
-    r"""Adadelta: the step is scaled by the ratio of two running means, so that it needs no learning rate.
+    r"""Adadelta: the step is scaled by the ratio of two running means, and needs no learning rate.
 
     ::
 

@@ -26,11 +26,11 @@ class Adafactor(Optimizer):
         u = g / max(sqrt(v), eps[0])
         p = p - rms(p) * min(lr, 1 / sqrt(t)) * u / max(1, rms(u) / d)
 
-    where rms(x) is sqrt(mean of x^2), and rms(p) is at least eps[1].  Arrays with more than two axes are taken
-    as matrices of their last two.
+    where rms(x) is sqrt(mean of x^2), and rms(p) is at least eps[1].  An array with more than two axes is a stack of
+    matrices of its last two axes.
 
-    For large models whose optimizer must take little memory: for a matrix of a rows and b columns a + b numbers in
-    place of the 2 a b of Adam.  Usually slower to converge than Adam, for want of momentum.
+    For large models whose optimizer must use little memory: its state for a matrix of a rows and b columns has a + b
+    numbers, that of Adam 2 a b.  Without momentum, it usually converges more slowly than Adam.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ class Adafactor(Optimizer):
     lr : float, >= 0, default 1e-2
         Largest step relative to the size of the parameter.
     beta2_decay : float, <= 0, default -0.8
-        Power of t by which the running means slow down.
+        Power of t in beta: the running means get slower.
     eps : pair of float, each >= 0, default (None, 1e-3)
-        Lower bound of the root of v, where None is the machine epsilon of the parameter's dtype; and lower bound of the
+        Lower bound of the root of v (None: the machine epsilon of the parameter's dtype), and lower bound of the
         size of the parameter.
     d : float, >= 1, default 1.0
-        Size of u above which it is scaled down.
+        Largest size of u; above it, u is scaled down.
     weight_decay : float, >= 0, default 0
-        Decay within the rule: p * (1 - lr * weight_decay), once the size of p has been taken.
+        Decay within the rule: p * (1 - lr * weight_decay), after the size of p is computed.
     **shared
         maximize=False and the options of the step; see `Optimizer`.
 
@@ -57,15 +57,16 @@ class Adafactor(Optimizer):
 
     Notes
     -----
-    State: ``R``, of the parameter's shape without its last axis, and ``C``, without its last but one, or, with fewer
-    than two axes, ``v`` of the parameter's shape; each of its dtype.  Means are taken over whole matrices: cutting an
-    array into several changes the rule.  A step reads the gradient three times and makes no temporary array but sums: a
-    few doubles for each row and column, or more where they are cut, at 1024 columns and 65536 elements.
+    State: ``R``, of the parameter's shape without its last axis, and ``C``, without its last but one.  With fewer than
+    two axes, the state is ``v`` of the parameter's shape.  State has the parameter's dtype.  Means are those of whole
+    matrices, so the result changes if you cut an array into several.  A step reads the gradient three times.  It
+    allocates only sums: a few doubles for each row and column of a tile.  A tile has at most 1024 columns and 65536
+    elements.
 
-    As in torch.optim, but rows and columns are summed in double, eps[0] = 0 and gradients that were always 0 give no
-    update where torch gives NaN, and a NaN in p or u makes the sizes, and with them all of p, NaN, where torch goes on
-    without them.  The paper adds eps[0] to g^2 and has 1e-30 there; optax's adafactor differs in its
-    defaults, factors only axes of 128 and more, and clips by block.
+    As in torch.optim, with three differences.  Rows and columns are summed in double.  With eps[0] = 0, gradients that
+    were always 0 give no update; torch gives NaN.  A NaN in p or u makes the sizes NaN, and with them all of p; torch
+    ignores it.  The paper adds eps[0] to g^2, with a value of 1e-30.  optax's adafactor has other defaults, factors
+    only axes of 128 and more, and clips by block.
 
     References
     ----------

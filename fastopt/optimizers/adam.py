@@ -37,7 +37,7 @@ class Adam(Optimizer):
     decoupled_weight_decay : bool, default False
         torch's name for ``weight_decay_form="decoupled"``.
     **shared
-        weight_decay=0.0 (L2; for decay apart from the gradient see `AdamW`), maximize=False and the options of the
+        weight_decay=0.0 (L2; `AdamW` has decoupled decay), maximize=False and the options of the
         step; see `Optimizer`.
 
     Raises
@@ -49,12 +49,12 @@ class Adam(Optimizer):
     -----
     State: ``m`` and ``v``, with amsgrad ``vmax``, each of the parameter's shape and `state_dtype`.
 
-    Algorithm 1 of the paper, as in torch.optim and optax.  Keras uses the form with "epsilon hat", where eps is added
-    to sqrt(v) before the correction.
+    Algorithm 1 of the paper, as in torch.optim and optax.  Keras uses the form with "epsilon hat": it adds eps to
+    sqrt(v) before the correction.
 
-    Where betas change, by a schedule or set in `groups`, beta^t is the product of the betas on the parameter's steps so
-    far: m_hat and v_hat are then means whatever betas do, and a constant gradient gives steps of lr.  torch and optax
-    take the power of the present beta, so that the steps after a change are too long or too short.
+    Betas may change, by a schedule or an assignment in `groups`.  Then beta^t is the product of the betas over all
+    steps of the parameter.  So m_hat and v_hat stay means, and a constant gradient gives steps of lr.  torch and optax
+    use the power of the current beta, so their steps after a change are too long or too short.
 
     References
     ----------

@@ -45,7 +45,7 @@ class Adamax(Optimizer):
     As in torch.optim, where eps=0 gives NaN for gradients that were always 0.  Keras and optax add eps to u in the
     division instead.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

@@ -8,13 +8,13 @@ from .adam import Adam, adam
 
 
 class AdamW(Adam):
-    r"""Adam with decay apart from the gradient.
+    r"""AdamW: Adam with decoupled weight decay.
 
     ::
 
         p = p * (1 - lr * weight_decay)
 
-    and then the step of `Adam`, whose gradient has no decay.
+    and then the step of `Adam`, with a gradient that has no decay.
 
     Parameters
     ----------
@@ -42,10 +42,10 @@ class AdamW(Adam):
     -----
     State: ``m`` and ``v``, with amsgrad ``vmax``, each of the parameter's shape and `state_dtype`.
 
-    As in torch.optim.  In the paper and in optax, decay is scaled by the schedule alone or by the learning rate
-    (optax: lr * weight_decay, default 1e-4).
+    As in torch.optim.  The paper scales decay only by the schedule.  optax scales it by the learning rate, as here,
+    with a default of 1e-4.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

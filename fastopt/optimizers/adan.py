@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, shrink, zeros
 
 
 class Adan(Optimizer):
-    r"""Adan: Adam with Nesterov's momentum, by a running mean of how the gradient changes.
+    r"""Adan: Adam with Nesterov's momentum, from a running mean of the differences of gradients.
 
     ::
 
@@ -24,8 +24,8 @@ class Adan(Optimizer):
         prev = g
         m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t),  n_hat = n / (1 - beta3^t)
 
-    For large batches and learning rates up to 10 times those of AdamW, in half to two thirds of its steps according to
-    the paper.  It has four buffers, so that a step moves 44 bytes per element where Adam's moves 28.
+    For large batches, with learning rates up to 10 times those of AdamW.  According to the paper it needs half to two
+    thirds of AdamW's steps.  It has four buffers: a step moves 44 bytes per element, a step of Adam 28.
 
     Parameters
     ----------
@@ -51,10 +51,11 @@ class Adan(Optimizer):
     -----
     State: ``m``, ``v``, ``n`` and ``prev``, each of the parameter's shape and `state_dtype`.
 
-    As in the authors' code, but for its decay, p / (1 + lr * weight_decay) after the step.  The paper's betas are 1
-    minus these.  optax has 1 - beta2 where paper and code have beta2 in front of d and v_hat, and an eps in the root.
+    As in the authors' code, except for decay, which there is p / (1 + lr * weight_decay) after the step.  The betas of
+    the paper are 1 minus these.  optax has 1 - beta2 in place of beta2 before d and v_hat, and a second eps inside the
+    root.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

@@ -13,7 +13,7 @@ from ._plain import Array, State, gradient, shrink, zeros
 
 
 class AdEMAMix(Optimizer):
-    r"""AdEMAMix: Adam with a second, far longer memory of gradients.
+    r"""AdEMAMix: Adam with a second, much longer running mean of gradients.
 
     ::
 
@@ -23,8 +23,8 @@ class AdEMAMix(Optimizer):
         p = p - lr * (m1_hat + alpha * m2) / (sqrt(v_hat) + eps)
         m1_hat = m1 / (1 - beta1^t),  v_hat = v / (1 - beta2^t)
 
-    For long trainings of language models, where gradients of 10,000 steps ago still help; in short ones the long memory
-    hardly fills.
+    For long trainings of language models, where gradients of 10,000 steps ago still help.  In a short training the long
+    mean hardly fills.
 
     Parameters
     ----------
@@ -35,10 +35,10 @@ class AdEMAMix(Optimizer):
     betas : three floats, each in [0, 1), default (0.9, 0.999, 0.9999)
         Decay of the two running means of Adam and of the long one.
     alpha : float, >= 0, default 5
-        Weight of the long memory.
+        Weight of the long mean.
     warmup : float, >= 0, default 0
-        Steps over which alpha grows from 0 along a line, and beta3 from beta1 so that 1 / ln(beta3) does; the
-        paper takes as many as the whole training has.
+        Steps over which alpha grows linearly from 0, and 1 / ln(beta3) linearly from its value for beta1.  The paper
+        uses the number of steps of the whole training.
     eps : float, >= 0, default 1e-8
         Added to the root.
     weight_decay : float, >= 0, default 0
@@ -55,9 +55,9 @@ class AdEMAMix(Optimizer):
     -----
     State: ``m1``, ``m2`` and ``v``, each of the parameter's shape and `state_dtype`.
 
-    As in the paper.  optax takes schedules for alpha and beta3 in place of `warmup`, whose steps it counts from 0.
+    As in the paper.  optax takes schedules for alpha and beta3 instead of `warmup`, and counts steps from 0.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

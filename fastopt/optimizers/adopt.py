@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class ADOPT(Optimizer):
-    r"""ADOPT: Adam that scales a gradient by the squares of those before it, and only then averages.
+    r"""ADOPT: Adam that divides a gradient by the squares of earlier gradients, and then averages.
 
     ::
 
@@ -20,9 +20,9 @@ class ADOPT(Optimizer):
         p = p - lr * m
         v = beta2 * v + (1 - beta2) * g^2
 
-    The first step sets v to g^2 and leaves the parameter.  A gradient and the v that scales it are independent, so that
-    the rule converges for every beta2; Adam needs one that suits the problem.  The clip keeps steps small where the
-    first gradients were small or 0.
+    The first step sets v to g^2 and does not move the parameter.  A gradient and the v that scales it are independent.
+    So the rule converges for every beta2, while Adam needs one that suits the problem.  The clip keeps steps small if
+    the first gradients were small or 0.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class ADOPT(Optimizer):
     betas : pair of float, each in [0, 1), default (0.9, 0.9999)
         Decay of the two running means.
     eps : float, >= 0, default 1e-6
-        The least number that a gradient is divided by.
+        Smallest divisor of a gradient.
     **shared
         weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
@@ -46,11 +46,11 @@ class ADOPT(Optimizer):
     -----
     State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.
 
-    As in the authors' code, in its second version, and in optax.  pytorch_optimizer counts steps from 1 in the clip,
-    (t)^(1/4), which allows larger steps.  With decoupled decay the first step shrinks the parameter here, and leaves it
-    in the authors' code.
+    As in the second version of the authors' code, and in optax.  pytorch_optimizer has c = t^(1/4), which allows larger
+    steps.  With decoupled decay, the first step shrinks the parameter here, but not in the authors' code.
 
-    A row whose first gradient comes in a later step, with `RowGrad`, has a v of 0: its first step has the size of c.
+    With `RowGrad`, a row may get its first gradient in a later step.  Its v is then 0, and its first step has the size
+    of c.
 
     References
     ----------

@@ -12,7 +12,7 @@ from ._plain import State, gradient, zeros
 
 
 class ASGD(Optimizer):
-    r"""Averaged SGD: gradient descent with slowly shrinking steps, and the mean of the points it visits.
+    r"""Averaged SGD: gradient descent with slowly shrinking steps, and the mean of its points.
 
     ::
 
@@ -20,8 +20,8 @@ class ASGD(Optimizer):
         ax = ax + mu * (p - ax)                     mu = 1 / max(1, t - 1 - t0)
         eta = lr / (1 + lambd * lr * t)^alpha       for the next step; lr on the first
 
-    For linear models and other (nearly) convex problems: the mean of the last steps, ``ax``, is better than any one of
-    them, without tuning how the learning rate shrinks.  Evaluate and keep ``ax``.
+    For linear models and other (nearly) convex problems.  The mean ``ax`` of the last points is better than any one of
+    them, and the decay of the learning rate needs no tuning.  Evaluate and keep ``ax``.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class ASGD(Optimizer):
     lambd : float, >= 0, default 1e-4
         Decay of the parameter, and of the learning rate.
     alpha : float, in [0, 1), default 0.75
-        Power with which eta shrinks.
+        Power of the decay of eta.
     t0 : float, >= 0, default 1e6
         Steps before averaging starts; until then ax is p.
     **shared
@@ -47,8 +47,8 @@ class ASGD(Optimizer):
     -----
     State: ``ax``, of the parameter's shape and `state_dtype`, and ``eta``, a float64.
 
-    As in torch.optim, where too a new learning rate enters eta after the step that follows it.  torch takes any alpha
-    and t0.  ``with opt.swapped("ax"):`` puts ax in the place of the parameters.
+    As in torch.optim, also in that a new learning rate takes effect one step late.  torch accepts any alpha and t0.
+    Within ``with opt.swapped("ax"):`` the parameters hold ax.
 
     References
     ----------

@@ -13,7 +13,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class FTRL(Optimizer):
-    r"""FTRL-Proximal: follow the regularized leader, for sparse linear models, whose small weights are exactly 0.
+    r"""FTRL-Proximal (follow the regularized leader): for sparse linear models, whose small weights are exactly 0.
 
     ::
 
@@ -23,10 +23,9 @@ class FTRL(Optimizer):
         p = 0                                       where |z| <= lambda1, else
         p = -sign(z) * (|z| - lambda1) / ((beta + n^a) / lr + lambda2)
 
-    p is computed anew from z and n in every step, so that weights come from 0 and go back to it: on its first step an
-    element without a gradient becomes 0.  Without penalties and with a beta of 0 it makes Adagrad's steps.  For
-    predictions of clicks and other problems with many rare features; with `RowGrad` and ``catch_up=True`` rows without
-    a gradient cost nothing.
+    Every step computes p anew from z and n.  So an element without a gradient becomes 0 in its first step, whatever its
+    value was.  Without penalties and with beta = 0, the steps are those of Adagrad.  For predictions of clicks and
+    other problems with many rare features.  With `RowGrad` and ``catch_up=True``, rows without a gradient cost nothing.
 
     Parameters
     ----------
@@ -35,12 +34,12 @@ class FTRL(Optimizer):
     lr : float, >= 0, default 1e-3
         Learning rate; the paper's alpha.  A step at 0 sets the parameter to 0.
     lr_power : float, in [-1, 0], default -0.5
-        Minus the power of the sum of squares by which steps shrink; the paper's is -0.5, and 0 is a constant learning
-        rate.  Other values than the default take longer.
+        Steps are divided by n^(-lr_power).  The paper has -0.5; 0 is a constant learning rate.  Other values than the
+        default take more time.
     initial_accumulator_value : float, >= 0, default 0.1
         First value of n; read when the optimizer is made.
     beta : float, >= 0, default 0.0
-        Added to the power.  The paper recommends 1.
+        Added to n^a.  The paper recommends 1.
     lambda1 : float, >= 0, default 0.0
         Penalty on the absolute values of the weights.
     lambda2 : float, >= 0, default 0.0
@@ -57,10 +56,10 @@ class FTRL(Optimizer):
     -----
     State: ``z`` and ``n``, of the parameter's shape and `state_dtype`.
 
-    Names differ from Keras and TensorFlow, whose defaults these are: lambda1 is l1_regularization_strength, lambda2 is
-    twice l2_regularization_strength, lr_power is learning_rate_power; l2_shrinkage_regularization_strength is half of
-    weight_decay, which there does not enter n.  The paper has n = 0 at the start and divides by lr in each step as
-    here; where lr changes, sigma and the last line use the lr of the step.
+    Defaults are those of Keras and TensorFlow, with other names: lambda1 is l1_regularization_strength, lambda2 is
+    twice l2_regularization_strength, and lr_power is learning_rate_power.  weight_decay is twice
+    l2_shrinkage_regularization_strength, which does not enter n there.  In the paper n starts at 0.  If lr changes,
+    sigma and the last line use the lr of the step.
 
     References
     ----------

@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, trust_ratio, zeros
 
 
 class LAMB(Optimizer):
-    r"""LAMB: Adam whose step is scaled, layer by layer, to the size of the parameter.
+    r"""LAMB: Adam with a step that is scaled to the size of each parameter.
 
     ::
 
@@ -21,7 +21,7 @@ class LAMB(Optimizer):
         u = m_hat / (sqrt(v_hat) + eps) + weight_decay * p      m_hat, v_hat as in `Adam`
         p = p - lr * |p| / |u| * u                              lr * u where either norm is 0
 
-    For very large batches of transformers.
+    For transformers with very large batches.
 
     Parameters
     ----------
@@ -45,12 +45,12 @@ class LAMB(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.  Norms are taken over each array as a
-    whole: to cut an array into several changes the rule.
+    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.  Norms are those of whole arrays, so the
+    result changes if you cut an array into several.
 
     As in optax.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

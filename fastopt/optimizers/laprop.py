@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, shrink, zeros
 
 
 class LaProp(Optimizer):
-    r"""LaProp: momentum of gradients that are scaled first, where Adam scales the momentum of gradients.
+    r"""LaProp: momentum of scaled gradients, while Adam scales the momentum of gradients.
 
     ::
 
@@ -21,8 +21,8 @@ class LaProp(Optimizer):
         p = p - lr * m_hat
         m_hat = m / (1 - beta1^t),  n_hat = n / (1 - beta2^t)
 
-    Each gradient is scaled by the squares up to its own.  The paper bounds the step for every pair of betas, and Adam's
-    only for a beta1 below sqrt(beta2).  For noisy problems, where a small beta2 pays.
+    Each gradient is divided by the squares up to its own.  The paper bounds the step for every pair of betas, and
+    bounds Adam's only for beta1 < sqrt(beta2).  For noisy problems, where a small beta2 helps.
 
     Parameters
     ----------
@@ -48,11 +48,11 @@ class LaProp(Optimizer):
     -----
     State: ``m`` and ``n``, each of the parameter's shape and `state_dtype`.
 
-    As in the paper.  The authors' code and pytorch_optimizer keep lr within m, so that a new learning rate comes into
-    force as m forgets, and their decay follows the step; here it comes before.  pytorch_optimizer adds 1e-15 under the
-    root, and eps before the bias correction.
+    As in the paper.  The authors' code and pytorch_optimizer keep lr inside m, so a new learning rate takes effect
+    slowly.  Their decay follows the step; here it comes before the step.  pytorch_optimizer adds 1e-15 inside the root,
+    and eps before the bias correction.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

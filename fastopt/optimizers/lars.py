@@ -10,7 +10,7 @@ from ._plain import Array, State, gradient, trust_ratio, zeros
 
 
 class LARS(Optimizer):
-    r"""LARS: momentum whose learning rate is scaled, layer by layer, to the size of the parameter.
+    r"""LARS: momentum with a learning rate that is scaled to the size of each parameter.
 
     ::
 
@@ -44,11 +44,11 @@ class LARS(Optimizer):
 
     Notes
     -----
-    State: ``b``, of the parameter's shape and `state_dtype`.  Norms are taken over each array as a whole: cutting an
-    array into several changes the rule.
+    State: ``b``, of the parameter's shape and `state_dtype`.  Norms are those of whole arrays, so the result changes if
+    you cut an array into several.
 
-    As in optax: the norm includes decay in the gradient, while the paper adds the norm of the decay; the learning
-    rate is inside the buffer.
+    As in optax.  The norm is that of the gradient with decay; the paper adds the norm of the decay.  The learning rate
+    is inside the buffer.
 
     References
     ----------

@@ -12,16 +12,16 @@ from ._plain import Array, State, gradient, shrink, zeros
 
 
 class Lion(Optimizer):
-    r"""Lion: steps of one size along the sign of a mean of gradient and momentum.
+    r"""Lion: steps of equal size along the sign of a mean of gradient and momentum.
 
     ::
 
         p = p - lr * sign(beta1 * m + (1 - beta1) * g)
         m = beta2 * m + (1 - beta2) * g
 
-    With one buffer, half of Adam's state.  Every element moves by lr in each step, so take a learning rate 3 to 10
-    times smaller than Adam's and a decay that much larger.  It was found on large image and language models with large
-    batches; with small ones the noise of signs shows.
+    It has one buffer, half of Adam's state.  Every element moves by lr in each step.  So use a learning rate 3 to 10
+    times smaller than for Adam, and a decay that is larger by the same factor.  Lion was found on large image and
+    language models with large batches.  With small batches its steps are noisy.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Lion(Optimizer):
     lr : float, >= 0, default 1e-4
         Learning rate.
     betas : pair of float, each in [0, 1), default (0.9, 0.99)
-        Share of the buffer in the step, and share of it that is kept.
+        Share of the buffer in the step, and share of the buffer that is kept.
     weight_decay : float, >= 0, default 1e-3
         Decoupled decay.
     **shared
@@ -45,7 +45,7 @@ class Lion(Optimizer):
     -----
     State: ``m``, of the parameter's shape and `state_dtype`.
 
-    As in optax, whose decay is decoupled too.  Where the mean is 0 the element stays, and NaN stays NaN.
+    As in optax, also with decoupled decay.  An element does not move where the mean is 0.  NaN stays NaN.
 
     References
     ----------

@@ -13,7 +13,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class MADGRAD(Optimizer):
-    r"""MADGRAD: dual averaging, whose sum of gradients is divided by the cube root of a sum of their squares.
+    r"""MADGRAD: dual averaging with a sum of gradients that is divided by the cube root of a sum of squares.
 
     ::
 
@@ -23,9 +23,9 @@ class MADGRAD(Optimizer):
         z = x0 - s / (cbrt(nu) + eps)               x0 = p before the first step
         p = momentum * p + (1 - momentum) * z
 
-    Later gradients weigh more, and the point z is computed from the start anew in each step.  Made for computer vision
-    and sparse problems, where it generalised as well as SGD with momentum.  Its authors found good learning rates on
-    each problem by a sweep, and needed less weight decay than SGD, often none.
+    Later gradients have more weight.  Every step computes the point z anew from x0.  For computer vision and sparse
+    problems, where it generalised as well as SGD with momentum.  Its authors chose the learning rate of each problem by
+    a sweep, and needed less weight decay than for SGD, often none.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class MADGRAD(Optimizer):
     lr : float, >= 0, default 1e-2
         Learning rate.
     momentum : float, in [0, 1), default 0.9
-        Share of the parameter that stays when it moves towards z.
+        Share of p in the new p; the rest is z.
     eps : float, >= 0, default 1e-6
         Added to the cube root.
     **shared
@@ -49,9 +49,9 @@ class MADGRAD(Optimizer):
     -----
     State: ``s``, ``nu`` and ``x0``, of the parameter's shape and `state_dtype`.
 
-    As in the authors' package madgrad, which adds eps to lr as well and, with a momentum of 0, computes x0 anew in
-    each step from p, s and nu.  The paper's c is 1 - momentum.  Decoupled decay shrinks the p on the right of the last
-    line, so that it acts on the share momentum of the parameter.
+    As in the authors' package madgrad.  The package also adds eps to lr.  With a momentum of 0, it computes x0 in each
+    step from p, s and nu.  The paper's c is 1 - momentum.  Decoupled decay shrinks the p on the right of the last line,
+    so only the share momentum of the parameter decays.
 
     References
     ----------

@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, shrink, zeros
 
 
 class MARSAdamW(Optimizer):
-    r"""MARS-AdamW: AdamW of gradients that are corrected by how they differ from the ones before.
+    r"""MARS-AdamW: AdamW of gradients that are corrected by their difference from the previous gradients.
 
     ::
 
@@ -24,8 +24,8 @@ class MARSAdamW(Optimizer):
         m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t)
         prev = g
 
-    The correction reduces the variance of m, as recursive momentum does.  For language models, at a learning rate
-    larger than AdamW's, by the authors' measurements.
+    The correction reduces the variance of m, as recursive momentum does.  According to the authors' measurements it is
+    for language models, at a larger learning rate than AdamW's.
 
     Parameters
     ----------
@@ -36,8 +36,7 @@ class MARSAdamW(Optimizer):
     betas : pair of float, each in [0, 1), default (0.95, 0.99)
         Decay of the two running means.
     gamma : float, >= 0, default 0.025
-        Strength of the correction; with 0 it is AdamW with its gradients clipped to norm 1, each parameter's by
-        itself.
+        Strength of the correction.  With 0, the rule is AdamW with the gradient of each parameter clipped to norm 1.
     eps : float, >= 0, default 1e-8
         Added to the root.
     weight_decay : float, >= 0, default 0
@@ -52,15 +51,15 @@ class MARSAdamW(Optimizer):
 
     Notes
     -----
-    State: ``m``, ``v`` and ``prev``, each of the parameter's shape and dtype; all start from 0.  Norms are taken over
-    each array as a whole: to cut an array into several changes the rule.
+    State: ``m``, ``v`` and ``prev``, each of the parameter's shape and dtype.  All start at 0.  Norms are those of
+    whole arrays, so the result changes if you cut an array into several.
 
-    The paper takes both gradients of a correction from the same batch; this is its practical form, MARS-approx, whose
-    second gradient is the one of the step before, as in the authors' code and in pytorch_optimizer by default.  These
-    run AdamW on vectors unless `optimize_1d` is set; here every parameter follows the rule, and `Combined` can give the
-    vectors to `AdamW`.  pytorch_optimizer adds 1e-15 under the root, and eps before the bias correction.
+    In the paper, both gradients of a correction are from the same batch.  This is its practical form, MARS-approx, with
+    the gradient of the previous step, as in the authors' code and the default of pytorch_optimizer.  Both run AdamW on
+    vectors, unless `optimize_1d` is set.  Here every parameter follows the rule; use `Combined` to give the vectors to
+    `AdamW`.  pytorch_optimizer adds 1e-15 inside the root, and eps before the bias correction.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

@@ -69,7 +69,7 @@ class NewtonSchulz(Optimizer):
 
 
 class Muon(NewtonSchulz):
-    r"""Muon: momentum whose matrix is replaced by about the nearest orthogonal one, for the matrices of hidden layers.
+    r"""Muon: momentum that is replaced by about the nearest orthogonal matrix, for the matrices of hidden layers.
 
     ::
 
@@ -80,12 +80,12 @@ class Muon(NewtonSchulz):
             X = A * X + (B * X X^T + C * (X X^T)^2) X
         p = p * (1 - lr * weight_decay) - lr * size * X
 
-    The iteration drives all singular values of X to about 1 (0.7 to 1.2 with the coefficients given) and leaves its
-    singular vectors.  size is sqrt(max(1, rows / columns)), or with ``adjust_lr_fn="match_rms_adamw"``
-    0.2 * sqrt(max(rows, columns)), at which learning rates and decay of `AdamW` can be kept.
+    The iteration moves all singular values of X to about 1 (0.7 to 1.2 with the default coefficients), and keeps its
+    singular vectors.  size is sqrt(max(1, rows / columns)).  With ``adjust_lr_fn="match_rms_adamw"`` it is
+    0.2 * sqrt(max(rows, columns)); then learning rates and decay of `AdamW` are suitable.
 
     For the hidden layers of transformers and other deep networks, where it needs fewer steps than AdamW.  Embeddings,
-    the last layer, biases and gains belong into an optimizer of their own, such as `AdamW`.
+    the last layer, biases and gains need an optimizer of their own, such as `AdamW`.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class Muon(NewtonSchulz):
     eps : float, >= 0, default 1e-7
         Lower bound of the norm of u.
     adjust_lr_fn : {None, "original", "match_rms_adamw"}, default None
-        How the step is adjusted to the shape; None is "original".
+        Formula of size; None is "original".
     weight_decay : float, >= 0, default 0.1
         Decoupled decay.
     **shared
@@ -113,16 +113,16 @@ class Muon(NewtonSchulz):
     Raises
     ------
     TypeError, ValueError
-        For values out of range, and arrays that cannot be updated in place or have not two axes.
+        For values out of range, and arrays that cannot be updated in place or do not have two axes.
 
     Notes
     -----
-    State: ``b``, of the parameter's shape and `state_dtype`.  Another array of that size is kept for u.
+    State: ``b``, of the parameter's shape and `state_dtype`.  One more array of that size holds u.
 
-    As in torch.optim, but X is computed in the parameter's dtype, where torch rounds to bfloat16; so results agree with
-    torch's to two digits or so of each step, and are more precise.  The products of matrices are NumPy's, which
-    releases the GIL and has threads of its own: unlike those of all other rules, the bits of a step depend on its BLAS,
-    and NaN and infinity reach all of their matrix.
+    As in torch.optim, but X is computed in the parameter's dtype, while torch rounds it to bfloat16.  So steps agree
+    with torch's to about two digits, and are more precise.  NumPy computes the products of matrices, without the GIL
+    and with its own threads.  So the bits of a step depend on NumPy's BLAS, as for no other rule but `NorMuon`, and a
+    NaN or infinity reaches the whole matrix.
 
     References
     ----------

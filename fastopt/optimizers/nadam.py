@@ -35,7 +35,7 @@ class NAdam(Optimizer):
     eps : float, >= 0, default 1e-8
         Added to the root.
     momentum_decay : float or None, >= 0, default 4e-3
-        How fast mu_t grows to beta1.  None is the lecture's constant momentum, mu_t = beta1::
+        Rate at which mu_t grows to beta1.  None is a constant momentum, mu_t = beta1::
 
             m_bar = beta1 * m / (1 - beta1^(t+1)) + (1 - beta1) * g / (1 - beta1^t)
 
@@ -54,11 +54,11 @@ class NAdam(Optimizer):
     State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`, and ``mu_product`` = mu_1 * ... * mu_t, a
     float64.
 
-    As in torch.optim, which keeps mu_product in its default dtype, so that its float64 runs differ from ours by about
-    1e-10.  optax's nadam has the constant momentum.
+    As in torch.optim.  torch keeps mu_product in its default dtype, so its float64 runs differ by about 1e-10.  optax's
+    nadam has the constant momentum.
 
-    If betas change, mu_product is the product of the momenta so far, as in torch; the product of beta2 takes the place
-    of beta2^t, as in `Adam`, not in torch.
+    If betas change, mu_product is the product of all mu_t so far, as in torch, and the product of beta2 replaces
+    beta2^t, as in `Adam` but not in torch.
 
     References
     ----------

@@ -15,7 +15,7 @@ from .muon import NewtonSchulz, iterated
 
 
 class NorMuon(NewtonSchulz):
-    r"""NorMuon: Muon whose rows, each the weights of a neuron, are scaled to about the same size.
+    r"""NorMuon: Muon with rows (the weights of a neuron) that are scaled to about the same size.
 
     ::
 
@@ -26,10 +26,10 @@ class NorMuon(NewtonSchulz):
         Y = X / (sqrt(v) + eps)
         p = p * (1 - lr * weight_decay) - lr * 0.2 * sqrt(rows * columns) / |Y| * Y
 
-    An orthogonal matrix may still move some neurons far more than others; here each neuron moves about as far as the
-    others, whatever its gradients are.  The root mean square of a step is 0.2 lr, about as in `AdamW`, whose
-    learning rate and decay can be kept.  For the hidden layers of transformers, as `Muon`; embeddings, the last layer,
-    biases and gains belong into an optimizer of their own, such as `AdamW`.
+    With Muon, some neurons may move much more than others.  Here all neurons of a layer move about equally, whatever
+    their gradients are.  The root mean square of a step is 0.2 lr, about as in `AdamW`, so AdamW's learning rate and
+    decay are suitable.  For the hidden layers of transformers, as `Muon`.  Embeddings, the last layer, biases and gains
+    need an optimizer of their own, such as `AdamW`.
 
     Parameters
     ----------
@@ -57,17 +57,17 @@ class NorMuon(NewtonSchulz):
     Raises
     ------
     TypeError, ValueError
-        For values out of range, and arrays that cannot be updated in place or have not two axes.
+        For values out of range, and arrays that cannot be updated in place or do not have two axes.
 
     Notes
     -----
-    State: ``b``, of the parameter's shape and `state_dtype`, and ``v``, a number of its dtype for each row.  Another
-    array of the parameter's size is kept for u.
+    State: ``b``, of the parameter's shape and `state_dtype`, and ``v``, one number of the parameter's dtype per row.
+    One more array of the parameter's size holds u.
 
-    As in the paper.  The authors' code looks ahead (nesterov) and gives Y the norm of X instead of
-    0.2 sqrt(rows * columns), with Muon's factor of the shape.  X is computed in the parameter's dtype, where others
-    round to bfloat16.  The products of matrices are NumPy's: as in `Muon`, the bits of a step depend on its BLAS, and
-    NaN and infinity reach all of their matrix.
+    As in the paper.  The authors' code looks ahead (nesterov), and gives Y the norm of X, times Muon's factor of the
+    shape, instead of 0.2 sqrt(rows * columns).  X is computed in the parameter's dtype, while other implementations
+    round it to bfloat16.  NumPy computes the products of matrices.  As with `Muon`, the bits of a step depend on
+    NumPy's BLAS, and a NaN or infinity reaches the whole matrix.
 
     References
     ----------

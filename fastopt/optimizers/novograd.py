@@ -13,7 +13,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class NovoGrad(Optimizer):
-    r"""NovoGrad: momentum of gradients that are divided by a running norm, one number per layer.
+    r"""NovoGrad: momentum of gradients that are divided by a running norm, one number per parameter.
 
     ::
 
@@ -21,7 +21,7 @@ class NovoGrad(Optimizer):
         m = beta1 * m + g / (sqrt(v) + eps) + weight_decay * p
         p = p - lr * m
 
-    Half the state of Adam; for speech and vision models.
+    For speech and vision models.  It has half the state of Adam.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ class NovoGrad(Optimizer):
 
     Notes
     -----
-    State: ``m``, of the parameter's shape and `state_dtype`, and ``v`` and ``v_exponent``, a float64 each, which stand
-    for v * 2^v_exponent; the exponent is 0 unless squares are beyond float64.  The norm is taken over each array as a
-    whole: cutting an array into several changes the rule.
+    State: ``m``, of the parameter's shape and `state_dtype`, and ``v`` and ``v_exponent``, a float64 each.  The mean is
+    v * 2^v_exponent; the exponent is 0 unless squares exceed the range of float64.  The norm is that of a whole array,
+    so the result changes if you cut an array into several.
 
     As in optax.
 

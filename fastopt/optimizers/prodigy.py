@@ -13,7 +13,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class Prodigy(Optimizer):
-    r"""Prodigy: Adam that finds its learning rate, from how far the parameters have moved.
+    r"""Prodigy: Adam that estimates its learning rate from the distance that the parameters have moved.
 
     ::
 
@@ -25,18 +25,18 @@ class Prodigy(Optimizer):
         d = max(d, d_coef * r / |s|_1)
         p = p - dlr * (m / (sqrt(v) + d * eps) + weight_decay * p)
 
-    Where nobody has tuned a learning rate; use a schedule that ends at 0 for the last gain.
+    For problems without a tuned learning rate.  A schedule that ends at 0 improves the final result.
 
     Parameters
     ----------
     params
         The arrays to update in place; see `Optimizer`.
     lr : float, >= 0, default 1.0
-        Factor on the step; a schedule goes here.
+        Factor on the step; may be a schedule.
     betas : pair of float, each in [0, 1), default (0.9, 0.999)
         Decay of the two running means.
     beta3 : float or None, in [0, 1), default None
-        Decay of the sums behind the estimate; None is sqrt(beta2).
+        Decay of the sums r and s; None is sqrt(beta2).
     eps : float, >= 0, default 1e-8
         Added to the root, times d.
     d0 : float, > 0, default 1e-6
@@ -44,7 +44,7 @@ class Prodigy(Optimizer):
     d_coef : float, >= 0, default 1.0
         Factor on the estimate.
     safeguard_warmup : bool, default False
-        Keep a learning rate that warms up out of the sums.
+        Leave the learning rate out of the sum s, for a warm-up.
     weight_decay : float, >= 0, default 0
         Decay within the rule, decoupled.
     **shared
@@ -60,10 +60,11 @@ class Prodigy(Optimizer):
     State: ``m``, ``v``, ``s`` and ``p0`` (the parameter before the first step), each of its shape and `state_dtype`,
     and ``d`` and ``r``, a float64 each, the same for all parameters of a group.
 
-    As in optax.  A NaN in a gradient makes d, and with it all parameters of the group, NaN.  All parameters of a group
-    must be stepped together: `step_one` is refused, and a gradient of None unless those of its whole group are.
+    As in optax.  A NaN in a gradient makes d NaN, and with it all parameters of the group.  All parameters of a group
+    must be stepped together.  So `step_one` is refused, and gradients of None, unless all gradients of a group are
+    None.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

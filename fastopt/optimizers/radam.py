@@ -13,7 +13,7 @@ from ._plain import Array, State, gradient, shrink, zeros
 
 
 class RAdam(Optimizer):
-    r"""RAdam: Adam that waits for its variance, and warms up by itself.
+    r"""RAdam: Adam with a built-in warm-up, from the variance of its step.
 
     ::
 
@@ -28,8 +28,8 @@ class RAdam(Optimizer):
         r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
         p = p - lr * r * m_hat * sqrt(1 - beta2^t) / (sqrt(v) + eps)    afterwards
 
-    For problems where Adam needs a warm-up of the learning rate: here there is none to choose.  The first
-    steps (five by default) are steps of momentum, proportional to the gradient.
+    For problems where Adam needs a warm-up of the learning rate.  RAdam needs none.  The first steps (five by default)
+    are steps of momentum, proportional to the gradient.
 
     Parameters
     ----------
@@ -55,11 +55,11 @@ class RAdam(Optimizer):
     -----
     State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.
 
-    As in torch.optim: eps is added before the root is corrected, and the variance counts where rho > 5, as in the
-    authors' code; the paper says 4.  optax's radam corrects before it adds eps, and counts from rho >= 5.
+    As in torch.optim: eps is added to the root before the correction, and the limit of rho is 5, as in the authors'
+    code.  The paper has a limit of 4.  optax's radam adds eps after the correction, and has the limit rho >= 5.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`, not in torch; and rho is 1 plus twice the
-    mean age of the gradients in v, by their weights, at most rho_inf, which for one beta2 is the rho above.
+    If betas change, the product of the betas replaces beta^t, as in `Adam` but not in torch.  rho is then 1 plus twice
+    the weighted mean age of the gradients in v, at most rho_inf.  For a constant beta2 this is the rho above.
 
     References
     ----------

@@ -42,7 +42,7 @@ class RMSprop(Optimizer):
     momentum : float, in [0, 1), default 0
         Share of the buffer that is kept.
     centered : bool, default False
-        Divide by the standard deviation: s is the variance v - a^2, of which nothing cancels.
+        Divide by the standard deviation.  s is the variance v - a^2, computed without this difference.
     **shared
         weight_decay=0.0 (L2), maximize=False and the options of the step; see `Optimizer`.
 
@@ -56,8 +56,8 @@ class RMSprop(Optimizer):
     State: ``v``, or ``s`` and ``a`` with centered, with momentum ``b``, each of the parameter's shape and
     `state_dtype`.
 
-    As in torch.optim, which keeps v and a, though: where gradients vary little, rounding leaves nothing right of the
-    difference v - a^2, and torch's steps become large or NaN.  v is s + a^2.  Keras and optax put eps inside the root.
+    As in torch.optim, except that torch keeps v and a, where v = s + a^2.  If gradients vary little, the difference
+    v - a^2 is only rounding error, and torch's steps become large or NaN.  Keras and optax put eps inside the root.
 
     References
     ----------

@@ -13,16 +13,16 @@ from ._plain import Array, State, gradient
 
 
 class RowWiseAdagrad(Optimizer):
-    r"""Row-wise Adagrad: each row's step shrinks with the sum of the mean squares of its gradients.
+    r"""Row-wise Adagrad: the step of a row shrinks with the sum of the mean squares of its gradients.
 
     ::
 
         G of a row = G + mean of g^2 over the row
         p = p - lr * g / (sqrt(G of its row) + eps)
 
-    Rows lie along the last axis.  Arrays with fewer than two axes have one G for each element, as `Adagrad`.
-    For embedding tables: one number of state for each row, where Adagrad has a table of its own, and about Adagrad's
-    results.  With `RowGrad` only the rows that it names are read and written; the others have nothing to catch up with.
+    For embedding tables.  Its state is one number per row, and its results are about those of Adagrad.  Rows lie along
+    the last axis.  Arrays with fewer than two axes have one G for each element, as with `Adagrad`.  A `RowGrad` reads
+    and writes only its rows; the other rows have nothing to catch up on.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ class RowWiseAdagrad(Optimizer):
 
     Notes
     -----
-    State: ``G``, of the parameter's dtype and of its shape without the last axis; of arrays with fewer than two axes of
-    their own shape.  Sums of squares are computed in float64.  A NaN or infinity in a gradient reaches all of its row.
+    State: ``G``, of the parameter's dtype, and of its shape without the last axis (with fewer than two axes, of its
+    shape).  Sums of squares are computed in float64.  A NaN or infinity in a gradient reaches its whole row.
 
-    As FBGEMM's exact row-wise Adagrad (EmbOptimType.EXACT_ROWWISE_ADAGRAD), whose state is float32 whatever the
-    weights are, and which, as here, adds the gradients of a row that occurs several times before it squares them.
+    As in FBGEMM's exact row-wise Adagrad (EmbOptimType.EXACT_ROWWISE_ADAGRAD), whose state is always float32.  If a row
+    occurs several times, its gradients are added before they are squared, as in FBGEMM.
 
     References
     ----------

@@ -13,7 +13,7 @@ from ._plain import Array, State, gradient
 
 
 class Rprop(Optimizer):
-    r"""Rprop: a step size for each element, which grows while its gradient keeps its sign and shrinks when it turns.
+    r"""Rprop: a step size per element, which grows while the sign of the gradient stays, and shrinks when it changes.
 
     ::
 
@@ -22,17 +22,17 @@ class Rprop(Optimizer):
         p = p - sign(g) * step_size
         prev = g
 
-    For full-batch training of small networks, and other problems whose gradients have no noise, where it is among the
-    fastest first-order methods.  The noise of small batches turns signs all the time: do not use it there.
+    For full-batch training of small networks, and other problems with gradients that have no noise.  There it is among
+    the fastest first-order methods.  Do not use it with small batches: their noise changes signs all the time.
 
     Parameters
     ----------
     params
         The arrays to update in place; see `Optimizer`.
     lr : float, >= 0, default 1e-2
-        First step size of every element; read by the first step only.
+        First step size of every element; only the first step reads it.
     etas : pair of float, in (0, 1) and > 1, default (0.5, 1.2)
-        Factors on the step size where the sign turns, and where it stays.
+        Factors on the step size where the sign changes, and where it stays.
     step_sizes : pair of float, each >= 0, default (1e-6, 50)
         Smallest and largest step size, in this order.
     **shared
@@ -47,9 +47,9 @@ class Rprop(Optimizer):
     -----
     State: ``prev``, the gradient of the last step, and ``step_size``, each of the parameter's shape and `state_dtype`.
 
-    As in torch.optim, where too a gradient of NaN counts as 0.  torch and optax multiply gradients to compare their
-    signs, and so see none where the product is too small for its type; optax holds a step size within step_sizes only
-    where it changes.  The paper goes back where the sign turns; without that the rule is also known as iRprop-.
+    As in torch.optim; a gradient of NaN counts as 0, as there.  torch and optax multiply two gradients to compare their
+    signs, which fails if the product underflows.  optax limits a step size only when it changes it.  In the paper, an
+    element goes back where the sign changes; the rule without this is also known as iRprop-.
 
     References
     ----------

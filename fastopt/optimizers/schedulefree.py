@@ -38,7 +38,7 @@ class ScheduleFree(Optimizer):
 
     @property
     def x(self) -> dict[Name, Array]:
-        """The average to evaluate and to keep, computed from p and z, of each parameter by name; see `swapped`."""
+        """The average of each parameter, by name, computed from p and z: evaluate and keep it; see `swapped`."""
         self._table.check_own(f"{type(self).__name__}.x")
         return average(self._layout, "x")
 

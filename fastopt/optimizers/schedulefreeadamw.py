@@ -12,7 +12,7 @@ from .schedulefree import ScheduleFree, average_weight
 
 
 class ScheduleFreeAdamW(ScheduleFree):
-    r"""Schedule-free AdamW: gradients are taken between a walk and its running mean, and the mean is the result.
+    r"""Schedule-free AdamW: gradients at points between the iterates and their running mean, which is the result.
 
     ::
 
@@ -22,10 +22,11 @@ class ScheduleFreeAdamW(ScheduleFree):
         u = g / (sqrt(v_hat) + eps) + weight_decay * p              v_hat as in `Adam`
         z = z - lr_t * u                            z = p before the first step
         x = (1 - c) * x + c * z
-        p = (1 - beta1) * z + beta1 * x             where the next gradient is taken: the paper's y
+        p = (1 - beta1) * z + beta1 * x             point of the next gradient: the paper's y
 
-    In place of AdamW with a learning rate that decays, where the number of steps is not known in advance or results are
-    wanted at any time; with as much memory as AdamW.  Train with the parameters as they are; evaluate and keep ``x``::
+    It replaces AdamW with a decaying learning rate, if the number of steps is not known in advance, or if you need
+    results at any time.  It takes as much memory as AdamW.  Compute gradients at the parameters; evaluate and keep
+    ``x``::
 
         with opt.swapped("x"):                      # the parameters hold x
             accuracy = evaluate(params)
@@ -35,10 +36,10 @@ class ScheduleFreeAdamW(ScheduleFree):
     params
         The arrays to update in place; see `Optimizer`.
     lr : float, >= 0, default 2.5e-3
-        Learning rate, without a schedule: larger ones than for AdamW with a schedule are usual.
+        Learning rate, without a schedule.  It is usually larger than for AdamW with a schedule.
     betas : pair of float, in (0, 1) and in [0, 1), default (0.9, 0.999)
-        Share of x in the point where gradients are taken, fixed once a step is made, since x is computed with it;
-        and decay of the running mean of squares.
+        Share of x in the point of the gradient, and decay of the running mean of squares.  The first is fixed after
+        the first step, since x is computed with it.
     eps : float, >= 0, default 1e-8
         Added to the root.
     warmup_steps : float, >= 0, default 0
@@ -60,14 +61,14 @@ class ScheduleFreeAdamW(ScheduleFree):
     Notes
     -----
     State: ``z`` and ``v``, each of the parameter's shape and `state_dtype`, and ``weight_sum`` and ``lr_max``, a
-    float64 each.  ``x`` is not kept: it is computed from p and z when it is asked for, by `swapped` or as ``opt.x``.
+    float64 each.  ``x`` is not stored: `swapped` and ``opt.x`` compute it from p and z.
 
-    As in the authors' package schedulefree, whose ``optimizer.eval()`` is `swapped` here; its first versions corrected
+    As in the authors' package schedulefree, whose ``optimizer.eval()`` is `swapped` here.  Its first versions corrected
     the learning rate instead of v.  optax's schedule_free_adamw has no r, and with warm-up its first step has a
-    learning rate of 0.  A model with batch normalisation must see some batches again with x before it is evaluated, as
-    the authors say.
+    learning rate of 0.  According to the authors, a model with batch normalisation must see some batches with x before
+    it is evaluated.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

@@ -10,7 +10,7 @@ from .schedulefree import ScheduleFree, average_weight
 
 
 class ScheduleFreeSGD(ScheduleFree):
-    r"""Schedule-free SGD: gradients are taken between a walk and its running mean, and the mean is the result.
+    r"""Schedule-free SGD: gradients at points between the iterates and their running mean, which is the result.
 
     ::
 
@@ -18,10 +18,10 @@ class ScheduleFreeSGD(ScheduleFree):
         c = w_t / (w_1 + ... + w_t)                 w_t = t^r * max(lr_1, ..., lr_t)^weight_lr_power
         z = z - lr_t * g                            z = p before the first step
         x = (1 - c) * x + c * z
-        p = (1 - momentum) * z + momentum * x       where the next gradient is taken: the paper's y
+        p = (1 - momentum) * z + momentum * x       point of the next gradient: the paper's y
 
-    In place of SGD with momentum and a learning rate that decays, where the number of steps is not known in advance or
-    results are wanted at any time.  Train with the parameters as they are; evaluate and keep ``x``::
+    It replaces SGD with momentum and a decaying learning rate, if the number of steps is not known in advance, or if
+    you need results at any time.  Compute gradients at the parameters; evaluate and keep ``x``::
 
         with opt.swapped("x"):                      # the parameters hold x
             accuracy = evaluate(params)
@@ -31,9 +31,9 @@ class ScheduleFreeSGD(ScheduleFree):
     params
         The arrays to update in place; see `Optimizer`.
     lr : float, >= 0, default 1.0
-        Learning rate, without a schedule: larger ones than for SGD with a schedule are usual.
+        Learning rate, without a schedule.  It is usually larger than for SGD with a schedule.
     momentum : float, in (0, 1), default 0.9
-        Share of x in the point where gradients are taken.  Fixed once a step is made, since x is computed with it.
+        Share of x in the point of the gradient.  Fixed after the first step, since x is computed with it.
     warmup_steps : float, >= 0, default 0
         Steps over which the learning rate grows to its value.
     r : float, >= 0, default 0
@@ -51,11 +51,11 @@ class ScheduleFreeSGD(ScheduleFree):
     Notes
     -----
     State: ``z``, of the parameter's shape and `state_dtype`, and ``weight_sum`` and ``lr_max``, a float64 each.  ``x``
-    is not kept: it is computed from p and z when it is asked for, by `swapped` or as ``opt.x``.
+    is not stored: `swapped` and ``opt.x`` compute it from p and z.
 
     As in the authors' package schedulefree, whose ``optimizer.eval()`` is `swapped` here.  optax's schedule_free_sgd
-    has no r, and with warm-up its first step has a learning rate of 0.  A model with batch normalisation must see some
-    batches again with x before it is evaluated, as the authors say.
+    has no r, and with warm-up its first step has a learning rate of 0.  According to the authors, a model with batch
+    normalisation must see some batches with x before it is evaluated.
 
     References
     ----------

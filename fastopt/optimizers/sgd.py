@@ -48,7 +48,7 @@ class SGD(Optimizer):
     State: ``b``, of the parameter's shape and `state_dtype`, only with momentum.
 
     The learning rate stays outside the buffer, as in torch.optim.  Keras and scikit-learn put it inside
-    (b = momentum * b - lr * g), which differs once the learning rate changes.
+    (b = momentum * b - lr * g).  Steps differ after the learning rate changes.
 
     References
     ----------

@@ -12,14 +12,14 @@ from ._plain import Array, State, gradient, zeros
 
 
 class Signum(Optimizer):
-    r"""Signum: steps of one size along the sign of the momentum.
+    r"""Signum: steps of equal size along the sign of the momentum.
 
     ::
 
         m = beta * m + (1 - beta) * g
         p = p - lr * sign(m)
 
-    For gradients whose sizes say little; it was made for many machines that tell each other one bit per element.  With
+    For gradients with unreliable sizes.  It was made for many machines that exchange one bit per element.  With
     ``beta=0`` it is signSGD.
 
     Parameters
@@ -42,7 +42,7 @@ class Signum(Optimizer):
     -----
     State: ``m``, of the parameter's shape and `state_dtype`.
 
-    As in optax.  Where the mean is 0 the element stays, and NaN stays NaN.
+    As in optax.  An element does not move where the mean is 0.  NaN stays NaN.
 
     References
     ----------

@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, shrink, zeros
 
 
 class SimplifiedAdEMAMix(Optimizer):
-    r"""Simplified AdEMAMix: Adam with one long momentum, to which the last gradient is added once more.
+    r"""Simplified AdEMAMix: Adam with one long momentum and an additional share of the last gradient.
 
     ::
 
@@ -21,9 +21,9 @@ class SimplifiedAdEMAMix(Optimizer):
         p = p - lr * (m + alpha * g) / (sqrt(v_hat) + eps)
         v_hat = v / (1 - beta2^t)
 
-    One buffer of momentum has the effect of the two of `AdEMAMix`, a long memory and a quick response to the last
-    gradient, and needs no warm-up of either.  m is a sum, as SGD's momentum: it grows to 1 / (1 - beta1) gradients, so
-    that the learning rate is to be (1 - beta1) times Adam's.
+    One buffer has the effect of the two of `AdEMAMix`: a long memory and a quick response to the last gradient.  It
+    needs no warm-up of either.  m is a sum, as in SGD with momentum, and grows to the sum of 1 / (1 - beta1) gradients.
+    So use (1 - beta1) times the learning rate of Adam.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class SimplifiedAdEMAMix(Optimizer):
     betas : pair of float, each in [0, 1), default (0.99, 0.95)
         Decay of momentum, and of the mean of squares.
     alpha : float, >= 0, default 0
-        Weight of the last gradient beside the momentum.  The paper suggests larger ones for small batches.
+        Weight of the last gradient.  The paper suggests larger weights for small batches.
     eps : float, >= 0, default 1e-8
         Added to the root.
     weight_decay : float, >= 0, default 0
@@ -51,10 +51,10 @@ class SimplifiedAdEMAMix(Optimizer):
     -----
     State: ``m`` and ``v``, each of the parameter's shape and dtype.
 
-    As in the paper and in optax.  pytorch_optimizer takes a mean, (1 - beta1) m here, in the place of m, so that its
-    learning rate is 1 / (1 - beta1) times larger and its alpha (1 - beta1) times smaller for the same steps.
+    As in the paper and in optax.  pytorch_optimizer has the mean (1 - beta1) m instead of m.  For the same steps its
+    learning rate is 1 / (1 - beta1) times as large, and its alpha (1 - beta1) times.
 
-    Where beta2 changes, the product of its values takes the place of beta2^t, as in `Adam`.
+    If beta2 changes, the product of its values replaces beta2^t, as in `Adam`.
 
     References
     ----------

@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class SM3(Optimizer):
-    r"""SM3: Adagrad whose sums of squares are estimated from one number for each row and one for each column.
+    r"""SM3: Adagrad with sums of squares that are estimated from one number per row and one per column.
 
     ::
 
@@ -23,8 +23,8 @@ class SM3(Optimizer):
         p = p - lr * m
 
     Arrays with fewer than two axes have one mu for each element, which is nu.  For large models with embeddings and
-    attention, whose gradients are alike along rows and columns, in little memory.  As Adagrad's, its steps shrink for
-    ever, unless b2 < 1.
+    attention, whose gradients are similar along rows and columns.  It needs little memory.  Its steps keep shrinking,
+    as those of Adagrad, unless b2 < 1.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class SM3(Optimizer):
     momentum : float, in [0, 1), default 0.9
         Share of the buffer that is kept.
     b2 : float, in [0, 1], default 1.0
-        Share of the sums that is kept.  At 1 this is the paper's rule.
+        Share of the sums that is kept.  With 1 this is the paper's rule.
     eps : float, >= 0, default 1e-8
         Added inside the root.
     **shared
@@ -48,11 +48,12 @@ class SM3(Optimizer):
 
     Notes
     -----
-    State: ``m``, of the parameter's shape and `state_dtype`, and ``mu``, of its dtype: one axis of the parameter after
-    the other, so that a matrix of a rows and b columns has a + b numbers; for arrays with fewer than two axes of their
-    own shape.  Maxima are taken over each array as a whole: cutting an array into several changes the rule.
+    State: ``m``, of the parameter's shape and `state_dtype`, and ``mu``, of the parameter's dtype.  ``mu`` has the
+    numbers of one axis after the other: a + b numbers for a matrix of a rows and b columns.  With fewer than two axes,
+    it has the parameter's shape.  Maxima are those of whole arrays, so the result changes if you cut an array into
+    several.
 
-    As optax.sm3, whose scale_by_sm3 has b2 and eps as well, and which refuses arrays without axes.  The paper has no
+    As in optax.sm3, whose scale_by_sm3 also has b2 and eps, and which refuses arrays without axes.  The paper has no
     eps.
 
     References

@@ -12,7 +12,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class StableAdamW(Optimizer):
-    r"""StableAdamW: AdamW that slows down where gradients outgrow the mean of their squares.
+    r"""StableAdamW: AdamW with smaller steps where gradients exceed the mean of their squares.
 
     ::
 
@@ -21,8 +21,8 @@ class StableAdamW(Optimizer):
         rms = sqrt(mean(g^2 / max(v_hat, eps^2)))               over the elements of the parameter
         p = p - lr / max(1, rms) * (m_hat / (sqrt(v_hat) + eps) + weight_decay * p)
 
-    Against spikes of the loss: in the paper they come after steps in which v is too small for the gradients, most of
-    all in the first layer.  It takes the place of clipping gradients.
+    It prevents spikes of the loss.  According to the paper, spikes follow steps in which v is too small for the
+    gradients, mostly in the first layer.  It replaces the clipping of gradients.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ class StableAdamW(Optimizer):
     betas : pair of float, each in [0, 1), default (0.9, 0.99)
         Decay of the two running means.
     eps : float, >= 0, default 1e-8
-        Added to the root, and the least root in rms.
+        Added to the root, and lower bound of the root in rms.
     weight_decay : float, >= 0, default 1e-2
-        Decay within the rule, at the rate that rms has lowered.
+        Decay within the rule, also divided by max(1, rms).
     **shared
         maximize=False and the options of the step; see `Optimizer`.
 
@@ -46,12 +46,12 @@ class StableAdamW(Optimizer):
 
     Notes
     -----
-    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.  The mean is taken over each array as a
-    whole: to cut an array into several changes the rule.
+    State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.  The mean is that of a whole array, so
+    the result changes if you cut an array into several.
 
-    As in the paper, which corrects the bias in its betas, and in pytorch_optimizer.
+    As in the paper, which corrects the bias by its betas, and in pytorch_optimizer.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------

@@ -13,7 +13,7 @@ from ._plain import Array, State, gradient, zeros
 
 
 class Yogi(Optimizer):
-    r"""Yogi: Adam whose second moment cannot change faster than by a share of the squared gradient.
+    r"""Yogi: Adam with a second moment that changes by at most a share of the squared gradient.
 
     ::
 
@@ -22,8 +22,8 @@ class Yogi(Optimizer):
         p = p - lr * m_hat / (sqrt(v_hat) + eps)
         m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t)
 
-    For gradients that are mostly small and at times large, where Adam forgets the large ones too soon and its step
-    grows at once.  Its eps and learning rate are larger than Adam's.
+    For gradients that are mostly small and sometimes large.  Adam forgets the large ones too soon, and its steps grow
+    too fast.  Yogi's eps and learning rate are larger than Adam's.
 
     Parameters
     ----------
@@ -49,10 +49,10 @@ class Yogi(Optimizer):
     -----
     State: ``m`` and ``v``, each of the parameter's shape and `state_dtype`.
 
-    Bias is corrected as in optax; the paper does not correct it.  optax starts m from `initial_accumulator_value` too,
-    here it starts from 0.
+    The bias is corrected as in optax; the paper does not correct it.  optax starts m at `initial_accumulator_value`
+    too; here m starts at 0.
 
-    Where betas change, their products take the place of beta^t, as in `Adam`.
+    If betas change, the product of the betas replaces beta^t, as in `Adam`.
 
     References
     ----------
