@@ -38,7 +38,7 @@ def _of_options(layout: Layout, name: str) -> dict[Name, Array]:
     """Return an average that an option asks for, up to the last step."""
     label, options, table = layout.declaration.name, layout.options, layout.table
     if name not in layout.averages:
-        raise ValueError(f"{label}: {name} is there with the option {AVERAGES[name]}, got None")
+        raise ValueError(f"{label}: {name} needs the option {AVERAGES[name]}, got None")
     with table:
         start, _ = options["swa"] or (0, 0)
         if name == "swa" and table.step_count < start:
@@ -56,7 +56,7 @@ def swapped(layout: Layout, label: str, name: Any) -> Iterator[None]:
     """Put an average in the place of the parameters, and the parameters back at the end."""
     kept, table = averages_of(layout), layout.table
     if not isinstance(name, str) or name not in kept:
-        there = ", ".join(kept) or "there, but this optimizer keeps none"
+        there = ", ".join(kept) or "one that this optimizer keeps, which has none"
         raise ValueError(f"{label}: average must be {there}, got {brief(name)}")
     with table:
         table.check_own(label)

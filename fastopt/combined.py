@@ -130,12 +130,12 @@ class Combined(Stepping):
                 raise TypeError(f"{where} must be an optimizer, got {brief(optimizer)}")
             if any(optimizer is other for other in self.optimizers[:i]):
                 raise ValueError(
-                    f"{where} must be another one than those before it, got the same {type(optimizer).__name__}"
+                    f"{where} must differ from the optimizers before it, got the same {type(optimizer).__name__}"
                 )
             for option, default in SHARED.items():
                 if optimizer._options[option] != default:
                     raise ValueError(
-                        f"{where}: {option} must be left to Combined, since one step has one, got"
+                        f"{where}: {option} must be an option of Combined, not of its optimizers, got"
                         f" {brief(optimizer._options[option])} of the {type(optimizer).__name__}"
                     )
 
@@ -164,8 +164,8 @@ class Combined(Stepping):
         if not self._joined.joins([optimizer._table for optimizer in self.optimizers]):
             if self._accumulator is not None and self._accumulator.step_count:
                 raise ValueError(
-                    "Combined: gradients must be accumulated anew once an optimizer has got other parameters, but some"
-                    " were before: discard() forgets them"
+                    "Combined: gradients must be accumulated again after an optimizer got other parameters; discard()"
+                    " drops the earlier gradients"
                 )
             skipped_steps = self._joined.runner.skipped_steps
             skips = dict(zip(self._layout.names, self._joined.runner.skips(), strict=True))
@@ -195,7 +195,7 @@ class Combined(Stepping):
         """Return the bytes of one parameter and of its state."""
         sizes = self._by_name([{key: one.nbytes_of(key) for key in one.state} for one in self.optimizers])
         if name not in sizes:
-            raise KeyError(f"Combined: name must be that of a parameter, got {brief(name)}")
+            raise KeyError(f"Combined: name must be the name of a parameter, got {brief(name)}")
         size: int = sizes[name]
         return size
 
@@ -239,7 +239,7 @@ class Combined(Stepping):
         """Bring all rows up to date that have missed steps, in the optimizers with the option `catch_up`."""
         those = [optimizer for optimizer in self.optimizers if optimizer._options["catch_up"]]
         if not those:
-            raise ValueError("Combined: catch_up() is there with the option catch_up=True of an optimizer, got none")
+            raise ValueError("Combined: catch_up() needs the option catch_up=True of an optimizer, got none")
         for optimizer in those:
             optimizer.catch_up()
 
@@ -266,7 +266,7 @@ class Combined(Stepping):
     def swapped(self, average: str) -> Iterator[None]:
         """Put an average that all optimizers keep in the place of the parameters; see `Optimizer.swapped`."""
         if not isinstance(average, str) or average not in self.averages:
-            there = ", ".join(self.averages) or "there, but the optimizers have none in common"
+            there = ", ".join(self.averages) or "one that all optimizers keep, which have none in common"
             raise ValueError(f"Combined.swapped: average must be {there}, got {brief(average)}")
         with ExitStack() as stack:
             for optimizer in self.optimizers:

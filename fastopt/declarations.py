@@ -94,7 +94,7 @@ def word_of(label: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         for letter in value:
             if not isinstance(letter, str):
-                raise TypeError(f"{label} must be by letters of the state, got {brief(letter)}")
+                raise TypeError(f"{label} must have letters of the state as keys, got {brief(letter)}")
         return Words({letter: one_word_of(f"{label}[{letter!r}]", word) for letter, word in value.items()})
     return one_word_of(label, value)
 
@@ -458,7 +458,7 @@ class Declaration:
             if declared.fixed == "steps" and is_schedule(first_of(value)):
                 name = f"{key}[0]" if isinstance(value, tuple) else key
                 raise ValueError(
-                    f"{label}: {name} must be no schedule, since x is computed with it, got {first_of(value)!r}"
+                    f"{label}: {name} must not be a schedule, since x is computed with it, got {first_of(value)!r}"
                 )
 
     def check(self, label: str, hyper: Mapping[str, Any]) -> None:
@@ -477,8 +477,8 @@ class Declaration:
         if hyper["cautious_decay"]:
             if self.averages:
                 raise ValueError(
-                    f"{label}: cautious_decay must be False for a rule that keeps an average of its own, which would"
-                    f" not follow, got True"
+                    f"{label}: cautious_decay must be False for a rule that keeps an average of the parameters, got"
+                    f" True"
                 )
             apart = own and all(row.separate_decay for row in self.settings_of_rows())
             if form not in (forms := ("decoupled", "independent", *(("own",) if apart else ()))):

@@ -157,8 +157,8 @@ class Group(FixedDict):
         """Raise unless rows can make up for the steps that they have missed, with these hyperparameters."""
         if self.settings.catch_up is None:
             raise ValueError(
-                f"{self._label}: catch_up must be False for a rule whose steps without a gradient have no closed form,"
-                f" got True with {self.settings.rule_name}"
+                f"{self._label}: catch_up must be False for a rule without a closed form of missed steps, got True with"
+                f" {self.settings.rule_name}"
             )
         if is_schedule(hyper["weight_decay"]) or hyper["weight_decay"]:
             raise ValueError(f"{self._label}: weight_decay must be 0 with catch_up, got {hyper['weight_decay']!r}")

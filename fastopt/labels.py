@@ -29,9 +29,9 @@ def label_of(where: str, key: Any, value: Any, hyper: Collection[str]) -> Label:
     if word := meant(key, hyper):
         hint = f"; did you mean {word!r}?"
         if word == key:
-            of_all = ", which all groups share: give it to the optimizer"
+            of_all = ", which all groups share: pass it to the optimizer"
             hint = of_all if key in shared_options() else ", which is an option of other rules"
-        raise ValueError(f"{known}, and keys of your own must be unlike options, got {key!r}{hint}")
+        raise ValueError(f"{known}, and keys of your own must not be similar to options, got {key!r}{hint}")
     value = unwrapped(value)
     if isinstance(value, np.generic):
         value = value.item()

@@ -277,7 +277,7 @@ class Layout(Parameters):
         names, table = self.names, self.table
         forgotten = set(names if chosen is None else [chosen] if isinstance(chosen, (str, int)) else chosen)
         if unknown := forgotten - set(names):
-            raise ValueError(f"{label}: names must be those of parameters, got {brief(next(iter(unknown)))}")
+            raise ValueError(f"{label}: names must be names of parameters, got {brief(next(iter(unknown)))}")
         table.check_not_held()
         with table:
             table.check_own(label)
@@ -323,7 +323,7 @@ class Layout(Parameters):
     def nbytes_of(self, name: Name) -> int:
         """Return the bytes of a parameter and of its state."""
         if name not in self.state:
-            raise KeyError(f"{self.declaration.name}: name must be that of a parameter, got {brief(name)}")
+            raise KeyError(f"{self.declaration.name}: name must be the name of a parameter, got {brief(name)}")
         array = self.arrays[self.names.index(name)]
         return array.nbytes + sum(int(buffer.nbytes) for buffer in self.state[name].values())
 

@@ -153,8 +153,8 @@ class LossScale:
         elif not made:
             if optimizer in self._skipped:
                 warn_user(
-                    "LossScale: update() must be called once per iteration for a scale that optimizers share or that"
-                    f" steps are given, but a {type(optimizer).__name__} has skipped two steps since the last one",
+                    "LossScale: update() must be called once per iteration for a scale that is shared, or an argument"
+                    f" of steps, but a {type(optimizer).__name__} has skipped two steps since the last call",
                     RuntimeWarning,
                 )
             self._skipped.add(optimizer)

@@ -204,7 +204,7 @@ class Optimizer(Stepping, Declaring):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Raise TypeError for hyperparameters that are given by position, and for this class, which has no rule."""
         if cls is Optimizer:
-            raise TypeError("Optimizer: a class with a rule must be made, such as Adam, got the base of all")
+            raise TypeError("Optimizer: the class of a rule must be used, such as Adam, got the base class")
         positional = cls._positional
         if positional is not None and len(args) > len(positional):
             by_name = ", ".join(name for name in cls.__signature__.parameters if name not in positional)
@@ -297,7 +297,7 @@ class Optimizer(Stepping, Declaring):
     def catch_up(self) -> None:
         """Bring all rows up to date that have missed steps, with the option `catch_up`; see `Optimizer`."""
         if not self._options["catch_up"]:
-            raise ValueError(f"{type(self).__name__}: catch_up() is there with the option catch_up=True, got False")
+            raise ValueError(f"{type(self).__name__}: catch_up() needs the option catch_up=True, got False")
         self._table.catch_up()
 
     @checks_arguments

@@ -58,8 +58,8 @@ def all_options(label: str, options: Mapping[str, Any], averages_of_rule: tuple[
     check_catch_up(label, checked)
     if lookahead is not None and averages_of_rule:
         raise ValueError(
-            f"{label}: lookahead must be None for a rule that keeps an average of its own, which would not follow,"
-            f" got {brief(lookahead)}"
+            f"{label}: lookahead must be None for a rule that keeps an average of the parameters, got"
+            f" {brief(lookahead)}"
         )
     return checked
 
@@ -132,8 +132,7 @@ def check_catch_up(label: str, options: Mapping[str, Any]) -> None:
         raise TypeError(f"{label}: catch_up must be True or False, got {brief(catch_up)}")
     if catch_up and any(options[option] is not None for option in AVERAGES.values()):
         raise ValueError(
-            f"{label}: catch_up must be False with averages of the parameters, which would miss how a row moves on"
-            f" between its steps, got True"
+            f"{label}: catch_up must be False with averages of the parameters, since missed steps move a row, got True"
         )
 
 

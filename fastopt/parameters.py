@@ -103,7 +103,9 @@ def split_groups(label: str, params: Params, hyper: Mapping[str, Any]) -> tuple[
     groups: list[Given] = []
     for i, group in enumerate(params):
         if not is_group(group):
-            raise TypeError(f'{label}: params[{i}] must be a mapping with "params", as others are, got {brief(group)}')
+            raise TypeError(
+                f'{label}: params[{i}] must be a mapping with "params", like the other groups, got {brief(group)}'
+            )
         groups.append((group["params"], group_hyper(f"{label}: params[{i}]", group, hyper), group))
     return True, groups
 
@@ -119,7 +121,7 @@ def check_names(label: str, names: Sequence[Name]) -> None:
     """Raise ValueError where two parameters have one name."""
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise ValueError(f"{label}: params must have a name each, got {twice!r} twice")
+        raise ValueError(f"{label}: names of params must be unique, got {twice!r} twice")
 
 
 def is_group(value: Any) -> bool:

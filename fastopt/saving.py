@@ -206,7 +206,9 @@ def prepared_load(
             if parameters is not None:
                 table.check_own(label)
             if len(found) != len(layout.names):
-                raise RuntimeError(f"{label}: no parameters must be added while a load begins, but some have been")
+                raise RuntimeError(
+                    f"{label}: parameters must not be added during a load, but another thread has added some"
+                )
             table.load(
                 [one.step for one in found],
                 [one.averaged for one in found],

@@ -106,7 +106,9 @@ def restored(
         if isinstance(value, Mapping):
             from . import schedules
 
-            raise ValueError(f"{where} must be a number, as it is here, got a schedule, {brief(value)}{schedules.HINT}")
+            raise ValueError(
+                f"{where} must be a number, as in this optimizer, got a schedule, {brief(value)}{schedules.HINT}"
+            )
         if isinstance(here, tuple) and isinstance(value, (tuple, list)) and len(here) == len(value):
             return tuple(one(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(here, value, strict=True)))
         return value
@@ -135,6 +137,6 @@ def warn_of_passed(changes: Sequence[tuple[str, Mapping[str, Any]]], step_count:
     if found:
         warn_user(
             f"{'; '.join(found)}, but {step_count} steps have been made: fastopt.schedules.shift(schedule,"
-            " opt.step_count) is one that starts now",
+            " opt.step_count) starts it now",
             UserWarning,
         )

@@ -1194,13 +1194,15 @@ def restorer(label: str, schedule: Callable[[int], float], entry: Any) -> Callab
     """Return a function that restores the state of a schedule; raise unless the entry is of such a schedule."""
     here = _identity(schedule)
     if not isinstance(entry, Mapping) or set(entry) != {"schedule", "state"}:
-        raise ValueError(f"{label} must be scheduled by {_shown(here)}, as it is here, got {brief(entry)}{HINT}")
+        raise ValueError(f"{label} must be scheduled by {_shown(here)}, as in this optimizer, got {brief(entry)}{HINT}")
     there = entry["schedule"]
     if there != here:
         if _shown(there) == _shown(here):
             why = "a function without a name of its own, which cannot be compared with the one that was saved"
             raise ValueError(f"{label} is scheduled by {_shown(here)}, {why}{HINT}")
-        raise ValueError(f"{label} must be scheduled by {_shown(here)}, as it is here, got {_shown(there)}{HINT}")
+        raise ValueError(
+            f"{label} must be scheduled by {_shown(here)}, as in this optimizer, got {_shown(there)}{HINT}"
+        )
     parts, states = list(_stateful(schedule)), entry["state"]
     if not isinstance(states, (list, tuple)) or len(states) != len(parts):
         raise ValueError(f"{label} must have the state of {len(parts)} schedules, got {brief(states)}")

@@ -187,7 +187,7 @@ class Stepping:
     def _step_accumulated(self, grads: Grads, changes: OneStep) -> None:
         label = f"{type(self).__name__}.step"
         if grads is not None:
-            raise ValueError(f"{label}: gradients must be None, since some have been accumulated, got others")
+            raise ValueError(f"{label}: gradients must be None after accumulate(), got others")
         mean = changes.get("accumulated", "mean") == "mean"
         self._step_with(
             self._table.step_with, (None,), {**changes, "zero_grads": True}, accumulated=self._accumulator, mean=mean

@@ -112,7 +112,9 @@ def slots(
         for letter in hyper["state_dtype"]:
             if letter not in letters:
                 known = ", ".join(letters) or "of which there are none"
-                raise ValueError(f"{label}: state_dtype must be by letters of the state, {known}, got {letter!r}")
+                raise ValueError(
+                    f"{label}: state_dtype must have letters of the state as keys, {known}, got {letter!r}"
+                )
     found: list[Slot] = []
     for s, (letter, shape) in enumerate(zip(letters, shapes, strict=False)):
         stored = of_state(label, array, settings, letter, s, hyper["state_dtype"])
@@ -157,8 +159,8 @@ def of_parameter(label: str, array: Array, master: str | None) -> _core.Format:
     masters = OF_PARAMETERS[array.dtype.name]
     if master not in masters:
         raise ValueError(
-            f"{label}: master must be float32 or None for a parameter of float16, since a float32 is no float16"
-            f" and some bits more, got {master!r}"
+            f"{label}: master must be float32 or None for a parameter of float16, since a float16 and some more bits"
+            f" cannot represent a float32, got {master!r}"
         )
     return FORMATS[masters[master]]
 
@@ -182,7 +184,7 @@ def of_state(label: str, array: Array, settings: _core.Settings, letter: str, s:
     kind = settings.kinds[s]
     if kind == "exact" or not settings.is_whole(s):
         if named:
-            why = "the rule needs each of its bits" if kind == "exact" else "it has not the shape of its parameter"
+            why = "the rule needs each of its bits" if kind == "exact" else "it is not of the parameter's shape"
             raise ValueError(f"{label}: state_dtype[{letter!r}] must be left out, since {why}, got {word!r}")
         return NATIVE
     if word != "8bit":
@@ -190,7 +192,7 @@ def of_state(label: str, array: Array, settings: _core.Settings, letter: str, s:
     if settings.takes_matrices:
         raise ValueError(
             f"{label}: state_dtype must not be 8bit for {letter!r} of {settings.rule_name}, whose passes over rows"
-            f" would cut the groups of codes; float16 and bfloat16 are there for it"
+            f" would cut the groups of codes; use float16 or bfloat16"
         )
     few = array.size < 2  # a code and its scale would take more
     return NATIVE if few else FORMATS[f"codes_{kind}"]
@@ -329,7 +331,7 @@ def stored_as_here(
         return entry, given, None
     once = "; convert=True rounds it once"
     if not isinstance(dtype, str) or dtype not in DTYPES_OF_PARAMETERS:
-        return entry, given, f"dtype in {where} must be that of a parameter, got {brief(dtype)}"
+        return entry, given, f"dtype in {where} must be a dtype of parameters, got {brief(dtype)}"
     if of_p is None and not same_p:
         return entry, given, f"the parameter of {where} must have a second part of {dtype}, got another one"
     if dtype != here["dtype"] and not convert:

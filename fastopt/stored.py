@@ -111,7 +111,7 @@ class Stored:
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"Stored: {name} can be written to where it is an array, but not replaced")
+        raise AttributeError(f"Stored: {name} cannot be replaced; its elements can be set if it is an array")
 
     def __reduce__(self) -> Any:
         return Stored, (self.format, self.codes, self.scales, self.order)
@@ -146,7 +146,7 @@ class Stored:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError("the values of a stored buffer are made from its codes: copy must not be False")
+            raise ValueError("copy must not be False, since the values of a stored buffer are computed from its codes")
         walked = np.asarray(self.codes.transpose(self.order), order="C")
         values = _core.decoded(self.format, walked, self.scales)
         values = values.transpose(np.argsort(self.order))

@@ -147,7 +147,7 @@ def test_arguments_that_do_not_fit(call, message):
 
 
 def test_the_base_of_all_has_no_rule():
-    with pytest.raises(TypeError, match=r"^Optimizer: a class with a rule must be made, such as Adam"):
+    with pytest.raises(TypeError, match=r"^Optimizer: the class of a rule must be used, such as Adam"):
         fastopt.Optimizer(np.ones(3))
 
 

@@ -80,7 +80,7 @@ def test_hyperparameters(cls, name, value, message):
 
 
 def test_step_sizes_in_order():
-    with refused("Rprop: step_sizes must be a smallest and a largest one, got (0.2, 0.1)"):
+    with refused("Rprop: step_sizes must be the smallest and the largest step size, got (0.2, 0.1)"):
         fastopt.Rprop(np.ones(3), step_sizes=(0.2, 0.1))
     opt = fastopt.Rprop(np.ones(3))
     with refused("step_sizes must be", opt):

@@ -599,7 +599,7 @@ def test_combined_clips_alike(per):
 
 def test_combined_leaves_clipping_to_itself():
     for options in ({"clip_norm_per": "group"}, {"nonfinite": "skip", "max_skips": 3}):
-        with pytest.raises(ValueError, match="must be left to Combined"):
+        with pytest.raises(ValueError, match="must be an option of Combined"):
             fastopt.Combined([fastopt.Adam(np.ones(2), **options)])
 
 

@@ -337,11 +337,11 @@ def test_what_cannot_be_combined():
             one,
             fastopt.Combined([other]),
         ],
-        "optimizers[1] must be another one than those before it": [one, one],
+        "optimizers[1] must differ from the optimizers before it": [one, one],
         "'u' is the same array as 'w'": [one, fastopt.SGD({"u": w})],
         "'u' shares memory with 'w'": [one, fastopt.SGD({"u": w[1]})],
-        "params must have a name each, got 'w' twice": [one, fastopt.SGD({"w": np.ones(2)})],
-        "optimizers[0]: clip_norm must be left to Combined, since one step has one, got 1.0 of the SGD": [
+        "names of params must be unique, got 'w' twice": [one, fastopt.SGD({"w": np.ones(2)})],
+        "optimizers[0]: clip_norm must be an option of Combined, not of its optimizers, got 1.0 of the SGD": [
             fastopt.SGD(np.ones(2), clip_norm=1.0)
         ],
     }
@@ -353,7 +353,7 @@ def test_what_cannot_be_combined():
         {"num_threads": 1},
     ):
         option = next(iter(options))
-        message = f"optimizers[1]: {option} must be left to Combined, since one step has one, got"
+        message = f"optimizers[1]: {option} must be an option of Combined, not of its optimizers, got"
         refused[message] = [one, fastopt.Adam(np.ones(2), **options)]
     for message, optimizers in refused.items():
         with pytest.raises(REFUSED, match=re.escape(f"Combined: {message}")):
@@ -387,7 +387,7 @@ def test_learning_rates_and_hyperparameters():
     assert opt.lr == (0.75, 0.125)
     assert opt.nbytes == sum(one.nbytes for one in opt.optimizers) == sum(map(opt.nbytes_of, opt.state))
     assert f"Combined(5 parameters, {opt.nbytes:,} bytes, 0 steps\n  Muon(2 parameters" in repr(opt)
-    with pytest.raises(KeyError, match="Combined: name must be that of a parameter, got 'nothing'"):
+    with pytest.raises(KeyError, match="Combined: name must be the name of a parameter, got 'nothing'"):
         opt.nbytes_of("nothing")
 
 
@@ -531,7 +531,7 @@ def test_one_parameter_at_a_time():
             assert (grads[name] == 0).all()
         assert one.step_count == t + 1
     assert_same(single, whole)
-    with pytest.raises(ValueError, match=r"Combined\.step_one: name must be that of a parameter, got 'x'"):
+    with pytest.raises(ValueError, match=r"Combined\.step_one: name must be the name of a parameter, got 'x'"):
         one.step_one("x", np.ones(1))
 
 
@@ -745,12 +745,12 @@ def test_parameters_that_are_added():
     opt.accumulate({**grads, "v": v})
     ours[0].add_param_group({"params": {"x": np.ones(1)}})
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"must be accumulated anew .* discard\(\) forgets them"):
+        with pytest.raises(ValueError, match=r"must be accumulated again .* discard\(\) drops"):
             opt.accumulate({**grads, "v": v, "x": np.ones(1)})
     opt.discard()
     opt.step({**grads, "v": v, "x": np.ones(1)})
     ours[1].add_param_group({"params": {"w": np.ones(1)}})
-    with pytest.raises(ValueError, match="params must have a name each, got 'w' twice"):
+    with pytest.raises(ValueError, match="names of params must be unique, got 'w' twice"):
         opt.step(grads)
 
 

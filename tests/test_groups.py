@@ -121,7 +121,7 @@ def test_overrides_are_checked_by_the_optimizer():
         fastopt.Adam(fastopt.groups(model(), {"*.bias": {"weight_decay": -1}}))
     with pytest.raises(TypeError, match=r"groups: params: 'block\.0' must be a numpy.ndarray, got float"):
         fastopt.groups({"block": {"0": 1.0}}, {"block*": {}})
-    with pytest.raises(ValueError, match=r"groups: params must have a name each, got 'a\.b' twice"):
+    with pytest.raises(ValueError, match=r"groups: names of params must be unique, got 'a\.b' twice"):
         fastopt.groups({"a": {"b": np.ones(3)}, "a.b": np.ones(3)}, {"*": {}})
 
 
@@ -368,8 +368,8 @@ def test_own_keys_hold_plain_values():
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("seed", "got 'seed', which all groups share: give it to the optimizer"),
-        ("nonfinite", "got 'nonfinite', which all groups share: give it to the optimizer"),
+        ("seed", "got 'seed', which all groups share: pass it to the optimizer"),
+        ("nonfinite", "got 'nonfinite', which all groups share: pass it to the optimizer"),
         ("momentum", "got 'momentum', which is an option of other rules"),
         ("sed", "got 'sed'; did you mean 'seed'?"),
     ],

@@ -281,7 +281,7 @@ def test_groups_that_cannot_be_added():
         ([c], f'{label}: group must be a mapping with "params", got'),
         ({"lr": 0.1}, f'{label}: group must be a mapping with "params", got'),
         ({"params": 1.0}, f'{label}: group["params"] must be an array'),
-        ({"params": {"a": c}}, f"{label}: params must have a name each, got 'a' twice"),
+        ({"params": {"a": c}}, f"{label}: names of params must be unique, got 'a' twice"),
         ({"params": {"c": a[0]}}, f"{label}: 'c' shares memory with 'a', each must have its own memory"),
         ({"params": {"c": read_only}}, f"{label}: 'c' must be writable, got a read-only array"),
         ({"params": {"c": c.astype(int)}}, f"{label}: 'c' must have dtype float16, bfloat16, float32 or float64"),
@@ -400,7 +400,7 @@ def test_rows_are_caught_up_before_they_are_reset():
 def test_what_cannot_be_reset():
     opt = fastopt.Prodigy([{"params": starts(np.float64, "a", "b")}, {"params": starts(np.float64, "c")}])
     opt.step({name: np.ones(shape) for name, shape in SHAPES.items()})
-    with refused("Prodigy.reset: names must be those of parameters, got 'd'", opt):
+    with refused("Prodigy.reset: names must be names of parameters, got 'd'", opt):
         opt.reset(["a", "b", "d"])
     with refused("names must have all parameters of a group, since this rule makes one estimate for it, but 'b'", opt):
         opt.reset(["a"])

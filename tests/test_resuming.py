@@ -99,7 +99,7 @@ def test_current_hyperparameters_stay(resume):
     with refused(
         other,
         "lr must be scheduled by scale(schedule=reduce_on_plateau(",
-        "as it is here, got reduce_on_plateau(",
+        "as in this optimizer, got reduce_on_plateau(",
         'hyperparameters="current" keeps what is here',
     ):
         resume(opt, other)
@@ -253,18 +253,18 @@ OTHER = {
     "function": (
         decayed,
         halved,
-        "lr must be scheduled by test_resuming.halved, as it is here, got test_resuming.decayed",
+        "lr must be scheduled by test_resuming.halved, as in this optimizer, got test_resuming.decayed",
     ),
     "partial": (
         functools.partial(decayed, rate=0.9),
         functools.partial(decayed, rate=0.8),
-        "functools.partial(func=test_resuming.decayed, args=[], keywords=dict(['rate']=0.8)), as it is here, got",
+        "functools.partial(func=test_resuming.decayed, args=[], keywords=dict(['rate']=0.8)), as in this optimizer",
     ),
     "partial of another": (functools.partial(decayed), functools.partial(halved), "func=test_resuming.halved, args=[]"),
     "object": (
         Rate(0.1),
         Rate(0.2),
-        "test_resuming.Rate(.rate=0.2, .inner=None), as it is here, got test_resuming.Rate(",
+        "test_resuming.Rate(.rate=0.2, .inner=None), as in this optimizer, got test_resuming.Rate(",
     ),
     "object with an array": (Rate(0.1, np.arange(3)), Rate(0.1, np.ones(3)), ".inner=array(shape=[3], dtype="),
     "object with an object": (
@@ -274,11 +274,11 @@ OTHER = {
     ),
     "nan": (Rate(math.nan), Rate(math.inf), ".rate=inf"),
     "method": (Rate(0.1).method, Rate(0.2).method, "test_resuming.Rate.method(self=test_resuming.Rate(.rate=0.2"),
-    "slots": (Slotted(0.1), Slotted(0.2), "test_resuming.Slotted(.rate=0.2), as it is here, got"),
+    "slots": (Slotted(0.1), Slotted(0.2), "test_resuming.Slotted(.rate=0.2), as in this optimizer, got"),
     "method of what is no schedule": (
         Trainer(0.1).method,
         Trainer(0.2).method,
-        "test_resuming.Trainer.method(self=test_resuming.Trainer(.rate=0.2, .milestones=[3, 5])), as it is here, got",
+        "test_resuming.Trainer.method(self=test_resuming.Trainer(.rate=0.2, .milestones=[3, 5])), as in this optimizer",
     ),
     "method with other milestones": (Trainer(0.1).method, Trainer(0.1, (3, 6)).method, ".milestones=[3, 6]"),
     "partial with what is no schedule": (

@@ -101,8 +101,8 @@ def set_state(**entries):
 
 OTHER = [
     (lambda g: g[0].update(lr=0.1), "groups[0]: lr must be scheduled by reduce_on_plateau(init_value=0.1, factor=0.5"),
-    (lambda g: g[0].update(lr=g[1]["lr"]), "as it is here, got warmup(schedule=join(schedules=[linear("),
-    (lambda g: g[0].update(eps=g[0]["lr"]), "groups[0]: eps must be a number, as it is here, got a schedule"),
+    (lambda g: g[0].update(lr=g[1]["lr"]), "as in this optimizer, got warmup(schedule=join(schedules=[linear("),
+    (lambda g: g[0].update(eps=g[0]["lr"]), "groups[0]: eps must be a number, as in this optimizer, got a schedule"),
     (lambda g: g[0].update(betas=(0.9, 0.9)), "groups[0]: betas[0] must be scheduled by warmup("),
     (lambda g: g[0]["lr"].update(state=[]), "groups[0]: lr must have the state of 1 schedules, got []"),
     (lambda g: g[0]["lr"].pop("state"), "groups[0]: lr must be scheduled by reduce_on_plateau"),
@@ -152,13 +152,13 @@ def test_own_functions_and_classes(files):
     fastopt.load(files / "a", opt)
     assert own.value == opt.lr == 0.2
     other = fastopt.SGD(np.ones(2), lr=lambda t: 0.1, momentum=0.9)
-    with pytest.raises(ValueError, match=r"lr must be scheduled by .*<lambda>, as it is here, got .*Halving"):
+    with pytest.raises(ValueError, match=r"lr must be scheduled by .*<lambda>, as in this optimizer, got .*Halving"):
         other.load_state_dict(opt.state_dict())
 
 
 def test_arguments_are_checked_on_loading():
     opt, other = (fastopt.SGD(np.ones(2), lr=s.cosine(0.1, n)) for n in (10, 20))
-    with pytest.raises(ValueError, match=r"cosine\(.*decay_steps=20.*as it is here, got cosine\(.*decay_steps=10"):
+    with pytest.raises(ValueError, match=r"cosine\(.*decay_steps=20.*as in this optimizer, got .*decay_steps=10"):
         other.load_state_dict(opt.state_dict())
 
 

@@ -176,7 +176,7 @@ def test_combinations_are_checked_at_every_step():
     opt = fastopt.Rprop(p, step_sizes=(s.linear(0.1, 1.0, 4), 0.5))
     for _ in range(2):
         opt.step(np.ones(3))
-    with pytest.raises(ValueError, match=r"Rprop after 2 steps: step_sizes must be a smallest and a largest one"):
+    with pytest.raises(ValueError, match=r"Rprop after 2 steps: step_sizes must be the smallest and the largest"):
         opt.step(np.ones(3))
     assert opt.step_count == 2
 
@@ -257,7 +257,7 @@ def test_a_hyperparameter_set_by_a_schedule():
     ids=["momentum", "of a pair", "pair"],
 )
 def test_schedules_of_what_tells_the_average(make, options):
-    with pytest.raises(ValueError, match="must be no schedule, since x is computed with it"):
+    with pytest.raises(ValueError, match="must not be a schedule, since x is computed with it"):
         make(np.ones(3), **options)
 
 

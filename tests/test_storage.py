@@ -431,7 +431,7 @@ def test_second_parts_of_no_parameter_are_not_converted():
         other.load_state_dict(state, convert=True)
     for dtype in ("int8", 3, None, ["float32"]):
         state["state"]["w"]["dtype"] = dtype
-        with pytest.raises(ValueError, match=r"dtype in the state of 'w' must be that of a parameter, got"):
+        with pytest.raises(ValueError, match=r"dtype in the state of 'w' must be a dtype of parameters, got"):
             other.load_state_dict(state, convert=True)
 
 
@@ -570,7 +570,7 @@ def test_elements_of_a_buffer():
     m[0, 0] = 0.25
     assert abs(m[0, 0] - 0.25) < 0.01
     assert_same_bits(np.asarray(m)[1:], values[1:])
-    with pytest.raises(AttributeError, match="codes can be written to where it is an array, but not replaced"):
+    with pytest.raises(AttributeError, match="codes cannot be replaced; its elements can be set"):
         m.codes = None
     with pytest.raises(ValueError, match="copy must not be False"):
         m.__array__(copy=False)
@@ -593,7 +593,7 @@ def test_bad_formats():
     p = normal(1)
     with pytest.raises(ValueError, match=r"AdamW: state_dtype must be one of .*, got 'int8'"):
         fastopt.AdamW([p], state_dtype="int8")
-    with pytest.raises(ValueError, match=r"state_dtype must be by letters of the state, m, v, got 'x'"):
+    with pytest.raises(ValueError, match=r"state_dtype must have letters of the state as keys, m, v, got 'x'"):
         fastopt.AdamW([p], state_dtype={"x": "8bit"})
     with pytest.raises(ValueError, match="master must be float32 or None for a parameter of float16"):
         fastopt.AdamW([p.astype(np.float16)], master="split16")

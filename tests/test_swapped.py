@@ -132,7 +132,7 @@ def test_saved_within(average, make, files):
 @pytest.mark.parametrize(
     ("opt", "average", "message"),
     [
-        (lambda p: fastopt.Adam(p), "ema", "average must be there, but this optimizer keeps none, got 'ema'"),
+        (lambda p: fastopt.Adam(p), "ema", "average must be one that this optimizer keeps, which has none, got 'ema'"),
         (lambda p: fastopt.Adam(p, ema_decay=0.5), "swa", "average must be ema, got 'swa'"),
         (lambda p: fastopt.Adam(p, ema_decay=0.5, swa=(1, 1)), "m", "average must be ema, swa, got 'm'"),
         (lambda p: fastopt.ScheduleFreeSGD(p), None, "average must be x, got None"),

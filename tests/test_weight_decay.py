@@ -400,7 +400,7 @@ REFUSALS = [
     ("LAMB", {"cautious_decay": True}, "weight_decay_form must be decoupled or independent with cautious_decay"),
     ("NovoGrad", {"cautious_decay": True}, "weight_decay_form must be decoupled or independent with cautious_decay"),
     ("Prodigy", {"cautious_decay": True, "weight_decay_form": "l2"}, "must be decoupled or independent or own with"),
-    ("ASGD", {"cautious_decay": True}, "cautious_decay must be False for a rule that keeps an average of its own"),
+    ("ASGD", {"cautious_decay": True}, "cautious_decay must be False for a rule that keeps an average of"),
     ("ScheduleFreeSGD", {"cautious_decay": True}, "cautious_decay must be False for a rule that keeps an average"),
     ("ScheduleFreeAdamW", {"corrected_decay": True}, "corrected_decay must be False for a rule without a schedule"),
     ("AdamW", {"cautious_decay": 1}, "cautious_decay must be True or False, got 1"),

@@ -370,7 +370,7 @@ cdef class Table:
         cdef int64_t step_count
         cdef Table table
         if name not in parameters.names:
-            raise ValueError(f"{parameters.owner}_one: name must be that of a parameter, got {brief(name)}")
+            raise ValueError(f"{parameters.owner}_one: name must be the name of a parameter, got {brief(name)}")
         i = parameters.names.index(name)
         if self.members is not None or self.containers:
             self.check_containers(f"{parameters.owner}_one")

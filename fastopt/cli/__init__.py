@@ -24,9 +24,9 @@ PROG = "python -m fastopt"
 # name: (module, function, description)
 COMMANDS = {
     "demo": ("fastopt.cli.demo", "main", "train a network with every rule, next to plain NumPy"),
-    "compare": ("fastopt.cli.compare.command", "main", "find which rule suits which task, by learning-rate sweeps"),
-    "bench": ("fastopt.cli.bench", "main", "time a step of each rule, against the memory's limit with --roofline"),
-    "inspect": ("fastopt.cli.inspect", "main", "print what a file of fastopt.save holds, and check it"),
+    "compare": ("fastopt.cli.compare.command", "main", "compare all rules on small tasks, at many learning rates"),
+    "bench": ("fastopt.cli.bench", "main", "time a step of each rule; --roofline compares it with the memory limit"),
+    "inspect": ("fastopt.cli.inspect", "main", "print and check the content of a file of fastopt.save"),
     "config": ("fastopt.cli", "config", "print version, compiler and threads; flags for C with --cflags --libs"),
 }
 
@@ -109,8 +109,8 @@ def config(arguments: Sequence[str]) -> int:
     }
     parser = Parser(
         "config",
-        description="Print version, compiler, instruction set and threads; or the flags and folders that the options\n"
-        "name, on one line, for programs in C and C++.",
+        description="Print version, compiler, instruction set and threads. With options, print the flags and folders\n"
+        "for programs in C and C++, on one line.",
     )
     for option, (words, _) in asked.items():
         parser.add_argument(option, action="store_true", dest=option, help=words)
@@ -126,10 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = Parser(
-        description="Optimizer update rules as fused C loops on NumPy arrays.",
+        description="Optimizer steps for training on a CPU, as fast as memory allows.",
         epilog="commands:\n"
         + "\n".join(f"  {name:10}{summary}" for name, (_, _, summary) in COMMANDS.items())
-        + f"\n\n{PROG} COMMAND --help says more.",
+        + f"\n\n{PROG} COMMAND --help describes a command.",
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     module, function, _ = COMMANDS[parser.parse_args(arguments[:1]).command]

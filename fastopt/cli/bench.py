@@ -31,8 +31,8 @@ RULES = {name: rule for name, rule in catalogue.rules().items() if name == rule.
 WHOLE = {len(rule.state): name for name, rule in reversed(RULES.items()) if not rule.by_matrices}
 
 HELP = """examples:
-  python -m fastopt bench                                  the lecture's rules on 2^25 floats
-  python -m fastopt bench --roofline                       the same, against the memory's limit
+  python -m fastopt bench                                  the usual rules on 2^25 floats
+  python -m fastopt bench --roofline                       the same, compared with the memory limit
   python -m fastopt bench --rules lamb,prodigy --roofline  rules of two passes, with the bytes of each
   python -m fastopt bench --rules adam --size 31234567 --threads 1 --roofline
   python -m fastopt bench --rules adam --dtype bfloat16 --master split8 --state-dtype 8bit --roofline"""
@@ -160,17 +160,23 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--rules",
         type=names(*RULES),
         default=list(catalogue.LECTURE),
-        help="names with commas (default: the lecture's)",
+        help="names with commas (default: the usual ones)",
     )
     parser.add_argument("--size", type=integer(1, 2**32), default=2**25, help="elements (default: 2^25)")
     dtypes = ["float32", "float64", "float16", "bfloat16"]
-    parser.add_argument("--dtype", choices=dtypes, default="float32", help="of parameters (default: float32)")
-    parser.add_argument("--state-dtype", choices=STATE_DTYPES, help="how state is stored (default: as computed)")
-    parser.add_argument("--master", choices=MASTERS, help="of parameters of 16 bits (default: auto)")
-    parser.add_argument("--rounding", choices=["stochastic", "nearest"], help="(default: stochastic)")
-    parser.add_argument("--threads", type=integer(1, 256), default=fastopt.get_num_threads(), help="(default: all)")
+    parser.add_argument("--dtype", choices=dtypes, default="float32", help="dtype of the parameters (default: float32)")
+    parser.add_argument(
+        "--state-dtype", choices=STATE_DTYPES, help="format of the state (default: the dtype of computation)"
+    )
+    parser.add_argument("--master", choices=MASTERS, help="master of 16-bit parameters (default: auto)")
+    parser.add_argument(
+        "--rounding", choices=["stochastic", "nearest"], help="rounding of stored numbers (default: stochastic)"
+    )
+    parser.add_argument(
+        "--threads", type=integer(1, 256), default=fastopt.get_num_threads(), help="threads of a step (default: all)"
+    )
     parser.add_argument("--rounds", type=integer(1, 10**6), default=15, help="steps per rule (default: 15)")
-    parser.add_argument("--roofline", action="store_true", help="measure the memory's limit too")
+    parser.add_argument("--roofline", action="store_true", help="also measure the memory limit")
     options = parser.parse_args(arguments)
     given = {"state_dtype": options.state_dtype, "master": options.master, "rounding": options.rounding}
     options.storage = {key: None if word == "none" else word for key, word in given.items() if word is not None}

@@ -351,8 +351,8 @@ def parser() -> Parser:
     """Return the parser of the demo's arguments."""
     demo = Parser(
         "demo",
-        description="Train a small network on real data with every rule, with fastopt and with plain NumPy in turns;\n"
-        "print a table of accuracies and times, and draw loss curves and paths down a valley.",
+        description="Train a small network on real data with every rule, with fastopt and with plain NumPy in turns.\n"
+        "Print a table of accuracies and times, and draw loss curves and paths through a valley.",
         epilog="examples:\n"
         "  python -m fastopt demo\n"
         "  python -m fastopt demo --rules adam,nadam --epochs 5\n"
@@ -360,15 +360,17 @@ def parser() -> Parser:
     )
     for option, kind, default, metavar, text in (
         ("--rules", names(*RULES), list(RULES), "A,B", f"only these (default: all): {', '.join(RULES)}"),
-        ("--epochs", integer(1, 10_000), 15, "N", "times that a rule sees every image (default: 15)"),
+        ("--epochs", integer(1, 10_000), 15, "N", "passes over the images (default: 15)"),
         ("--hidden", widths, [960, 960], "A,B", "widths of the hidden layers (default: 960,960)"),
         ("--batch-size", integer(1, TRAIN_IMAGES), 64, "N", "images in a minibatch (default: 64)"),
         ("--threads", integer(1, 256), None, "N", "threads of fastopt (default: chosen automatically)"),
-        ("--seed", integer(0, 2**32 - 1), 0, "N", "decides start, split and minibatches (default: 0)"),
-        ("--out", picture, "fastopt-demo.png", "PATH", "the picture, or its folder (default: fastopt-demo.png)"),
+        ("--seed", integer(0, 2**32 - 1), 0, "N", "seed of start, split and minibatches (default: 0)"),
+        ("--out", picture, "fastopt-demo.png", "PATH", "file or folder of the picture (default: fastopt-demo.png)"),
     ):
         demo.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
-    demo.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
+    demo.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="dtype of the network (default: float32)"
+    )
     return demo
 
 

@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 HELP = """examples:
   python -m fastopt inspect state.safetensors
-  python -m fastopt inspect state.safetensors --no-parameters   what it holds in all, and the hyperparameters"""
+  python -m fastopt inspect state.safetensors --no-parameters   only totals and hyperparameters"""
 
 
 def size(nbytes: int) -> str:
@@ -114,7 +114,7 @@ def show(path: Path, content: Mapping[str, Any], tensors: Mapping[str, np.ndarra
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit code."""
-    parser = Parser("inspect", description="Print what a file of fastopt.save holds, and check it.", epilog=HELP)
+    parser = Parser("inspect", description="Print and check the content of a file of fastopt.save.", epilog=HELP)
     parser.add_argument("file", type=Path, help="the file")
     parser.add_argument("--no-parameters", action="store_true", help="leave out the table of parameters")
     given = parser.parse_args(arguments)

@@ -39,8 +39,8 @@ class NewtonSchulz(Optimizer):
     def _check_array(cls, label: str, array: Array) -> None:
         if array.ndim != 2:
             raise ValueError(
-                f"{label} must have two axes for this rule, got shape {array.shape}: others belong into an optimizer of"
-                f" their own, such as AdamW"
+                f"{label} must have two axes for this rule, got shape {array.shape}: use another optimizer for it,"
+                f" such as AdamW"
             )
 
     def _laid_out(self) -> None:

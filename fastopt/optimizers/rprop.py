@@ -67,7 +67,7 @@ class Rprop(Optimizer):
     def _check_together(cls, label: str, hyper: Mapping[str, Any]) -> None:
         low, high = map(float, hyper["step_sizes"])  # which NumPy's own would be rounded to compare
         if low > high:
-            raise ValueError(f"{label}: step_sizes must be a smallest and a largest one, got {(low, high)!r}")
+            raise ValueError(f"{label}: step_sizes must be the smallest and the largest step size, got {(low, high)!r}")
 
     @classmethod
     def _initial_state(cls, hyper: Mapping[str, Any]) -> dict[str, float]:

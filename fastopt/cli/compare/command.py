@@ -75,8 +75,8 @@ def parser() -> Parser:
     known = list(find_rules())
     command = Parser(
         "compare",
-        description="Train small models on real data with every rule at many learning rates; print a table for each "
-        "task,\nwrite the numbers as compare.csv and compare.json, and draw compare-rates.png and compare-curves.png.",
+        description="Train small models on real data with every rule at many learning rates. Print a table for each\n"
+        "task, write the numbers to compare.csv and compare.json, and draw compare-rates.png and compare-curves.png.",
         epilog="tasks:\n" + "\n".join(f"  {name:12}{task.summary}" for name, task in TASKS.items()) + "\n\nexamples:\n"
         "  python -m fastopt compare\n"
         "  python -m fastopt compare --quick --out /tmp\n"
@@ -86,15 +86,15 @@ def parser() -> Parser:
         ("--rules", names(*known), known, "A,B", f"only these (default: all): {', '.join(known)}"),
         ("--tasks", names(*TASKS), list(TASKS), "A,B", f"only these (default: all): {', '.join(TASKS)}"),
         ("--schedules", names(*SCHEDULES), ["constant"], "A,B", f"of {', '.join(SCHEDULES)} (default: constant)"),
-        ("--seeds", integer(1, 1000), None, "N", "trainings at each rule's best learning rate (default: 5)"),
+        ("--seeds", integer(1, 1000), None, "N", "trainings of each rule at its best learning rate (default: 5)"),
         ("--rates", rates, None, "A,B", "learning rates to try (default: 1e-6 to 100, two per decade)"),
         ("--options", options, {}, "A=1,B=2", "options of every rule, such as weight_decay=0.1,cautious_decay=True"),
         ("--processes", integer(1, 256), usable_cpus(), "N", "trainings at a time (default: one per CPU)"),
         ("--out", folder, Path("fastopt-compare"), "DIR", "folder of the results (default: fastopt-compare)"),
-        ("--page", page, None, "FILE", "a Markdown page whose tables are rewritten too"),
+        ("--page", page, None, "FILE", "a Markdown page; its tables are rewritten"),
     ):
         command.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
-    command.add_argument("--quick", action="store_true", help="fewer rates, seeds and steps: a look in half a minute")
+    command.add_argument("--quick", action="store_true", help="fewer rates, seeds and steps: half a minute")
     return command
 
 
