@@ -18,7 +18,7 @@
 #ifndef FASTOPT_H
 #define FASTOPT_H
 
-#define FASTOPT_VERSION "0.1.0"
+#define FASTOPT_VERSION "0.2.0"
 
 /* Within an ABI version, objects that were compiled with this header also work with later libraries: enumerations and
  * structs grow at their end only, and every call that takes tensors carries the sizes of the caller's structs
