@@ -1,8 +1,8 @@
 """Fit a differential equation.
 
-Predators and prey: the four rates of the Lotka-Volterra equations are found from noisy counts.  The gradient comes from
-the sensitivities, which are integrated beside the solution.  The optimizer works on logarithms, so that rates stay
-positive.
+Predators and prey: the program estimates the four rates of the Lotka-Volterra equations from noisy counts.  The gradient
+comes from the sensitivities, which are integrated together with the solution.  The optimizer works on logarithms, so that
+rates stay positive.
 """
 
 import matplotlib.pyplot as plt
@@ -42,7 +42,7 @@ rng = np.random.default_rng(1)
 counts = solve(true_rates)[0] * rng.lognormal(0, 0.1, (COUNT, 2))
 
 # %%
-# Adam for the first part, with gradients clipped, since the loss is steep far from the solution.
+# Adam with clipped gradients, since the loss is steep far from the solution.
 
 log_rates = np.log([0.7, 0.7, 0.7, 0.7])
 opt = fastopt.Adam(log_rates, lr=schedules.cosine(0.05, decay_steps=300), clip_norm=1.0)

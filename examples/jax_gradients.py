@@ -51,7 +51,7 @@ def batches():
 
 
 # %%
-# The loop with fastopt: gradients have the nest of the parameters, and are read where JAX left them.
+# The loop with fastopt: gradients have the nest of the parameters, and are read in place, without a copy.
 
 net, losses = new_network(), []
 opt = fastopt.Adam(net, lr=3e-3)

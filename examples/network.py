@@ -1,7 +1,7 @@
 """A network in plain NumPy.
 
 Two layers and their gradients by hand, trained on handwritten digits with SGD, Adam and Muon.  The optimizer updates
-the arrays of the network in place; all else is NumPy.
+the arrays of the network in place; everything else is NumPy.
 """
 
 import matplotlib.pyplot as plt
@@ -50,7 +50,7 @@ def loss_and_gradients(net, x, y):
 
 
 # %%
-# Three optimizers.  Muon is for the matrix between hidden layers, so AdamW takes the other arrays; both step as one.
+# Three optimizers.  Muon is for the matrix between hidden layers; AdamW takes the other arrays.  `Combined` steps both.
 
 STEPS = 600
 optimizers = {

@@ -1,8 +1,8 @@
 """Reinforcement learning in torch, with steps of fastopt.
 
 PPO learns to balance a pole on a cart.  A network of 9 thousand parameters makes 16 short steps after each 128 moves
-of 16 carts, so that the optimizer takes a large part of the time that learning takes: ``--optimizer`` says whose steps
-they are.  ``clip_norm`` of fastopt replaces ``clip_grad_norm_``, in the same pass over memory.
+of 16 carts.  So the optimizer takes a large part of the time of learning.  ``--optimizer`` chooses the optimizer.
+``clip_norm`` of fastopt replaces ``clip_grad_norm_``, in the same pass over memory.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """scikit-learn's MLPClassifier with a step of fastopt.
 
-``MLPClassifier`` asks an object for the step of its arrays.  Here that object is an optimizer of fastopt, so that
-rules, schedules and averages work that scikit-learn does not have.  The network, its gradients and its predictions stay
-scikit-learn's.
+``MLPClassifier`` calls an object to step its arrays.  Here this object is an optimizer of fastopt.  So you can use rules,
+schedules and averages that scikit-learn does not have.  scikit-learn still computes gradients and predictions.
 """
 
 import matplotlib.pyplot as plt
