@@ -143,7 +143,7 @@ typedef struct {
     int gather_writes;                           /* whether the first pass writes the state, not the last one */
     int caller_writes;                           /* whether the caller computes state between GATHER and UPDATE, from
                                                     all elements of the parameter */
-    int starts;                                  /* whether step 1 initializes the state of all elements */
+    int starts;                                  /* whether step 1 initialises the state of all elements */
     int separate_decay;                          /* whether the hyperparameter decay of the rule is a separate term, a
                                                   share of p, so that it can be cautious */
     int catches_up;                              /* whether it has a closed form for steps with a gradient of 0, */

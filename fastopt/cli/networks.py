@@ -16,7 +16,7 @@ Labels = NDArray[np.integer[Any]]
 
 
 def network(sizes: Sequence[int], dtype: str, rng: np.random.Generator) -> list[Array]:
-    """Return weights and biases for layers of these sizes, input first, with He's initialization."""
+    """Return weights and biases for layers of these sizes, input first, with He's initialisation."""
     params: list[Array] = []
     for fan_in, fan_out in pairwise(sizes):
         weights = rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_in)
