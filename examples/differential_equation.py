@@ -1,8 +1,8 @@
 """Fit a differential equation.
 
-Predators and prey: the program estimates the four rates of the Lotka-Volterra equations from noisy counts.  The gradient
-comes from the sensitivities, which are integrated together with the solution.  The optimizer works on logarithms, so that
-rates stay positive.
+Predators and prey: the program estimates the four rates of the Lotka-Volterra equations from noisy counts.  The
+gradient comes from the sensitivities, which are integrated together with the solution.  The optimizer works on
+logarithms, so that rates stay positive.
 """
 
 import matplotlib.pyplot as plt

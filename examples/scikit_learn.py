@@ -1,7 +1,7 @@
 """scikit-learn's MLPClassifier with a step of fastopt.
 
-``MLPClassifier`` calls an object to step its arrays.  Here this object is an optimizer of fastopt.  So you can use rules,
-schedules and averages that scikit-learn does not have.  scikit-learn still computes gradients and predictions.
+``MLPClassifier`` calls an object to step its arrays.  Here this object is an optimizer of fastopt.  So you can use
+rules, schedules and averages that scikit-learn does not have.  scikit-learn still computes gradients and predictions.
 """
 
 import matplotlib.pyplot as plt

@@ -121,11 +121,11 @@ class Optimizer(Stepping, Declaring):
         of p before its first step.  Not for rules that keep an average of the parameters.
     catch_up : bool, default False
         For gradients that are `RowGrad`: before its step, a row catches up on the steps that it has missed, as if each
-        had been made with a gradient of zero, to rounding.  For `SGD`, `Adagrad`, `RMSprop`, `Adadelta`, `ADOPT` and
-        `FTRL`: their steps without a gradient have a closed form.  Adam's have none, since m and v decay at different
-        rates under a root.  With momentum, missed steps move a row, so call `catch_up()` before you read the table.
-        Setting a hyperparameter also brings all rows up to date.  Schedules of hyperparameters that the closed form
-        needs, weight decay and averages are refused.  `state` then has ``last_step``, the last step of each row.
+        had been made with a gradient of zero, to rounding.  For rules with a closed form of such steps, such as `SGD`
+        and `RMSprop`; docs/rows.md lists them.  Adam has none, since m and v decay at different rates under a root.
+        With momentum, missed steps move a row, so call `catch_up()` before you read the table.  Setting a
+        hyperparameter also brings all rows up to date.  Schedules of hyperparameters that the closed form needs, weight
+        decay and averages are refused.  `state` then has ``last_step``, the last step of each row.
 
     Raises
     ------
