@@ -42,8 +42,9 @@ Unset: TypeAlias = float | Callable[[Mapping[str, Any]], float] | None
 # The forms of weight decay around a rule, each with its field of fastopt_options.
 DECAYS = {"l2": "weight_decay", "decoupled": "decoupled_decay", "independent": "independent_decay"}
 ROWS = frozenset(name for name, *_ in _core.rules())
-# Hyperparameters that states saved before they existed do not have, and the values that they had then.
-ADDED: dict[str, Any] = {
+# Hyperparameters that were added after 0.1.0, and the values with which earlier versions computed.
+_ADDED: dict[str, Any] = {
+    "lr_scale": 1.0,
     "cautious_decay": False,
     "corrected_decay": False,
     "state_dtype": None,
@@ -405,6 +406,8 @@ class Declaration:
         if "weight_decay_form" in self.hyper:
             forms = (*DECAYS, "own") if self.decay_form == "own" else tuple(DECAYS)
             self.hyper["weight_decay_form"] = Choice(forms, names=("weight_decay_form",))
+        #: Hyperparameters that files of earlier versions may not have, and their values there.
+        self.added = _ADDED | {"weight_decay_form": self.decay_form}
         #: The names in rules.def of hyperparameters that have others there, or that are several numbers.
         self.parts = {key: value.names for key, value in self.hyper.items() if value.names != (key,)}
         #: The arguments that are no hyperparameters, but for the parameters: options of the step and of averages.

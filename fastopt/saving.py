@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from .decays import Decay, restored_decays, saved_decays
-from .declarations import ADDED, Declaration
+from .declarations import Declaration
 from .layout import Layout
 from .nest import Array, Name, can_be_copied, describe, holds, together
 from .scalars import is_integer, is_number, unwrapped
@@ -111,9 +111,12 @@ def layout_of_copy(declaration: Declaration, copy: Mapping[str, Any]) -> Layout:
     return Layout(
         declaration,
         copy["grouped"],
-        [(params, ADDED | hyper, None) for params, hyper in zip(copy["params"], copy["hyper"], strict=True)],
+        [
+            (params, declaration.added | hyper, None)
+            for params, hyper in zip(copy["params"], copy["hyper"], strict=True)
+        ],
         {"seed": 0} | copy["options"],
-        ADDED | copy["defaults"],
+        declaration.added | copy["defaults"],
         copy["rules"],
         copy["state_dict"]["step_count"],
         [one for one in copy["containers"] if holds(one)],
@@ -272,7 +275,7 @@ def _changes_of_groups(
         if entry is None:
             continue
         where = f"{label}: groups[{i}]"
-        hyper, own = group.parted({**ADDED, **entry})
+        hyper, own = group.parted({**layout.declaration.added, **entry})
         for key in OF_STORAGE:
             layout.declaration.hyper[key].check(f"{where}: {key}", hyper[key])
         if strict:

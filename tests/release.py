@@ -2,7 +2,7 @@
 
 python tests/release.py                 every check, on a clean tree
 python tests/release.py --only versions one of them
-python tests/release.py --record        write tests/hashes.txt, the bits of this release
+python tests/release.py --record        keep the bits of this release in tests/hashes.txt, and a file in tests/saved
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import hashes
 
 ROOT = Path(__file__).resolve().parents[1]
 HASHES = ROOT / "tests" / "hashes.txt"
+SAVED = ROOT / "tests" / "saved"
 
 
 def read(name: str) -> str:
@@ -94,6 +95,19 @@ def bits() -> str:
     return f"{len(changed)} of {len(before)} hashes changed since the last release"
 
 
+def record() -> None:
+    """Keep the bits of this release, and a file that it has saved with every class."""
+    import fastopt
+    from support import registry, released
+
+    HASHES.write_text("\n".join(lines()) + "\n", encoding="utf-8")
+    rules = list(registry.CLASSES)
+    opt = released.optimizer(rules)
+    for _ in range(2):
+        released.step(opt, rules)
+    fastopt.save(SAVED / f"{version()}.safetensors", opt)
+
+
 def sdist() -> str:
     """The source distribution is well described, and two builds give the same bytes."""
     built = []
@@ -117,10 +131,10 @@ CHECKS = {check.__name__: check for check in (clean, versions, date, bits, sdist
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=CHECKS, action="append", help="one check; may be given several times")
-    parser.add_argument("--record", action="store_true", help="write the bits of this release")
+    parser.add_argument("--record", action="store_true", help="keep the bits and a file of this release")
     options = parser.parse_args()
     if options.record:
-        HASHES.write_text("\n".join(lines()) + "\n", encoding="utf-8")
+        record()
         return
     for name in options.only or CHECKS:
         print(f"{name}: {CHECKS[name]()}", flush=True)
