@@ -30,20 +30,22 @@ enum {
 #define LARGEST_NONNEGATIVE 0x1.fp42f /* the level of 255 */
 #define SMALLEST_SIGNED     0x1p-109f /* of scales: subnormals are less than the last of 15 bits behind the point */
 
-/* The float whose nearest integer is the code, from x / scale; where its root is smaller, the difference is
- * subtracted. */
+/* The float whose nearest integer is the code, from x / scale.  In the bits of a size of at least 2 the first one of
+ * the exponent is set, so that the sum with ROOT_1 sets it again after the shift, and clears the next one.  With these
+ * two bits a smaller u has a `root` above itself.  Two floats of the same sign are compared as integers. */
 static inline float fastopt_signed_code(float u)
 {
-    const uint32_t bits = fastopt_bits(u);
-    const int32_t below = ((int32_t)(bits & SIZE_BITS) - (2 * ROOT_1 - 1)) >> 1;
-    return fastopt_float(bits - (uint32_t)(below > 0 ? below : 0));
+    const int32_t bits = (int32_t)fastopt_bits(u), root = (bits >> 1 & ~(3 * ROOT_1)) | 2 * ROOT_1;
+    return fastopt_float((uint32_t)(bits < root ? bits : root));
 }
 
+/* The reverse: the sign and the first bit of the exponent are those of the code, the others those of its shifted bits.
+ */
 static inline float fastopt_signed_level(int8_t code)
 {
-    const uint32_t bits = fastopt_bits((float)code);
-    const int32_t size = (int32_t)(bits & SIZE_BITS), power = (int32_t)((uint32_t)(size - ROOT_1) << 1);
-    return fastopt_float((uint32_t)(size > power ? size : power) | (bits & SIGN_BIT));
+    const int32_t bits = (int32_t)fastopt_bits((float)code), shifted = (int32_t)((uint32_t)bits << 1);
+    const int32_t power = ((bits ^ shifted) & (int32_t)(SIGN_BIT | 2 * ROOT_1)) ^ shifted;
+    return fastopt_float((uint32_t)(bits > power ? bits : power));
 }
 
 /* The same for an element that is not negative. */
