@@ -48,7 +48,7 @@ static inline float fastopt_signed_level(int8_t code)
     return fastopt_float((uint32_t)(bits > power ? bits : power));
 }
 
-/* The same for an element that is not negative. */
+/* The code of an element that is not negative. */
 static inline float fastopt_nonnegative_code(float x, float factor)
 {
     const int32_t size = (int32_t)(fastopt_bits(x) & SIZE_BITS), one = 0x3f800000;
@@ -127,7 +127,9 @@ NOINLINE static void FN(encode_nonfinite)(uint8_t *restrict codes, const float *
         codes[i] = (uint8_t)(fastopt_bits(x[i]) & SIGN_BIT ? negative : largest);
 }
 
-/* Whole groups.  All scales of a few groups come before their codes, which would wait for them. */
+/* Whole groups.  All scales of a few groups come before their codes, which would wait for them.  Groups that are not
+ * finite are encoded again, in a loop of their own: with a call, the loop of codes would load its constants for each
+ * group. */
 static inline void FN(encode)(uint8_t *restrict codes, float *restrict scales, const float *restrict x,
                               ptrdiff_t groups, const uint32_t *restrict random, int shift, int is_signed)
 {
@@ -141,14 +143,29 @@ static inline void FN(encode)(uint8_t *restrict codes, float *restrict scales, c
         }
         for (int i = 0; i < count; i++) {
             const ptrdiff_t begin = (first + i) * GROUP;
-            if (!(scales[first + i] < INFINITY))
-                FN(encode_nonfinite)(codes + begin, x + begin, scales[first + i], is_signed);
-            else if (is_signed)
+            if (is_signed)
                 FN(encode_signed)(codes + begin, x + begin, factors[i], random ? random + begin : NULL, shift);
             else
                 FN(encode_nonnegative)(codes + begin, x + begin, factors[i], random ? random + begin : NULL, shift);
         }
+        for (int i = 0; i < count; i++) {
+            const ptrdiff_t begin = (first + i) * GROUP;
+            if (!(scales[first + i] < INFINITY))
+                FN(encode_nonfinite)(codes + begin, x + begin, scales[first + i], is_signed);
+        }
     }
+}
+
+/* The same with a loop for each shift, a constant there: after a shift by 16 no mask is needed. */
+static inline void FN(encode_by_shift)(uint8_t *restrict codes, float *restrict scales, const float *restrict x,
+                                       ptrdiff_t groups, const uint32_t *restrict random, int shift, int is_signed)
+{
+    if (!random)
+        FN(encode)(codes, scales, x, groups, NULL, 0, is_signed);
+    else if (shift == 0)
+        FN(encode)(codes, scales, x, groups, random, 0, is_signed);
+    else
+        FN(encode)(codes, scales, x, groups, random, 16, is_signed);
 }
 
 /* A group that is not full. */
@@ -182,7 +199,7 @@ static inline void FN(store_codes)(const T *restrict x, const fastopt_buffer *to
             values = narrow;
         }
         const ptrdiff_t whole = count / GROUP * GROUP;
-        FN(encode)(codes + begin, scales + begin / GROUP, values, whole / GROUP, bits, shift, is_signed);
+        FN(encode_by_shift)(codes + begin, scales + begin / GROUP, values, whole / GROUP, bits, shift, is_signed);
         if (whole < count)
             FN(encode_rest)(codes + begin + whole, scales + (begin + whole) / GROUP, values + whole,
                             (int)(count - whole), bits ? bits + whole : NULL, shift, is_signed);

@@ -9,8 +9,8 @@
 #undef FORMAT_FILES
 
 /* The functions of a format, for elements offset to offset + n of a buffer.  With groups, offset is a multiple of one,
- * and so is n unless the buffer ends there.  The random bits of element i are (random[i] >> shift) & 0xffff; without
- * random numbers rounding is to nearest. */
+ * and so is n unless the buffer ends there.  The random bits of element i are (random[i] >> shift) & 0xffff, with a
+ * shift of 0 or 16; without random numbers rounding is to nearest. */
 typedef struct {
     void (*load)(T *restrict out, const fastopt_buffer *from, ptrdiff_t offset, ptrdiff_t n);
     void (*store)(const T *restrict x, const fastopt_buffer *to, ptrdiff_t offset, ptrdiff_t n,
