@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import multiprocessing
 import os
 import re
 import sys
@@ -81,8 +82,8 @@ def write_examples() -> list[str]:
         if file.name not in {path.name for path in sources}:
             file.unlink()
     header = (ROOT / "examples" / "README.md").read_text(encoding="utf-8").removeprefix("# ")
-    title, _, text = header.partition("\n")
-    (EXAMPLES / "GALLERY_HEADER.rst").write_text(f"{title}\n{'=' * len(title)}\n{text}", encoding="utf-8")
+    title, text = header.split("\n\n")[:2]  # the table that follows is the gallery
+    (EXAMPLES / "GALLERY_HEADER.rst").write_text(f"{title}\n{'=' * len(title)}\n\n{text}\n", encoding="utf-8")
     runnable = []
     for path in sources:
         text = path.read_text(encoding="utf-8")
@@ -101,6 +102,9 @@ def imported(text: str) -> set[str]:
     names += [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
     return {name.partition(".")[0] for name in names}
 
+
+# Other processes cannot import a program that the gallery runs: they are forked from it.
+multiprocessing.set_start_method("fork", force=True)
 
 sphinx_gallery_conf = {
     "examples_dirs": str(EXAMPLES),

@@ -1,8 +1,6 @@
 """fastopt.torch within the programs that people train with: the same run as that of torch.optim, or of a plain loop."""
 
-import importlib
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -58,16 +56,6 @@ def test_a_plain_loop():
     ours, theirs = by_loop(fastopt.torch.AdamW), by_loop(torch.optim.AdamW)
     torch.testing.assert_close(dict(ours.named_parameters()), dict(theirs.named_parameters()))
     assert not torch.equal(ours.layers[0].weight, Net().layers[0].weight)
-
-
-def test_reinforcement_learning(monkeypatch):
-    """The example learns: at first a pole stands for about 22 moves."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
-    threads = torch.get_num_threads()
-    try:
-        assert importlib.import_module("ppo").main(["--iterations", "12"]) > 45
-    finally:
-        torch.set_num_threads(threads)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler of C++")
