@@ -17,7 +17,7 @@ import fastopt
 
 SIZES, STEPS, RATE = [(1, 128), (128, 128), (128, 1)], 400, 3e-3
 rng = np.random.default_rng(0)
-x = np.sort(rng.uniform(-3, 3, (100, 1)), axis=0)
+x = np.linspace(-3, 3, 200)[:, None]
 y = np.sin(3 * x) * np.exp(-(x**2) / 4) + rng.normal(0, 0.05, x.shape)
 
 
@@ -76,5 +76,5 @@ print(f"largest difference of parameters {abs(flatten(ours)[0] - flatten(theirs)
 plt.plot(x, y, ".", label="data")
 plt.plot(x, predict(ours, x), label="fastopt")
 plt.plot(x, predict(theirs, x), "--", label="autograd.misc.optimizers")
-plt.legend()
+plt.legend(loc="upper right")
 plt.show()

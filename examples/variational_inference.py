@@ -76,5 +76,5 @@ for i, (name, (mean, sd)) in enumerate(results.items()):
     print(f"{name:16} {np.mean(((mean - center) / width) ** 2) ** 0.5:15.3f} {np.mean(sd / width):7.2f}")
     ax.errorbar(np.arange(size) + i / 6, mean, sd, fmt=".", label=name)
 ax.set(xlabel="coefficient", ylabel="mean and standard deviation")
-ax.legend()
+fig.legend(loc="outside upper center", ncols=4)
 plt.show()
