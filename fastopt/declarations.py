@@ -403,6 +403,14 @@ class Declaration:
         self.hyper = {key: value for key, value in declared.items() if isinstance(value, Hyperparameter)}
         #: Those that select the row.
         self.selecting = {key for options in self.rows.values() for key in options}
+        #: For a row that a number other than 0 selects: its name in rules.def, and the row that steps while it is 0.
+        self._at_zero = {
+            row: (self.hyper[key].names[0], other)
+            for row, options in self.rows.items()
+            for key in options
+            for other, of_other in self.rows.items()
+            if of_other.keys() == options.keys() - {key} and not self.hyper[key].fixed and not self.hyper[key].default
+        }
         if "weight_decay_form" in self.hyper:
             forms = (*DECAYS, "own") if self.decay_form == "own" else tuple(DECAYS)
             self.hyper["weight_decay_form"] = Choice(forms, names=("weight_decay_form",))
@@ -499,16 +507,25 @@ class Declaration:
         """Return valid hyperparameters as Python's own values, which nobody else can change."""
         return {key: value if type(value) in PLAIN else self.hyper[key].plain(value) for key, value in hyper.items()}
 
-    def row(self, hyper: Mapping[str, Any]) -> str:
-        """Return the row of rules.def that these hyperparameters select: by those that are not the defaults."""
+    def row(self, hyper: Mapping[str, Any], kept: Collection[str] = ()) -> str:
+        """Return the row of rules.def that these hyperparameters select: by those that are not the defaults.
+
+        Where one of them is 0 that selects a row with more state, and `kept` has letters of that state: that row.
+        """
         if not self.selecting:
             return next(iter(self.rows))
         given = {key for key in self.selecting if hyper[key] != self.hyper[key].default}
-        return next(row for row, options in self.rows.items() if options.keys() == given)
+        row = next(row for row, options in self.rows.items() if options.keys() == given)
+        for larger, (_, smaller) in self._at_zero.items():
+            letters = set(_core.Settings(larger).state_names) - set(_core.Settings(smaller).state_names)
+            if smaller == row and not letters.isdisjoint(kept):
+                return larger
+        return row
 
     def settings(self, row: str, corrects_decay: bool) -> tuple[_core.Settings, _core.Settings]:
         """Return what the C core reads of a group that runs this row, for matrices and for vectors."""
-        of_matrices = _core.Settings(self._own_rule() if self._own_rule else row, corrects_decay)
+        rule = self._own_rule() if self._own_rule else row
+        of_matrices = _core.Settings(rule, corrects_decay, self._at_zero.get(row))
         own_row = row + VECTOR in ROWS and self._own_rule is None
         return of_matrices, _core.Settings(row + VECTOR, corrects_decay) if own_row else of_matrices
 

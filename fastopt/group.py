@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from reprlib import repr as brief
 from typing import Any
 
@@ -32,9 +32,10 @@ class Group(FixedDict):
         arrays: list[Array],
         given: Mapping[str, Any],
         options: Mapping[str, Any],
-        rule: str | None = None,
+        kept: Collection[str] = (),
         step_count: int = 0,
     ) -> None:
+        """Check hyperparameters; a copy has the `kept` letters of state, whatever the hyperparameters select now."""
         self.names = tuple(declaration.hyper)  # other keys are the user's own
         self._options = options
         self._table: _core.Table | None = None
@@ -44,8 +45,8 @@ class Group(FixedDict):
         own = {key: value for key, value in given.items() if key not in hyper}
         now = self._at(hyper, step_count)
         values = declaration.plain(now)
-        row, corrected = rule or (declaration.row(now) if now is hyper else self._rule(hyper)), now["corrected_decay"]
-        self.settings, self._of_vectors = declaration.settings(row, corrected)
+        row = declaration.row(now, kept) if now is hyper else self._rule(hyper, kept)
+        self.settings, self._of_vectors = declaration.settings(row, now["corrected_decay"])
         super().__init__(
             {**(values if now is hyper else with_schedules(values, hyper)), **own, "params": tuple(arrays)}
         )
@@ -89,7 +90,7 @@ class Group(FixedDict):
         changed = [key for key, value in changes.items() if value != self[key]]
         fixed = [key for key in changed if self._declaration.hyper[key].fixed == "layout"]
         selecting = [key for key in changed if key in self._declaration.selecting]
-        if selecting and not set(_core.Settings(self._rule(after)).state_names) <= set(self.settings.state_names):
+        if selecting and not self._has_state_for(after):
             fixed += selecting
         if fixed:
             raise ValueError(
@@ -102,6 +103,18 @@ class Group(FixedDict):
             self.check_catch_up(after)
         values = self._declaration.plain(now)
         return (values if now is after else with_schedules(values, after)) | own
+
+    def needs_more_state(self, changes: Mapping[str, Any]) -> bool:
+        """Return whether these changes of hyperparameters ask for state that was not laid out; or raise."""
+        selecting = self._declaration.selecting
+        if not any(key in selecting and self[key] == self._declaration.hyper[key].default for key in changes):
+            return False
+        after = self._hyper() | self._declaration.unwrapped(changes)
+        self._at(after, self._step_count)
+        return not self._has_state_for(after)
+
+    def _has_state_for(self, hyper: Mapping[str, Any]) -> bool:
+        return set(_core.Settings(self._rule(hyper)).state_names) <= set(self.settings.state_names)
 
     def after_rates(self, given: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return all keys after changes of lr and weight_decay to numbers, on which nothing else depends; or raise.
@@ -132,16 +145,15 @@ class Group(FixedDict):
                     f" got {brief(changes[key])}"
                 )
 
-    def check_compatible(self, where: str, saved: Mapping[str, Any]) -> None:
-        """Raise for hyperparameters that must be as they were saved, since state that is loaded was made by them."""
+    def check_compatible(self, where: str, saved: Mapping[str, Any], be: str = "be as it was saved,") -> None:
+        """Raise for hyperparameters that must be as these, since state that is loaded was made by them."""
         for key, declared in self._declaration.hyper.items():
             if declared.fixed not in ("layout", "steps") or key not in saved:
                 continue
             before, here = first_of(saved[key]), first_of(self[key])
             if before != here:
                 raise ValueError(
-                    f"{where}: {key} must be as it was saved, {brief(before)}, since the state was made by it,"
-                    f" got {here!r}"
+                    f"{where}: {key} must {be} {brief(before)}, since the state was made by it, got {here!r}"
                 )
 
     def change(self, after: dict[str, Any]) -> tuple[Any, ...]:
@@ -209,8 +221,8 @@ class Group(FixedDict):
         self._declaration.check(f"{self._label} after {step_count} steps", now)
         return now
 
-    def _rule(self, hyper: Mapping[str, Any]) -> str:
-        return self._declaration.row(each(hyper, lambda schedule: ON))
+    def _rule(self, hyper: Mapping[str, Any], kept: Collection[str] = ()) -> str:
+        return self._declaration.row(each(hyper, lambda schedule: ON), kept)
 
     @property
     def _step_count(self) -> int:

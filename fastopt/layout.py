@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import prod
 from reprlib import repr as brief
@@ -63,16 +63,16 @@ class Layout(Parameters):
         given: list[Given],
         options: dict[str, Any],
         defaults: Mapping[str, Any],
-        rules: list[str] | None = None,
+        kept: Sequence[Collection[str]] = (),
         step_count: int = 0,
         containers: list[Watched] | None = None,
         orders: Mapping[Name, tuple[int, ...]] = MappingProxyType({}),
     ) -> None:
         """Lay out groups as they are given, with valid options, and `defaults` as hyperparameters of later groups.
 
-        A copy has the `rules` of its groups, which the hyperparameters may no longer tell, the steps made, the
-        `containers` in which the user has the arrays, which are not those in which they are given, and the `orders` of
-        the walks that must stay, in whatever order a copy lies.
+        A copy has the `kept` letters of state of its groups, for which the hyperparameters may no longer ask, the steps
+        made, the `containers` in which the user has the arrays, which are not those in which they are given, and the
+        `orders` of the walks that must stay, in whatever order a copy lies.
         """
         super().__init__(grouped, [], [], [], [])
         self.declaration, self.options, self.defaults = declaration, options, defaults
@@ -80,7 +80,7 @@ class Layout(Parameters):
         self.averages = averages_kept(options)  # those of the options
         #: The groups' parameters and hyperparameters, which can be set here.
         self.groups: tuple[Group, ...] = ()
-        #: The order in which each parameter is walked whose elements are stored by their places in it.
+        #: The order in which each parameter is walked: sums and stored elements follow it.
         self.orders = dict(orders)
         #: Each parameter's state arrays, by its name and by the letter of the paper.
         self.state: dict[Name, dict[str, Array]] = FixedDict()
@@ -88,7 +88,7 @@ class Layout(Parameters):
         follow = partial(decay_at, label, decay) if is_schedule(decay) else None
         self.table = _core.Table(f"{label}.step", self.averages, follow)
         wheres = [f"{label}: params" + (f'[{i}]["params"]' if grouped else "") for i in range(len(given))]
-        self.append(label, grouped, wheres, given, rules or [None] * len(given), step_count, containers)
+        self.append(label, grouped, wheres, given, kept or [()] * len(given), step_count, containers)
         if not self.arrays:
             raise ValueError(f"{label}: params must hold at least one array, got none")
         check_master(label, defaults["master"], self.arrays)
@@ -99,7 +99,7 @@ class Layout(Parameters):
         grouped: bool,
         wheres: list[str],
         given: list[Given],
-        rules: Iterable[str | None],
+        kept: Iterable[Collection[str]],
         step_count: int,
         containers: list[Watched] | None = None,
     ) -> Parameters:
@@ -108,10 +108,10 @@ class Layout(Parameters):
         groups: list[Group] = []
         arrays: list[Array] = []  # as they are given
         initial: list[dict[str, float]] = []
-        for i, (where, (group_params, hyper, _), rule) in enumerate(zip(wheres, given, rules, strict=True)):
+        for i, (where, (group_params, hyper, _), letters) in enumerate(zip(wheres, given, kept, strict=True)):
             structure, names, group_arrays = members(where, group_params, len(self.arrays) + len(arrays))
             group_label = self.label_of_group(len(self.groups) + i, grouped)
-            group = Group(self.declaration, group_label, group_arrays, hyper, self.for_every_rule, rule, step_count)
+            group = Group(self.declaration, group_label, group_arrays, hyper, self.for_every_rule, letters, step_count)
             added.structure.append(structure)
             added.members.append(names)
             groups.append(group)
@@ -156,8 +156,7 @@ class Layout(Parameters):
             containers,
         )
         dict.update(self.state, state)
-        stored = zip(added.names, walks, formats, strict=True)
-        self.orders |= {name: walk for name, walk, how in stored if how is not None}
+        self.orders |= zip(added.names, walks, strict=True)
         self.grouped = grouped
         self.structure = self.structure + added.structure
         self.members = self.members + added.members
@@ -237,7 +236,7 @@ class Layout(Parameters):
     def add(self, label: str, given: Given) -> Parameters:
         """Add a group, while holding the lock of the table; return the new part."""
         self.table.check_own(label)
-        added = self.append(label, True, [f'{label}: group["params"]'], [given], [None], self.table.step_count)
+        added = self.append(label, True, [f'{label}: group["params"]'], [given], [()], self.table.step_count)
         self.groups[0].rename(self.label_of_group(0, True))
         self.groups[0].attach(self.table)
         return added
@@ -315,6 +314,10 @@ class Layout(Parameters):
     def given_arrays(self) -> list[Array]:
         """Return the arrays as the user gave them, which may be of subclasses."""
         return [array for group in self.groups for array in group["params"]]
+
+    def all_groups(self) -> list[Group]:
+        """Return the group of each parameter."""
+        return [group for group in self.groups for _ in group["params"]]
 
     def all_settings(self) -> list[_core.Settings]:
         """Return the values that C reads for each parameter."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from reprlib import repr as brief
 from types import MappingProxyType
@@ -223,8 +223,9 @@ class Optimizer(Stepping, Declaring):
         by_position: Sequence[Any],
         by_name: Mapping[str, Any],
         orders: Mapping[Name, tuple[int, ...]] = MappingProxyType({}),
+        kept: Sequence[Collection[str]] = (),
     ) -> Layout:
-        """Lay out parameters for these arguments, those that have an order of their walk in this one."""
+        """Lay out parameters for these arguments, with `orders` and `kept` as `Layout` takes them."""
         label, declaration = cls.__name__, cls._declaration
         given = declaration.given(label, by_position, by_name, cls.__signature__.parameters)
         hyper = {key: given.get(key, declared.default) for key, declared in declaration.hyper.items()}
@@ -234,13 +235,15 @@ class Optimizer(Stepping, Declaring):
         if not options.keys().isdisjoint(by_name):  # those that are left out are valid
             options = all_options(label, options, cls._averages)
         grouped, groups_given = split_groups(label, given["params"], hyper)
-        return Layout(declaration, grouped, groups_given, options, hyper, orders=orders)
+        return Layout(declaration, grouped, groups_given, options, hyper, kept, orders=orders)
 
     @classmethod
-    def _walked(cls, orders: Mapping[Name, tuple[int, ...]], *by_position: Any, **by_name: Any) -> Self:
-        """Make an optimizer whose elements keep their places in a walk, in whatever order its parameters lie."""
+    def _laid_out_as(
+        cls, orders: Mapping[Name, tuple[int, ...]], kept: Sequence[Collection[str]], params: Params, **by_name: Any
+    ) -> Self:
+        """Make an optimizer with `orders` and `kept` as `Layout` takes them."""
         made = cls.__new__(cls)
-        made._set_up(cls._layout_of(by_position, by_name, orders))
+        made._set_up(cls._layout_of((params,), by_name, orders, kept))
         return made
 
     def _set_up(self, layout: Layout) -> None:

@@ -117,7 +117,7 @@ def layout_of_copy(declaration: Declaration, copy: Mapping[str, Any]) -> Layout:
         ],
         {"seed": 0} | copy["options"],
         declaration.added | copy["defaults"],
-        copy["rules"],
+        [declaration.settings(row, False)[0].state_names for row in copy["rules"]],
         copy["state_dict"]["step_count"],
         [one for one in copy["containers"] if holds(one)],
         copy.get("orders", {}),

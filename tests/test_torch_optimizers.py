@@ -515,6 +515,28 @@ def test_elements_keep_their_places_in_a_walk(way):
     assert (opt._inner.state[0]["low"] == other._inner.state[0]["low"]).all()
 
 
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "load_state_dict"])
+def test_norms_keep_their_order(way):
+    """Squares are added up in the order of the first step, wherever parameters have moved since."""
+    ours = parameters(((37, 53), (8, 9, 10)), torch.float32)
+    opt = fastopt.torch.Adam(ours, clip_norm=1.0)
+    set_gradients(0, ours)
+    opt.step()
+    for p in ours:
+        p.data = p.data.transpose(0, 1).contiguous().transpose(0, 1)
+    set_gradients(1, ours)
+    opt.step()
+    theirs, other = pickle.loads(pickle.dumps((ours, opt))) if way == "pickle" else copy.deepcopy((ours, opt))
+    if way == "load_state_dict":
+        other.load_state_dict(opt.state_dict())
+    for i in range(2, 12):
+        set_gradients(i, ours, theirs)
+        opt.step()
+        other.step()
+        assert opt.grad_norm == other.grad_norm
+        assert all(map(torch.equal, ours, theirs))
+
+
 def test_copies_count_skipped_steps():
     p = torch.nn.Parameter(torch.ones(2))
     opt = fastopt.torch.SGD([p], nonfinite="skip", max_skips=2)

@@ -351,7 +351,11 @@ cdef class Parameters:
         cdef Py_ssize_t i
         cdef int h
         cdef fastopt_decay *record
-        if not settings.set(hyper, options):
+        cdef const fastopt_rule *before = settings.stepping
+        cdef bint changed = settings.set(hyper, options)
+        if settings.stepping != before:
+            self.use_rule(settings)
+        if not changed:
             return 0
         for i in range(self.count):
             if self.settings[i] is not settings or self.tensors[i].decays != NULL or self.tensors[i].step == 1:
@@ -360,6 +364,21 @@ cdef class Parameters:
             for h in range(FASTOPT_MAX_HYPER):
                 record[h] = fastopt_decay(settings.previous[h], 0, 1, 0)
             self.tensors[i].decays = record
+        return 0
+
+    cdef int use_rule(self, Settings settings) except -1:
+        """Step the parameters of a group by the rule that its hyperparameters select now."""
+        cdef Py_ssize_t i
+        cdef int s
+        cdef fastopt_tensor *t
+        for i in range(self.count):
+            if self.settings[i] is not settings:
+                continue
+            t = &self.tensors[i]
+            t.rule = settings.stepping
+            self.bound = NULL
+            for s in range(len(settings.state_names) if self.formats[i] is not None else 0):
+                t.formats.state[s] = <unsigned char>self.formats[i].numbers[s + 1] if t.rule.state[s] != NULL else 0
         return 0
 
     cdef list decays(self):

@@ -88,9 +88,23 @@ cdef str scope_of(const fastopt_rule *rule):
 
 
 cdef class Settings:
-    """A group's rule, hyperparameters and options, where the C core reads them."""
+    """A group's rule, hyperparameters and options, where the C core reads them.
+
+    Parameters
+    ----------
+    rule : str or OwnRule
+        The rule for which state is laid out.
+    corrects_decay : bool
+        Whether the largest learning rate follows the carried numbers of the rule.
+    at_zero : tuple of two str, or None
+        A hyperparameter by its name in rules.def, and the rule that steps while it is 0.  The state and the
+        hyperparameters of that rule come first in `rule`; the other state stays as it is meanwhile.
+    """
 
     cdef const fastopt_rule *rule
+    cdef const fastopt_rule *rule_at_zero  # NULL: none
+    cdef int zero_place  # of its hyperparameter in hyper_names
+    cdef const fastopt_rule *stepping  # `rule`, or `rule_at_zero` while it steps
     cdef OwnRule own  # keeps a rule of the user's own, else None
     cdef double hyper[FASTOPT_MAX_HYPER]
     cdef double previous[FASTOPT_MAX_HYPER]  # the values before the last change of one of `corrected`
@@ -101,16 +115,16 @@ cdef class Settings:
     cdef int n_corrected
     cdef readonly tuple catch_up  # the hyperparameters of its closed form for missed steps, or None
     cdef readonly str rule_name
-    cdef readonly bint corrects_decay  # whether the largest learning rate follows the carried numbers of the rule
+    cdef readonly bint corrects_decay
     cdef readonly bint separate_decay  # whether its own decay is a separate term: a share of the parameter
     cdef readonly tuple kinds  # of state buffers: "signed", "nonnegative" or "exact"
     cdef readonly bint takes_matrices  # whether its passes visit rows and columns
     cdef readonly str scope  # the elements that decide the update of one, see scope_of
     cdef readonly bint estimates_group  # whether the rule makes one estimate for all parameters of a group
 
-    def __init__(self, object rule, bint corrects_decay=False):
+    def __init__(self, object rule, bint corrects_decay=False, tuple at_zero=None):
         self.own = rule if isinstance(rule, OwnRule) else None
-        self.rule = rule_named(rule) if self.own is None else self.own.rule
+        self.rule = self.stepping = rule_named(rule) if self.own is None else self.own.rule
         self.corrects_decay = corrects_decay
         self.separate_decay = self.rule.separate_decay
         self.estimates_group = self.rule.gathers == FASTOPT_BY_GROUP
@@ -127,6 +141,14 @@ cdef class Settings:
             self.corrected_places[i] = self.hyper_names.index(name)
         if fastopt_rule_catch_up(self.rule) != NULL:
             self.catch_up = names_of(fastopt_rule_catch_up(self.rule))
+        if at_zero is not None:
+            self.zero_place = self.hyper_names.index(at_zero[0])
+            self.rule_at_zero = rule_named(at_zero[1])
+
+    @property
+    def stepped_names(self):
+        """The state that steps use with the present hyperparameters; the rest of `state_names` stays as it is."""
+        return names_of(self.stepping.state)
 
     def order(self, cnp.ndarray p):
         """The axes of a parameter from the slowest to the fastest, as it is walked.
@@ -159,4 +181,6 @@ cdef class Settings:
         if changed:
             memcpy(self.previous, self.hyper, sizeof(self.previous))
         memcpy(self.hyper, after, len(self.hyper_names) * sizeof(double))
+        if self.rule_at_zero != NULL:
+            self.stepping = self.rule_at_zero if self.hyper[self.zero_place] == 0 else self.rule
         return changed

@@ -54,7 +54,7 @@ class RMSprop(Optimizer):
     Notes
     -----
     State: ``v``, or ``s`` and ``a`` with centered, with momentum ``b``, each of the parameter's shape and
-    `state_dtype`.
+    `state_dtype`.  ``b`` stays as it is while momentum is set to 0 later.
 
     As in torch.optim, except that torch keeps v and a, where v = s + a^2.  If gradients vary little, the difference
     v - a^2 is only rounding error, and torch's steps become large or NaN.  Keras and optax put eps inside the root.

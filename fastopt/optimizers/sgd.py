@@ -45,7 +45,8 @@ class SGD(Optimizer):
 
     Notes
     -----
-    State: ``b``, of the parameter's shape and `state_dtype`, only with momentum.
+    State: ``b``, of the parameter's shape and `state_dtype`, only with momentum.  It stays as it is while momentum is
+    set to 0 later.
 
     The learning rate stays outside the buffer, as in torch.optim.  Keras and scikit-learn put it inside
     (b = momentum * b - lr * g).  Steps differ after the learning rate changes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from functools import cache
@@ -25,7 +25,7 @@ from ..scheduled import at, is_scheduled
 from .arguments import Arguments
 from .in_backward import InBackward, refuse_scaler
 from .sharded import check_shared_out, gradients_of, is_dtensor, local_of, set_parts
-from .state import State, check_form, kept_whole, load, saved
+from .state import State, check_form, kept_whole, letters_of, load, saved
 from .tensors import Counters, array_of, can_be_stepped, may_change_in_place
 
 
@@ -78,9 +78,10 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def _lay_out(self) -> None:
         """Make the optimizer of fastopt for the parameters that there are; those that stay keep their state."""
-        inner, tensors = self._made(self._orders())
+        before = {} if self._inner is None else dict(zip(self._tensors, self._inner.state.values(), strict=True))
+        inner, tensors = self._made(self._orders(), before)
         if inner is not None and self._inner is not None:
-            carry_over(self._inner, self._tensors, inner, tensors)
+            carry_over(type(self).__name__, self._inner, self._tensors, inner, tensors)
         self._use(inner, tensors)
 
     def _orders(self) -> dict[Name, tuple[int, ...]]:
@@ -96,13 +97,22 @@ class TorchOptimizer(torch.optim.Optimizer):
         )
         return {i: order for i, order, tensor in found if order is not None and len(order) == tensor.ndim}
 
-    def _made(self, orders: Mapping[Name, tuple[int, ...]]) -> tuple[Optimizer | None, tuple[torch.Tensor, ...]]:
-        """Return a new optimizer of fastopt for the parameters that there are, and these in its order."""
+    def _made(
+        self, orders: Mapping[Name, tuple[int, ...]], state: Mapping[torch.Tensor, Collection[str]]
+    ) -> tuple[Optimizer | None, tuple[torch.Tensor, ...]]:
+        """Return a new optimizer of fastopt for the parameters that there are, and these in its order.
+
+        It has room for state of these letters, though the hyperparameters may not ask for it now.
+        """
         tensors = self._tensors_of(self.param_groups)
         arrays = iter(self._arrays_of(tensors))
         groups = [self._group_of_inner(i, arrays) for i in range(len(self.param_groups))]
+        kept = [
+            {letter for tensor in self._tensors_of([group]) for letter in state.get(tensor, ())}
+            for group in self.param_groups
+        ]
         master = self.defaults["master"]
-        inner = self._rule._walked(orders, groups, master=master, **self._options) if tensors else None
+        inner = self._rule._laid_out_as(orders, kept, groups, master=master, **self._options) if tensors else None
         if inner is not None:
             self._set_parts(inner, tensors)
         return inner, tensors
@@ -215,6 +225,9 @@ class TorchOptimizer(torch.optim.Optimizer):
             hyper = self._arguments.hyper(f"{type(self).__name__}: param_groups[{i}]", group)
             if changed := {key: value for key, value in hyper.items() if not is_same(value, of_inner[key])}:
                 changes.append((of_inner, changed))
+        if any(of_inner.needs_more_state(changed) for of_inner, changed in changes):
+            self._lay_out()
+            return
         if changes:
             set_hyper(inner._table, changes)
         self._watch()
@@ -413,7 +426,8 @@ class TorchOptimizer(torch.optim.Optimizer):
             handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._take_edits()
+        if self._has_changed():
+            self._follow()
         inner = self._inner
         return {
             "defaults": self.defaults,
@@ -432,7 +446,9 @@ class TorchOptimizer(torch.optim.Optimizer):
         native = ("native", "orders", "skips")
         super().__setstate__({key: value for key, value in state.items() if key not in native})
         self._inner, self._tensors, self._state = None, (), State()
-        self._use(*self._made(state["orders"]))
+        native_state = () if state["native"] is None else state["native"]["state"].values()
+        tensors = self._tensors_of(self.param_groups)
+        self._use(*self._made(state["orders"], dict(zip(tensors, native_state, strict=True))))
         if self._inner is not None:
             self._inner.load_state_dict(state["native"], hyperparameters="current")
             runner, (skipped_steps, skips) = self._inner._table.runner, state["skips"]
@@ -451,9 +467,10 @@ class TorchOptimizer(torch.optim.Optimizer):
         orders = self._orders()
         self.param_groups = state["param_groups"]
         try:
-            inner, tensors = self._made(orders)
+            given, tensors = state["state"], self._tensors_of(self.param_groups)
+            inner, tensors = self._made(orders, {one: letters_of(self._rule, given.get(one, {})) for one in tensors})
             if inner is not None:
-                load(inner, tensors, state["state"])
+                load(inner, tensors, given)
         except BaseException:
             self.param_groups = before
             raise
@@ -527,14 +544,25 @@ def is_same(value: Any, known: Any) -> bool:
 
 
 def carry_over(
-    before: Optimizer, tensors_before: Sequence[torch.Tensor], after: Optimizer, tensors: Sequence[torch.Tensor]
+    label: str,
+    before: Optimizer,
+    tensors_before: Sequence[torch.Tensor],
+    after: Optimizer,
+    tensors: Sequence[torch.Tensor],
 ) -> None:
-    """Give the parameters that an optimizer has from another one the state that they had there."""
-    places = {id(tensor): name for name, tensor in zip(before.state, tensors_before, strict=True)}
+    """Give the parameters that an optimizer has from another one the state that they had there; or raise ValueError."""
     saved, given = before.state_dict(), after.state_dict()
-    for name, tensor in zip(after.state, tensors, strict=True):
-        if id(tensor) in places:
-            given["state"][name] = saved["state"][places[id(tensor)]]
+    rows = zip(tensors_before, before.state, before._layout.all_groups(), strict=True)
+    places = {id(tensor): (name, group) for tensor, name, group in rows}
+    for name, tensor, group in zip(after.state, tensors, after._layout.all_groups(), strict=True):
+        if id(tensor) not in places:
+            continue
+        name_before, group_before = places[id(tensor)]
+        fresh, entry = given["state"][name], saved["state"][name_before]
+        if entry["step"]:
+            group.check_compatible(label, group_before, "stay")
+        formats = fresh.get("formats", {}) | entry.get("formats", {})
+        given["state"][name] = {**fresh, **entry, **({"formats": formats} if formats else {})}
     given["step_count"] = saved["step_count"]
     after.load_state_dict(given, strict=False, hyperparameters="current")
     after._table.runner.skipped_steps = before.skipped_steps

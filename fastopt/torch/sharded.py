@@ -113,8 +113,7 @@ def offsets_of(label: str, inner: Optimizer, tensors: Sequence[torch.Tensor]) ->
     """Return where the part of each parameter begins in the whole; or raise where it cannot be stepped by itself."""
     offsets: list[int] = []
     layout = inner._layout
-    groups = [group for group in inner.groups for _ in group["params"]]
-    rows = zip(tensors, layout.arrays, layout.all_settings(), groups, strict=True)
+    rows = zip(tensors, layout.arrays, layout.all_settings(), layout.all_groups(), strict=True)
     for i, (tensor, array, settings, group) in enumerate(rows):
         where = f"{label}: parameter {i}"
         check_placements(where, tensor)

@@ -13,6 +13,7 @@ import torch
 
 from .. import _core
 from ..decays import KEYS
+from ..group import Group
 from ..nest import Array, Name, describe
 from ..optimizer import Optimizer
 from ..options import AVERAGES
@@ -42,7 +43,7 @@ class Parameter(NamedTuple):
     array: Array
     letters: Mapping[str, Array | Stored]
     steps: int
-    hyper: Mapping[str, Any]
+    hyper: Group
 
 
 def parameters_of(inner: Optimizer, tensors: Sequence[torch.Tensor]) -> Iterator[Parameter]:
@@ -260,6 +261,13 @@ def kept_whole(_: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "state": {**state, **count}}
 
 
+def letters_of(rule: type[Optimizer], entry: Any) -> set[str]:
+    """Return the letters of the state in an entry of a state dict."""
+    letters = {name: letter for letter, name in rule._torch_names.items()}
+    given = entry.entry if isinstance(entry, Whole) else entry
+    return {letters.get(name, name) for name, value in given.items() if value is not None}
+
+
 def load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any, Any]) -> None:
     """Give an optimizer the state of its parameters that torch has, others as before a step; or raise ValueError."""
     try:
@@ -278,7 +286,9 @@ def _load(inner: Optimizer, tensors: Sequence[torch.Tensor], state: Mapping[Any,
         entry = entry.entry if isinstance(entry, Whole) else entry
         entry = {key: placed_like(one.tensor, value) for key, value in entry.items() if value is not None}
         letters = inner._from_torch(entry)
-        own = [letter for letter in one.letters if letter not in (*AVERAGES, *OF_ITSELF, LAST_STEP)]
+        settings = one.hyper.settings_of(one.array)
+        unused = set(settings.state_names) - set(settings.stepped_names)  # with the present hyperparameters
+        own = [letter for letter in one.letters if letter not in (*AVERAGES, *OF_ITSELF, LAST_STEP, *unused)]
         if not entry:
             absent += [one.name] if one.steps else []
             continue
@@ -337,8 +347,11 @@ def native(one: Parameter, before: Mapping[str, Any], given: Mapping[str, Any], 
         elif isinstance(before[letter], float):
             entry[letter] = number_of(f"{letter} of a parameter", value)
         else:
-            values = values_of(one.array, one.letters) if value is None else numbers(value)
             dtype = np.float32 if isinstance(array, Stored) else array.dtype
+            if value is not None:
+                values = numbers(value)
+            else:
+                values = values_of(one.array, one.letters) if letter in AVERAGES else np.zeros(array.shape)
             entry[letter] = values.astype(dtype, copy=False)
     if AVERAGED in before:
         entry |= averaged(one, before, given, step_count)
