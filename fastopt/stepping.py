@@ -177,10 +177,10 @@ class Stepping:
         if self._accumulator is not None:
             self._accumulator.discard()
 
-    def _step_flat(self, gradients: tuple[Any, ...]) -> None:
-        """Step with gradients in the order of the parameters."""
+    def _step_flat(self, gradients: tuple[Any, ...], located: bool = False) -> None:
+        """Step with gradients in the order of the parameters, `located` as `Table.step_flat` takes it."""
         if self._plain:
-            self._table.step_flat(gradients)
+            self._table.step_flat(gradients, None, located)
         else:
             self._step_with(self._table.step_flat, (gradients,), {})
 

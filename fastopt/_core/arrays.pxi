@@ -33,6 +33,7 @@ cdef struct array_view:
     int dtype
     int device
     int flags
+    const void *home  # of a tensor alone: where it keeps its shape, or its own address where that is not known
 
 
 cdef struct Span:
@@ -94,7 +95,8 @@ cdef inline bint is_plain_array(object value) except -1:
 
 cdef inline bint describe(object value, array_view *view) except -1:
     """Fill in the description of an array or tensor; returns False for a value that is neither, or cannot be read here."""
-    if is_plain_array(value):
+    # Known types of tensors come first, since isinstance() walks the base classes of a tensor.
+    if cnp.PyArray_CheckExact(value) or (not is_known_tensor(value) and is_plain_array(value)):
         describe_numpy(<cnp.ndarray>value, view)
         return True
     return describe_tensor(value, view)

@@ -26,8 +26,8 @@ cdef class Binder:
         self.zeroed = <Span *>grown(self.zeroed, 0, 2 * self.parameters.count + 1, sizeof(Span))
         return 0
 
-    cdef Py_ssize_t bind_all(self, tuple gradients) except -1:
-        """Bind all gradients; returns their number of elements."""
+    cdef Py_ssize_t bind_all(self, tuple gradients, bint located=False) except -1:
+        """Bind all gradients; returns their number of elements.  `located` as in `bind`."""
         cdef Parameters parameters = self.parameters
         cdef Py_ssize_t i, elements = 0, count = parameters.count
         cdef const fastopt_tensor *tensors = parameters.tensors
@@ -37,19 +37,22 @@ cdef class Binder:
         self.step_arrays = None
         parameters.bound = NULL
         for i in range(count):
-            self.bind(parameters, i, <object>PyTuple_GET_ITEM(gradients, i))
+            self.bind(parameters, i, <object>PyTuple_GET_ITEM(gradients, i), located)
             elements += tensors[i].n
         parameters.bound = <void *>gradients
         return elements
 
-    cdef int bind_one(self, Py_ssize_t i, object gradient) except -1:
+    cdef int bind_one(self, Py_ssize_t i, object gradient, bint located=False) except -1:
         """Bind the gradient of one parameter alone."""
         self.step_arrays = None
         self.parameters.bound = NULL
-        return self.bind(self.parameters, i, gradient)
+        return self.bind(self.parameters, i, gradient, located)
 
-    cdef int bind(self, Parameters parameters, Py_ssize_t i, object gradient) except -1:
-        """Point descriptor i to a gradient, after checking all that can have changed since the last step."""
+    cdef int bind(self, Parameters parameters, Py_ssize_t i, object gradient, bint located) except -1:
+        """Point descriptor i to a gradient, after checking all that can have changed since the last step.
+
+        `located`: the parameter has just been found where its tensor lies, so that it need not be checked.
+        """
         cdef fastopt_tensor *t = &parameters.tensors[i]
         cdef Entry *entry = &parameters.entries[i]
         cdef array_view g
@@ -58,7 +61,7 @@ cdef class Binder:
             if t.step > 1 and (t.ema != NULL or t.swa != NULL):
                 self.bind_parameter(i)
             return 0
-        if not parameters.is_unchanged(i, &entry.array, WRITABLE):
+        if not located and not parameters.is_unchanged(i, &entry.array, WRITABLE):
             return parameters.refuse_changed(i)
         if cnp.PyArray_CheckExact(gradient):
             describe_numpy(<cnp.ndarray>gradient, &g)
@@ -72,7 +75,7 @@ cdef class Binder:
         if g.dtype != entry.g_dtype:
             if format_of(&g, computed_in(&entry.array)) < 0:
                 if g.ndim == 0 and isinstance(gradient, np.ndarray) and gradient.dtype.kind in "iu" and not self.zeroing:
-                    return self.bind(parameters, i, self.array_of_number(i, gradient[()]))
+                    return self.bind(parameters, i, self.array_of_number(i, gradient[()]), located)
                 return refuse_dtype(parameters.gradient_of(i), gradient, FORMATS)
             self.set_format(i, &g)
         if entry.direct and g.flags & FLAT == FLAT:

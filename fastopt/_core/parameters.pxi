@@ -263,13 +263,9 @@ cdef class Parameters:
         """Whether `lies_in` holds, and the tensor is the one of the last call: torch can swap two in one memory."""
         cdef array_view now
         cdef Entry *entry = &self.entries[i]
-        cdef const void *home
-        if not self.describes(i, tensor, &now):
+        if not self.describes(i, tensor, &now) or (entry.home != NULL and entry.home != now.home):
             return False
-        home = keeps_shape_at(tensor, &now)
-        if entry.home != NULL and entry.home != home:
-            return False
-        entry.home = home
+        entry.home = now.home
         return True
 
     cdef inline bint describes(self, Py_ssize_t i, object tensor, array_view *now) except -1:

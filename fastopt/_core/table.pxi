@@ -273,18 +273,21 @@ cdef class Table:
         """Gradients in the order of the parameters, from the structure of these."""
         return self.structure.flatten(grads)
 
-    def step_flat(self, tuple flat, dict changes=None):
-        """A step with gradients in the order of the parameters; returns whether it was made."""
-        return self.make_step_of(flat, changes, None, False)
+    def step_flat(self, tuple flat, dict changes=None, bint located=False):
+        """A step with gradients in the order of the parameters; returns whether it was made.
 
-    cdef bint make_step_of(self, tuple flat, dict changes, Accumulator accumulated, bint mean) except -1:
+        `located`: they are from `gradients_of`, which has found each parameter where its tensor lies.
+        """
+        return self.make_step_of(flat, changes, None, False, located)
+
+    cdef bint make_step_of(self, tuple flat, dict changes, Accumulator accumulated, bint mean, bint located=False) except -1:
         if self.members is not None or (PyList_GET_SIZE(self.containers)
                                         and changed_container(self.containers) is not None):
             self.check_containers(self.parameters.owner)
         self.acquire()
         try:
             if accumulated is None:
-                return self.step_all(flat, changes, 1)
+                return self.step_all(flat, changes, 1, located)
             accumulated.sums.acquire()
             try:
                 return accumulated.use(changes, mean)
@@ -327,7 +330,7 @@ cdef class Table:
         self.binder.zeroing = call.zero_grads
         return 0
 
-    cdef bint step_all(self, tuple flat, dict changes, double divisor) except -1:
+    cdef bint step_all(self, tuple flat, dict changes, double divisor, bint located=False) except -1:
         """Make the step; the caller holds the lock.  Gradients are also divided by `divisor`."""
         cdef fastopt_call call
         cdef Parameters parameters = self.parameters
@@ -342,7 +345,7 @@ cdef class Table:
             self.members.read_descriptors(parameters)
         if call.clip_norm:
             self.runner.set_clip_groups()
-        elements = binder.bind_all(flat)
+        elements = binder.bind_all(flat, located)
         if parameters.estimates_groups:
             binder.check_groups()
         if call.zero_grads:
@@ -439,7 +442,7 @@ cdef class Table:
         try:
             self.prepare(&call, None, self.step_count)
             gradient = tensor.grad
-            self.binder.bind_one(i, gradient)
+            self.binder.bind_one(i, gradient, True)
             self.step_bound(&call, i, gradient, self.has_gather_hook)
             return True
         finally:

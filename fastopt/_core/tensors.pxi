@@ -81,13 +81,24 @@ cdef tensor_reader look_up(object kind) except? NULL:
     return reader
 
 
-cdef inline tensor_reader reader_of(object value) except? NULL:
-    """The function that describes a tensor, or NULL for a value that is none."""
+cdef inline int known_type(object value) noexcept:
+    """The place of a value's type among the known ones, or -1."""
     cdef int i
     for i in range(n_known_types):
         if known_types[i].type == Py_TYPE(value):
-            return known_types[i].reader
-    return look_up(type(value))
+            return i
+    return -1
+
+
+cdef inline bint is_known_tensor(object value) noexcept:
+    cdef int i = known_type(value)
+    return i >= 0 and known_types[i].reader != NULL
+
+
+cdef inline tensor_reader reader_of(object value) except? NULL:
+    """The function that describes a tensor, or NULL for a value that is none."""
+    cdef int i = known_type(value)
+    return known_types[i].reader if i >= 0 else look_up(type(value))
 
 
 cdef int read_by_methods(void *tensor, DLTensor *description) noexcept:
@@ -129,6 +140,7 @@ cdef bint describe_tensor(object value, array_view *view) except -1:
         return False
     view.data = <char *>tensor.data + tensor.byte_offset
     view.shape = <const Py_ssize_t *>tensor.shape
+    view.home = <const void *>value if reader == read_by_methods else <const void *>view.shape
     view.strides = <const Py_ssize_t *>tensor.strides
     view.unit = tensor.dtype.bits // 8
     view.ndim = tensor.ndim
@@ -148,11 +160,6 @@ cdef bint describe_tensor(object value, array_view *view) except -1:
         view.flags |= ALIGNED
     # Only parts of complex tensors are marked as negated: they have strides, or too few elements to show them.
     return (view.flags & CONTIGUOUS and size > 1) or not is_negated(value)
-
-
-cdef inline const void *keeps_shape_at(object value, const array_view *view) except NULL:
-    """The address at which a tensor that was just described keeps its shape, or its own where it is not known."""
-    return <const void *>value if reader_of(value) == read_by_methods else <const void *>view.shape
 
 
 cdef bint is_negated(object value) except -1:

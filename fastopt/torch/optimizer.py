@@ -320,7 +320,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             self._follow()
         if self._inner is not None:
             gradients, changed = self._gradients()
-            self._inner._step_flat(gradients)
+            self._inner._step_flat(gradients, located=True)
             increment_version(changed)
         return loss
 
