@@ -716,6 +716,27 @@ def test_parameters_that_are_replaced_in_their_group():
     }
 
 
+def test_gradients_of_types_with_attributes_of_their_own():
+    """Also of a type that gets one after the first step."""
+
+    class Changed(torch.nn.Parameter):
+        pass
+
+    class Asked(torch.nn.Parameter):
+        def __getattribute__(self, name):
+            return torch.full((3,), 2.0) if name == "grad" else super().__getattribute__(name)
+
+    params = [Changed(torch.ones(3)), Asked(torch.ones(3))]
+    opt = fastopt.torch.SGD(params, lr=1.0)
+    params[0].grad = torch.ones(3)
+    for _ in range(2):
+        opt.step()
+    assert [p.tolist() for p in params] == [[-1.0] * 3, [-3.0] * 3]
+    Changed.grad = property(lambda self: torch.full((3,), 4.0))
+    opt.step()
+    assert [p.tolist() for p in params] == [[-5.0] * 3, [-5.0] * 3]
+
+
 def test_tensors_of_a_torch_without_the_exchange_table():
     """They are read by their methods."""
 

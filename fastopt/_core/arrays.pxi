@@ -95,11 +95,25 @@ cdef inline bint is_plain_array(object value) except -1:
 
 cdef inline bint describe(object value, array_view *view) except -1:
     """Fill in the description of an array or tensor; returns False for a value that is neither, or cannot be read here."""
-    # Known types of tensors come first, since isinstance() walks the base classes of a tensor.
-    if cnp.PyArray_CheckExact(value) or (not is_known_tensor(value) and is_plain_array(value)):
+    cdef const KnownType *kind
+    if cnp.PyArray_CheckExact(value):
         describe_numpy(<cnp.ndarray>value, view)
         return True
-    return describe_tensor(value, view)
+    # Known types of tensors come first, since isinstance() walks the base classes of a tensor.
+    kind = known_type(value)
+    if kind != NULL and kind.reader != NULL:
+        return describe_tensor(value, kind.reader, view)
+    return describe_others(value, view)
+
+
+cdef bint describe_others(object value, array_view *view) except -1:
+    """The same for a value that is neither an ndarray nor of a known type of tensors."""
+    cdef tensor_reader reader
+    if is_plain_array(value):
+        describe_numpy(<cnp.ndarray>value, view)
+        return True
+    reader = reader_of(value)
+    return reader != NULL and describe_tensor(value, reader, view)
 
 
 # ---- Dtypes ----

@@ -4,7 +4,11 @@ from fastopt.c_header cimport *
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
-    const void *Py_TYPE(object value)
+    ctypedef struct PyTypeObject:
+        unsigned int tp_version_tag
+        void *tp_getattro
+
+    PyTypeObject *Py_TYPE(object value)
     unsigned long thread_ident "PyThread_get_thread_ident"() nogil
 
 

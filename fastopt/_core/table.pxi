@@ -314,7 +314,7 @@ cdef class Table:
             tensor = <object>PyTuple_GET_ITEM(tensors, i)
             if not (parameters.lies_in(i, tensor) if counters is None else parameters.is_still(i, tensor)):
                 return None
-            gradient = tensor.grad if gradients is None else gradients[i]
+            gradient = grad_of(tensor) if gradients is None else gradients[i]
             all_have_one = all_have_one and gradient is not None
             Py_INCREF(gradient)
             PyTuple_SET_ITEM(found, i, gradient)

@@ -36,9 +36,25 @@ cdef struct ExchangeTable:
     void *current_stream
 
 
+cdef extern from "Python.h":
+    ctypedef object (*getter)(object, void *)
+
+    ctypedef struct PyGetSetDef:
+        getter get
+        void *closure
+
+    ctypedef struct PyGetSetDescrObject:
+        PyGetSetDef *d_getset
+
+    PyTypeObject PyGetSetDescr_Type
+    object PyObject_GenericGetAttr(object, object)
+
+
 cdef struct KnownType:
     const void *type
     tensor_reader reader  # NULL: its values are no tensors
+    const PyGetSetDef *grad  # the function of the attribute of this name, or NULL where it is not known
+    unsigned int version  # of the type, for which that was looked up
 
 
 cdef enum:
@@ -76,29 +92,46 @@ cdef tensor_reader look_up(object kind) except? NULL:
                 return reader
         if n_known_types < MOST_TYPES:
             Py_INCREF(kind)
-            known_types[n_known_types] = KnownType(<void *>kind, reader)
+            known_types[n_known_types] = KnownType(<void *>kind, reader, NULL, 0)
+            if reader != NULL:
+                find_grad(kind, &known_types[n_known_types])
             n_known_types += 1
     return reader
 
 
-cdef inline int known_type(object value) noexcept:
-    """The place of a value's type among the known ones, or -1."""
+cdef int find_grad(object kind, KnownType *known) except -1:
+    """Look up the function of the attribute `grad` of a type, unless the type finds its attributes in a way of its own."""
+    cdef PyTypeObject *of_kind = <PyTypeObject *>kind
+    cdef const PyGetSetDef *found
+    attribute = getattr(kind, "grad", None)
+    if Py_TYPE(attribute) == &PyGetSetDescr_Type and of_kind.tp_getattro == <void *>PyObject_GenericGetAttr:
+        found = (<PyGetSetDescrObject *>attribute).d_getset
+        if found.get != NULL and of_kind.tp_version_tag != 0:
+            known.grad, known.version = found, of_kind.tp_version_tag
+    return 0
+
+
+cdef inline const KnownType *known_type(object value) noexcept:
+    """The type of a value where it is a known one, or NULL."""
     cdef int i
     for i in range(n_known_types):
         if known_types[i].type == Py_TYPE(value):
-            return i
-    return -1
-
-
-cdef inline bint is_known_tensor(object value) noexcept:
-    cdef int i = known_type(value)
-    return i >= 0 and known_types[i].reader != NULL
+            return &known_types[i]
+    return NULL
 
 
 cdef inline tensor_reader reader_of(object value) except? NULL:
     """The function that describes a tensor, or NULL for a value that is none."""
-    cdef int i = known_type(value)
-    return known_types[i].reader if i >= 0 else look_up(type(value))
+    cdef const KnownType *kind = known_type(value)
+    return kind.reader if kind != NULL else look_up(type(value))
+
+
+cdef inline object grad_of(object tensor):
+    """The `grad` of a tensor: by the function of its type, unless the type has changed since that was looked up."""
+    cdef const KnownType *kind = known_type(tensor)
+    if kind != NULL and kind.grad != NULL and kind.version == Py_TYPE(tensor).tp_version_tag:
+        return kind.grad.get(tensor, kind.grad.closure)
+    return tensor.grad
 
 
 cdef int read_by_methods(void *tensor, DLTensor *description) noexcept:
@@ -126,13 +159,10 @@ cdef int read_by_methods(void *tensor, DLTensor *description) noexcept:
         return -1
 
 
-cdef bint describe_tensor(object value, array_view *view) except -1:
-    """Fill in the description of a tensor; returns False for a value that is none, or whose elements are not in memory."""
-    cdef tensor_reader reader = reader_of(value)
+cdef bint describe_tensor(object value, tensor_reader reader, array_view *view) except -1:
+    """Fill in the description of a tensor; returns False where its elements are not in memory."""
     cdef DLTensor tensor
     cdef Py_ssize_t size = 1, d
-    if reader == NULL:
-        return False
     if reader(<void *>value, &tensor):
         PyErr_Clear()
         return False
