@@ -155,7 +155,7 @@ class Stepping:
 
         Notes
         -----
-        A step after one micro-batch equals the step with its gradients.  If a parameter gets only `RowGrad`s, they stay
+        A step after one micro-batch equals the step with its gradients.  If a parameter gets only rows, they stay
         rows: values of one row are added in their order, and the step updates the union of the rows.  If it also gets a
         whole gradient, or if the rule does not accept rows, the step is one with a whole gradient.  The mean is over
         all micro-batches, also those without a gradient for a parameter or a row.
