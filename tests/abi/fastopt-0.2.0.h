@@ -18,7 +18,7 @@
 #ifndef FASTOPT_H
 #define FASTOPT_H
 
-#define FASTOPT_VERSION "0.1.0"
+#define FASTOPT_VERSION "0.2.0"
 
 /* Within an ABI version, objects that were compiled with this header also work with later libraries: enumerations and
  * structs grow at their end only, and every call that takes tensors carries the sizes of the caller's structs
@@ -143,7 +143,7 @@ typedef struct {
     int gather_writes;                           /* whether the first pass writes the state, not the last one */
     int caller_writes;                           /* whether the caller computes state between GATHER and UPDATE, from
                                                     all elements of the parameter */
-    int starts;                                  /* whether step 1 initializes the state of all elements */
+    int starts;                                  /* whether step 1 initialises the state of all elements */
     int separate_decay;                          /* whether the hyperparameter decay of the rule is a separate term, a
                                                   share of p, so that it can be cautious */
     int catches_up;                              /* whether it has a closed form for steps with a gradient of 0, */
