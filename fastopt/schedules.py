@@ -1170,7 +1170,7 @@ class reduce_on_plateau(_Schedule):
 # ---- The interface to an optimizer ----
 
 
-HINT = '; hyperparameters="current" keeps what is here'
+HINT = '; hyperparameters="current" keeps those of this optimizer'
 MAX_DEPTH = 8  # of objects within objects that are compared
 _tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of functions that have no name of their own
 

@@ -100,10 +100,10 @@ def test_current_hyperparameters_stay(resume):
         other,
         "lr must be scheduled by scale(schedule=reduce_on_plateau(",
         "as in this optimizer, got reduce_on_plateau(",
-        'hyperparameters="current" keeps what is here',
+        'hyperparameters="current" keeps those of this optimizer',
     ):
         resume(opt, other)
-    with refused(opt, 'hyperparameters="current" keeps what is here'):
+    with refused(opt, 'hyperparameters="current" keeps those of this optimizer'):
         resume(other, opt, hyperparameters="saved")
 
 
@@ -320,7 +320,7 @@ def test_another_schedule_is_named_or_accepted_knowingly(name, resume):
         saved.rate, here.rate = math.nan, math.inf
     else:
         opt, other = stepped(lr=saved), stepped(lr=here, steps=0)
-    with refused(other, message, 'hyperparameters="current" keeps what is here'):
+    with refused(other, message, 'hyperparameters="current" keeps those of this optimizer'):
         resume(opt, other)
     if name != "nan":
         resume(opt, other, hyperparameters="current")
