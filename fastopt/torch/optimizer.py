@@ -32,17 +32,17 @@ from .tensors import Counters, array_of, can_be_stepped, may_change_in_place
 class TorchOptimizer(torch.optim.Optimizer):
     """A rule of fastopt as an optimizer of torch.
 
-    It steps the memory of its parameters through an optimizer of fastopt, whose parameters are views of it.  What users
-    change between steps (values of `param_groups`, their parameters, the memory of a parameter) is noticed by the next
-    step.  Classes of rules are made by `of_rule`.
+    It steps the memory of its parameters through an optimizer of fastopt, whose parameters are views of this memory.
+    Changes between steps (of values in `param_groups`, of parameters, of the memory of a parameter) take effect with
+    the next step.  `of_rule` makes the classes of the rules.
 
     Parameters
     ----------
     in_backward : bool, default False
         Update each parameter during ``backward()``, as soon as its gradient is complete, and free the gradient
         (``p.grad`` is None).  `step` then updates parameters that still have a gradient, and counts the step; see
-        `accumulating`.  Results are those of ordinary steps, to the bit; but with nonfinite="skip" or "raise" each
-        parameter is left out by itself, and values of `param_groups` count from the next ``backward()`` on.
+        `accumulating`.  Results are those of ordinary steps, to the bit.  But nonfinite="skip" and "raise" apply to
+        each parameter alone, and new values in `param_groups` take effect with the next ``backward()``.
     """
 
     _rule: ClassVar[type[Optimizer]]
@@ -284,7 +284,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         Parameters
         ----------
         closure : callable, optional
-            Computes the gradients anew and returns the loss.
+            Computes the gradients and returns the loss.
 
         Returns
         -------
@@ -347,7 +347,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         return table.gradients_of(tensors, None, self._counters.tensors)
 
     def accumulating(self) -> AbstractContextManager[None]:
-        """Let gradients add up, with `in_backward`, instead of stepping with those of each ``backward()``.
+        """Add up gradients, with `in_backward`, instead of making a step in each ``backward()``.
 
         ::
 
@@ -357,7 +357,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             loss(model(micro_batches[-1])).backward()      # steps with the sums
             opt.step()
 
-        Without `in_backward` gradients add up everywhere, and this does nothing.
+        Without `in_backward`, gradients always add up, and this has no effect.
         """
         return nullcontext() if self._in_backward is None else self._in_backward.accumulating()
 
@@ -389,8 +389,8 @@ class TorchOptimizer(torch.optim.Optimizer):
         Returns
         -------
         dict
-            In the form of torch.optim's class of the same rule, which can load it.  Further entries (see docs/torch.md)
-            have names that torch ignores.
+            The form of torch.optim's class of the same rule, which can load it.  torch ignores additional entries (see
+            docs/torch.md).
         """
         if self._has_others():
             self._follow()
@@ -402,21 +402,21 @@ class TorchOptimizer(torch.optim.Optimizer):
         return found
 
     def load_state_dict(self, state_dict: Any) -> None:
-        """Take over a state and groups, those of torch.optim's class of the same rule too.
+        """Load a state and groups, also those of torch.optim's class of the same rule.
 
         Parameters
         ----------
         state_dict : dict
-            From `state_dict` of an optimizer of the same rule, here or in torch.optim.
+            The result of `state_dict` of an optimizer of the same rule, of fastopt.torch or torch.optim.
 
         Raises
         ------
         ValueError
-            For other groups, or state of another shape or of another rule.  Nothing has been changed then.
+            For other groups, or state of another shape or of another rule.  Then nothing has changed.
 
         Notes
         -----
-        Unlike torch.optim's, this keeps each bit of state of float32 for parameters of 16 bits.
+        For parameters of 16 bits, this keeps each bit of float32 state, unlike torch.optim.
         """
         check_form(f"{type(self).__name__}.load_state_dict", state_dict)
         handle = self.register_load_state_dict_pre_hook(kept_whole)
@@ -494,7 +494,7 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of all gradients of the last step, before clipping, with `clip_norm`; else, or in backward, None."""
+        """The norm of all gradients of the last step, before clipping.  None without `clip_norm`, and in backward."""
         return None if self._inner is None or self._in_backward is not None else self._inner.grad_norm
 
     @property
@@ -505,7 +505,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         return False
 
     def swapped(self, average: str) -> AbstractContextManager[None]:
-        """Put an average of the parameters in their place, and the parameters back at the end, to the bit.
+        """Put an average in the place of the parameters within a ``with`` block; the parameters return to the bit.
 
         ::
 
@@ -517,12 +517,12 @@ class TorchOptimizer(torch.optim.Optimizer):
         Parameters
         ----------
         average : str
-            "ema" with `ema_decay`, "swa" with `swa`, or what the rule itself keeps; see `fastopt.Optimizer.swapped`.
+            "ema" with `ema_decay`, "swa" with `swa`, or the average of a rule; see `fastopt.Optimizer.swapped`.
 
         Raises
         ------
         ValueError
-            For an average that is not there, and within another `swapped`.
+            For an average that does not exist, and within another `swapped`.
         """
         if self._has_changed():
             self._follow()
@@ -584,7 +584,7 @@ def of_rule(rule: type[Optimizer], module: str) -> type[TorchOptimizer]:
 
 
 def wrap(rule: type[Optimizer]) -> type[TorchOptimizer]:
-    """Return the class for torch of a rule of one's own, from `fastopt.rule`.
+    """Return the class for torch of a rule of your own, from `fastopt.rule`.
 
     ::
 
@@ -593,12 +593,12 @@ def wrap(rule: type[Optimizer]) -> type[TorchOptimizer]:
     Parameters
     ----------
     rule : type
-        A class that `fastopt.rule` has made; those of the rules of fastopt are in this module.
+        A class from `fastopt.rule`.  The rules of fastopt have their classes in this module.
 
     Returns
     -------
     type
-        A subclass of `torch.optim.Optimizer`, always the same for one rule.
+        A subclass of `torch.optim.Optimizer`, the same one for each call with a rule.
 
     Raises
     ------
