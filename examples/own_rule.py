@@ -1,28 +1,30 @@
 """A rule of your own.
 
-Grams takes the size of its steps from Adam and their sign from the gradient: Cao, Li and Song, "Grams: gradient descent
-with adaptive momentum scaling", 2024, https://arxiv.org/abs/2412.17107.  It is one function, which Numba compiles.
+MVN-Grad divides each gradient by the root of its variance, and then takes the running mean: Patitucci and Mokhtari,
+"Adaptive optimization via momentum on variance-normalized gradients", 2026, https://arxiv.org/abs/2602.10204.  It is
+one function, which Numba compiles.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 import fastopt
-from fastopt.own_rules import abs, next_mean, product, sign, sqrt, weight
+from fastopt.own_rules import next_mean, product, sqrt, weight
 
 
 def corrections(t, *, lr, beta1, beta2, eps):
-    """Corrections of the bias of both means, as in Adam."""
+    """Corrections of the bias of the means, as in Adam."""
     root2 = sqrt(1 - product(beta2))
-    return lr * root2 / weight(beta1), eps * root2, 1 - beta2
+    return lr / weight(beta1), root2, eps * root2, 1 - beta2
 
 
 @fastopt.rule(scalars=corrections)
-def grams(p, g, m, v, *, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-6, lr_t, eps_t, rest2):
-    """Grams: the size of Adam's step along the sign of the gradient."""
+def mvn_grad(p, g, m, v, u, *, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, lr_t, root2, eps_t, rest2):
+    """MVN-Grad: v is the variance of the gradient around its mean m, u the mean of normalized gradients."""
     m = beta1 * m + (1 - beta1) * g
-    v = next_mean(v, g * g, beta2, rest2)
-    return p - lr_t * abs(m) / (sqrt(v) + eps_t) * sign(g), m, v
+    v = next_mean(v, (g - m) ** 2, beta2, rest2)
+    u = beta1 * u + (1 - beta1) * (root2 * g / (sqrt(v) + eps_t))
+    return p - lr_t * u, m, v, u
 
 
 def spirals(count, rng):
@@ -60,9 +62,9 @@ def trained(optimizer):
     return losses
 
 
-for rule in (grams, fastopt.Adam, fastopt.Lion):
+for rule in (mvn_grad, fastopt.Adam, fastopt.Lion):
     losses = trained(rule)
-    print(f"{rule.__name__:6} loss {losses[0]:.3f} before, {losses[-1]:.3f} after")
+    print(f"{rule.__name__:8} loss {losses[0]:.3f} before, {losses[-1]:.3f} after")
     plt.semilogy(losses, label=rule.__name__)
 plt.xlabel("step")
 plt.ylabel("loss")
