@@ -3,8 +3,10 @@
 
 from fastopt.c_header cimport *
 from fastopt._core cimport (
+    c_abi_version as fastopt_abi_version,
     c_average,
     c_catch_up,
+    c_compiler as fastopt_compiler,
     c_decode as fastopt_decode,
     c_encode as fastopt_encode,
     c_find_hyper as fastopt_find_hyper,
@@ -12,12 +14,22 @@ from fastopt._core cimport (
     c_finite as fastopt_finite,
     c_format_at as fastopt_format_at,
     c_in_range as fastopt_in_range,
+    c_isa as fastopt_isa,
+    c_openmp as fastopt_openmp,
+    c_row_gradients as fastopt_row_gradients,
     c_rule_at as fastopt_rule_at,
+    c_rule_catch_up as fastopt_rule_catch_up,
+    c_rule_corrected as fastopt_rule_corrected,
+    c_rule_create as fastopt_rule_create,
+    c_rule_destroy as fastopt_rule_destroy,
     c_rule_hyper as fastopt_rule_hyper,
+    c_rule_takes_rows as fastopt_rule_takes_rows,
     c_state_size as fastopt_state_size,
     c_status_text as fastopt_status_text,
     c_step,
     c_step_with,
+    c_unique_rows as fastopt_unique_rows,
+    c_version as fastopt_version,
 )
 from cpython.pycapsule cimport PyCapsule_GetPointer
 

@@ -2,6 +2,7 @@
 # link nothing and use the instruction set and the team of threads of this module.
 
 from fastopt.c_header cimport *
+from libc.stdint cimport int64_t
 
 cdef fastopt_status c_step(fastopt_sizes sizes, fastopt_tensor *tensors, Py_ssize_t count,
                            int num_threads) noexcept nogil
@@ -24,3 +25,17 @@ cdef fastopt_status c_decode(fastopt_format format, const void *data, const void
                              float *out) noexcept nogil
 cdef fastopt_status c_encode(fastopt_format format, const float *x, Py_ssize_t n, void *data,
                              void *rest) noexcept nogil
+cdef int c_rule_takes_rows(const fastopt_rule *rule) noexcept nogil
+cdef const char *const *c_rule_catch_up(const fastopt_rule *rule) noexcept nogil
+cdef const char *const *c_rule_corrected(const fastopt_rule *rule) noexcept nogil
+cdef Py_ssize_t c_unique_rows(const int64_t *rows, Py_ssize_t count, int64_t limit, int64_t *unique,
+                              Py_ssize_t *places) noexcept nogil
+cdef void c_row_gradients(fastopt_dtype dtype, const void *values, const Py_ssize_t *places, Py_ssize_t count,
+                          Py_ssize_t row_length, const void **gradients, void *sums) noexcept nogil
+cdef fastopt_rule *c_rule_create(const fastopt_rule_spec *spec, char *problem, size_t length) noexcept nogil
+cdef void c_rule_destroy(fastopt_rule *rule) noexcept nogil
+cdef const char *c_isa() noexcept nogil
+cdef const char *c_version() noexcept nogil
+cdef int c_abi_version() noexcept nogil
+cdef const char *c_compiler() noexcept nogil
+cdef int c_openmp() noexcept nogil

@@ -27,10 +27,10 @@ class OwnRule:
         state: dict[str, str],
         hyper: list[tuple[str, float, float, bool, str, bool]],
         n_scalars: int,
-        scalars: int,
-        float32: int,
-        float64: int,
-        owners: object,
+        functions: dict[str, Any],
+        reductions: list[str],
+        gather_writes: bool,
+        n_combined: int,
     ) -> None: ...
 
 class Settings:

@@ -4,9 +4,12 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "fastopt.h" nogil:
+    const char *FASTOPT_VERSION
+
     enum:
         FASTOPT_ABI_VERSION
-        FASTOPT_MAX_STATE, FASTOPT_MAX_CARRY, FASTOPT_MAX_HYPER, FASTOPT_MAX_SCALARS, FASTOPT_MAX_NDIM
+        FASTOPT_MAX_STATE, FASTOPT_MAX_CARRY, FASTOPT_MAX_HYPER, FASTOPT_MAX_SCALARS, FASTOPT_MAX_SUMS
+        FASTOPT_MAX_NDIM
         FASTOPT_MAX_CHOICES
         FASTOPT_ROWS_NO_MEMORY, FASTOPT_ROWS_BEYOND
 
@@ -125,6 +128,15 @@ cdef extern from "fastopt.h" nogil:
     ctypedef void fastopt_loop_float32(float *p, const float *g, const void *state, const void *scalars, Py_ssize_t n)
     ctypedef void fastopt_loop_float64(double *p, const double *g, const void *state, const void *scalars, Py_ssize_t n)
 
+    ctypedef enum fastopt_reduction:
+        FASTOPT_SUM, FASTOPT_MEAN, FASTOPT_NORM, FASTOPT_RMS
+
+    ctypedef void fastopt_gather_float32(const float *p, const float *g, const void *state, const void *scalars,
+                                         const void *terms, Py_ssize_t n)
+    ctypedef void fastopt_gather_float64(const double *p, const double *g, const void *state, const void *scalars,
+                                         const void *terms, Py_ssize_t n)
+    ctypedef void fastopt_combine(int64_t t, const fastopt_scalar_inputs *given, const double *reduced, double *scalars)
+
     ctypedef struct fastopt_rule_spec:
         size_t size
         const char *name
@@ -136,9 +148,24 @@ cdef extern from "fastopt.h" nogil:
         fastopt_scalars *scalars
         fastopt_loop_float32 *float32
         fastopt_loop_float64 *float64
+        int n_sums
+        const fastopt_reduction *reductions
+        fastopt_gather_float32 *gather_float32
+        fastopt_gather_float64 *gather_float64
+        int gather_writes, n_combined
+        fastopt_combine *combine
 
     ctypedef struct fastopt_tuner:
-        int threads
+        int threads, limit, trial, trial_steps, tried_more, ignored_steps
+        double seconds_left
+        int is_new, since_trial
+        double *time
+        double *square
+        double *weight
+        double step_weight, credit
+        int n_recent, changed_medians
+        double *recent
+        double first_median
 
     ctypedef enum fastopt_part:
         FASTOPT_ALL, FASTOPT_GATHER, FASTOPT_UPDATE

@@ -517,11 +517,35 @@ static fastopt_rule_spec own_spec(void)
                                .float64 = own_adam_float64};
 }
 
+enum { MANY = 40011 }; /* elements of two pieces and a part */
+
+/* The state of a tensor: numbers, or with rests codes of 8 bits. */
+static void give_state(fastopt_tensor *t, double (*state)[MANY], double (*rests)[MANY])
+{
+    for (int s = 0; s < 2; s++) {
+        t->state[s] = state[s];
+        if (rests) {
+            t->formats.state[s] = s ? FASTOPT_CODES_NONNEGATIVE : FASTOPT_CODES_SIGNED;
+            t->state_rest[s] = rests[s];
+        }
+    }
+}
+
+static void fill_gradient(fastopt_dtype dtype, double *grad, int64_t step)
+{
+    for (int i = 0; i < MANY; i++) {
+        const double x = (double)((i * 7 + step) % 11 - 5);
+        if (dtype)
+            grad[i] = x;
+        else
+            ((float *)grad)[i] = (float)x;
+    }
+}
+
 /* A rule of the caller's own, written like Adam, has the bits of Adam: with options, other formats, threads, and betas
  * that change or round to 1. */
 static void test_own_rule(void)
 {
-    enum { MANY = 20011 };
     static double memory[2][4][MANY], codes[2][2][MANY];
     static const double changing[][4] = {
         {1e-3, 0.9, 0.999, 1e-8}, {1e-2, 0.5, 0.9999, 1e-3}, {0.1, 0.99999999, 0.6, 0}};
@@ -547,20 +571,8 @@ static void test_own_rule(void)
                 t.step = step;
                 t.decays = decays[which];
                 t.options = variant / 2 ? &options : NULL;
-                for (int s = 0; s < 2; s++) {
-                    t.state[s] = memory[which][2 + s];
-                    if (variant / 2 == 2) {
-                        t.formats.state[s] = s ? FASTOPT_CODES_NONNEGATIVE : FASTOPT_CODES_SIGNED;
-                        t.state_rest[s] = codes[which][s];
-                    }
-                }
-                for (int i = 0; i < MANY; i++) {
-                    const double x = (double)((i * 7 + step) % 11 - 5);
-                    if (dtype)
-                        grad[i] = x;
-                    else
-                        ((float *)grad)[i] = (float)x;
-                }
+                give_state(&t, memory[which] + 2, variant / 2 == 2 ? codes[which] : NULL);
+                fill_gradient(dtype, grad, step);
                 CHECK(fastopt_step(&t, 1, which ? 2 : 1) == FASTOPT_OK);
             }
             CHECK(!memcmp(memory[0], memory[1], sizeof memory[0]) && !memcmp(codes[0], codes[1], sizeof codes[0]));
@@ -599,6 +611,163 @@ static void test_own_rule_without_state(void)
     fastopt_rule_destroy(own);
 }
 
+/* A rule with sums, written like LAMB: the terms of its norms, which its first pass writes beside the state. */
+#define LAMB_LOOPS(TERMS, LOOP, T, SQRT)                                                                               \
+    static void TERMS(const T *param, const T *grad, const void *state, const void *scalars, const void *terms,        \
+                      ptrdiff_t n)                                                                                     \
+    {                                                                                                                  \
+        T *const *buffers = state, *mean = buffers[0], *square = buffers[1];                                           \
+        T *const *of_sums = terms;                                                                                     \
+        const T *k = scalars;                                                                                          \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                                            \
+            mean[i] = k[1] * mean[i] + (1 - k[1]) * grad[i];                                                           \
+            square[i] = square[i] + k[7] * (grad[i] * grad[i] - square[i]);                                            \
+            of_sums[0][i] = param[i];                                                                                  \
+            of_sums[1][i] = k[5] * mean[i] / (SQRT(square[i]) + k[6]) + k[4] * param[i];                               \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void LOOP(T *param, const T *grad, const void *state, const void *scalars, ptrdiff_t n)                     \
+    {                                                                                                                  \
+        T *const *buffers = state, *mean = buffers[0], *square = buffers[1];                                           \
+        const T *k = scalars;                                                                                          \
+        (void)grad;                                                                                                    \
+        for (ptrdiff_t i = 0; i < n; i++)                                                                              \
+            param[i] -= k[8] * (k[5] * mean[i] / (SQRT(square[i]) + k[6]) + k[4] * param[i]);                          \
+    }
+LAMB_LOOPS(lamb_terms_float32, lamb_float32, float, sqrtf)
+LAMB_LOOPS(lamb_terms_float64, lamb_float64, double, sqrt)
+
+static void lamb_scalars(int64_t t, const fastopt_scalar_inputs *in, double *scalars)
+{
+    const double root2 = sqrt(1 - in->product[2]);
+    CHECK(t >= 1);
+    scalars[0] = root2 / in->weight[1];
+    scalars[1] = in->hyper[3] * root2 + sqrt(in->lost_mean[2]);
+    scalars[2] = 1 - in->hyper[2];
+}
+
+static void lamb_combine(int64_t t, const fastopt_scalar_inputs *in, const double *norms, double *scalars)
+{
+    CHECK(t >= 1 && in->weight[1] > 0);
+    scalars[0] = in->hyper[0] * (norms[0] == 0 || norms[1] == 0 ? 1 : norms[0] / norms[1]);
+}
+
+static const fastopt_hyper lamb_ranges[] = {{"lr", 0, INFINITY, 0, "finite and >= 0"},
+                                            {"beta1", 0, 1, 0, "in [0, 1)"},
+                                            {"beta2", 0, 1, 0, "in [0, 1)"},
+                                            {"eps", 0, INFINITY, 0, "finite and >= 0"},
+                                            {"decay", 0, INFINITY, 0, "finite and >= 0"},
+                                            {0}};
+static const int lamb_corrected[] = {0, 1, 1, 0, 0};
+static const fastopt_reduction lamb_norms[] = {FASTOPT_NORM, FASTOPT_NORM};
+
+static fastopt_rule_spec lamb_spec(void)
+{
+    return (fastopt_rule_spec){.size = sizeof(fastopt_rule_spec),
+                               .name = "own_lamb",
+                               .state = own_state,
+                               .kind = own_kind,
+                               .hyper = lamb_ranges,
+                               .corrected = lamb_corrected,
+                               .n_scalars = 3,
+                               .scalars = lamb_scalars,
+                               .float32 = lamb_float32,
+                               .float64 = lamb_float64,
+                               .n_sums = 2,
+                               .reductions = lamb_norms,
+                               .gather_float32 = lamb_terms_float32,
+                               .gather_float64 = lamb_terms_float64,
+                               .gather_writes = 1,
+                               .n_combined = 1,
+                               .combine = lamb_combine};
+}
+
+/* Has the bits of LAMB, with options and other formats, on any number of threads. */
+static void test_own_rule_with_sums(void)
+{
+    static double memory[2][4][MANY], codes[2][2][MANY];
+    static const double hyper[] = {1e-2, 0.9, 0.999, 1e-6, 0.01};
+    static const fastopt_options options = {.weight_decay = 0.1, .decoupled_decay = 0.01};
+    const fastopt_rule_spec spec = lamb_spec();
+    char problem[200] = "";
+    fastopt_rule *own = fastopt_rule_create(&spec, problem, sizeof problem);
+    CHECK(own && !problem[0] && own->gathers == FASTOPT_BY_TENSOR && own->gather_writes);
+    CHECK(!fastopt_rule_takes_rows(own));
+    for (int variant = 0; own && variant < 6; variant++) {
+        const fastopt_dtype dtype = variant % 2 ? FASTOPT_FLOAT64 : FASTOPT_FLOAT32;
+        memset(memory, 0, sizeof memory);
+        memset(codes, 0, sizeof codes);
+        for (int64_t step = 1; step <= 4; step++)
+            for (int which = 0; which < 2; which++) {
+                double *param = memory[which][0], *grad = memory[which][1];
+                fastopt_tensor t = make("lamb", dtype, MANY, param, grad, hyper);
+                fastopt_call call = {.num_threads = which ? 3 : 1, .clip_norm = variant / 2 ? 1 : 0};
+                t.rule = which ? own : t.rule;
+                t.step = step;
+                t.options = variant / 2 ? &options : NULL;
+                give_state(&t, memory[which] + 2, variant / 2 == 2 ? codes[which] : NULL);
+                fill_gradient(dtype, grad, step);
+                CHECK(fastopt_step_with(&t, 1, &call) == FASTOPT_OK);
+            }
+        CHECK(!memcmp(memory[0], memory[1], sizeof memory[0]) && !memcmp(codes[0], codes[1], sizeof codes[0]));
+        CHECK(memory[0][0][0] != 0);
+    }
+    fastopt_rule_destroy(own);
+}
+
+/* The four reductions of the terms p and p. */
+static double reductions_found[FASTOPT_MAX_SUMS];
+
+static void same_terms_float32(const float *param, const float *grad, const void *state, const void *scalars,
+                               const void *terms, ptrdiff_t n)
+{
+    (void)grad, (void)state, (void)scalars;
+    for (int s = 0; s < FASTOPT_MAX_SUMS; s++)
+        memcpy(((float *const *)terms)[s], param, (size_t)n * sizeof *param);
+}
+
+static void same_terms_float64(const double *param, const double *grad, const void *state, const void *scalars,
+                               const void *terms, ptrdiff_t n)
+{
+    (void)grad, (void)state, (void)scalars;
+    for (int s = 0; s < FASTOPT_MAX_SUMS; s++)
+        memcpy(((double *const *)terms)[s], param, (size_t)n * sizeof *param);
+}
+
+static void keep_reductions(int64_t t, const fastopt_scalar_inputs *in, const double *reduced, double *scalars)
+{
+    (void)t, (void)in;
+    memcpy(reductions_found, reduced, sizeof reductions_found);
+    scalars[0] = 0;
+}
+
+static void test_reductions(void)
+{
+    static const fastopt_reduction all[] = {FASTOPT_SUM, FASTOPT_MEAN, FASTOPT_NORM, FASTOPT_RMS};
+    fastopt_rule_spec spec = {.size = sizeof spec,
+                              .name = "plain",
+                              .hyper = (const fastopt_hyper[]){own_hyper[0], {0}},
+                              .float32 = plain_float32,
+                              .float64 = plain_float64,
+                              .n_sums = 4,
+                              .reductions = all,
+                              .gather_float32 = same_terms_float32,
+                              .gather_float64 = same_terms_float64,
+                              .n_combined = 1,
+                              .combine = keep_reductions};
+    const double lr[] = {0};
+    double x[] = {3, -4, 12, 0, 0}, grad[5] = {0};
+    fastopt_rule *own = fastopt_rule_create(&spec, NULL, 0);
+    fastopt_tensor t = make("sgd", FASTOPT_FLOAT64, 5, x, grad, lr);
+    t.rule = own;
+    CHECK(own && fastopt_step(&t, 1, 1) == FASTOPT_OK);
+    CHECK(reductions_found[0] == 11 && reductions_found[1] == 11.0 / 5);
+    CHECK(reductions_found[2] == 13 && reductions_found[3] == sqrt(169.0 / 5));
+    x[0] = 3e200, x[1] = 4e200, x[2] = 0; /* whose squares overflow */
+    CHECK(fastopt_step(&t, 1, 1) == FASTOPT_OK && fabs(reductions_found[2] / 5e200 - 1) < 1e-15);
+    fastopt_rule_destroy(own);
+}
+
 static void test_specs_that_are_refused(void)
 {
     static const char *const five[] = {"a", "b", "c", "d", "e", NULL}, *const twice[] = {"m", "m", NULL};
@@ -630,6 +799,20 @@ static void test_specs_that_are_refused(void)
     REFUSED_SPEC("scalars must be NULL with n_scalars 0", spec.n_scalars = 0);
     REFUSED_SPEC("float32 must be a loop, got NULL", spec.float32 = NULL);
     REFUSED_SPEC("float64 must be a loop, got NULL", spec.float64 = NULL);
+    static const fastopt_reduction unknown[] = {FASTOPT_NORM, (fastopt_reduction)4};
+#define REFUSED_SUMS(words, ...) REFUSED_SPEC(words, spec = lamb_spec(); __VA_ARGS__)
+    REFUSED_SUMS("n_sums must be from 0 to 4, got 5", spec.n_sums = 5);
+    REFUSED_SUMS("reductions must be given with n_sums 2", spec.reductions = NULL);
+    REFUSED_SUMS("reductions must be NULL with n_sums 0", spec.n_sums = 0);
+    REFUSED_SUMS("reductions[1] must be a fastopt_reduction, got 4", spec.reductions = unknown);
+    REFUSED_SUMS("gather_float64 must be given with n_sums 2", spec.gather_float64 = NULL);
+    REFUSED_SUMS("combine must be given with n_sums 2", spec.combine = NULL);
+    REFUSED_SUMS("n_combined must be from 1 to 7 with n_sums 2, got 8", spec.n_combined = 8);
+    REFUSED_SUMS("n_combined must be from 1 to 7 with n_sums 2, got 0", spec.n_combined = 0);
+    REFUSED_SUMS("n_scalars must be from 0 to 4, so that the loop reads at most 12 numbers, got 5", spec.n_combined = 3;
+                 spec.n_scalars = 5);
+    REFUSED_SPEC("gather_writes must be 0 with n_sums 0", spec.gather_writes = 1);
+    REFUSED_SPEC("n_combined must be from 0 to 0 with n_sums 0, got 1", spec.n_combined = 1);
     fastopt_rule_spec spec = own_spec();
     spec.size = 8;
     CHECK(!fastopt_rule_create(&spec, problem, sizeof problem) && strstr(problem, "got 8"));
@@ -654,6 +837,8 @@ int main(void)
     test_queries();
     test_own_rule();
     test_own_rule_without_state();
+    test_own_rule_with_sums();
+    test_reductions();
     test_specs_that_are_refused();
     return failures;
 }

@@ -212,6 +212,7 @@ NAMES_IN_FILES = {
     "tests/test_groups.py": 6,
     "tests/test_grow_and_reset.py": 3,
     "tests/test_numbers.py": 3,
+    "tests/test_own_rules.py": 4,
     "tests/test_peers.py": 4,
     "tests/test_resuming.py": 3,
     "tests/test_scheduled_steps.py": 4,

@@ -1,5 +1,6 @@
 """`cimport fastopt` in an extension of a user, which setuptools builds in a folder of its own."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -13,31 +14,103 @@ import pytest
 import fastopt
 
 SOURCE = Path(__file__).with_name("embed.pyx")
+PACKAGE = Path(fastopt.__file__).parent
 SETUP = """
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 import fastopt
 
-setup(ext_modules=cythonize([Extension("embed", ["embed.pyx"], include_dirs=[fastopt.get_include()])]))
+setup(ext_modules=cythonize([Extension("NAME", ["NAME.pyx"], include_dirs=[fastopt.get_include()])]))
 """
+
+
+def built(name, source, folder):
+    """An extension of this name, which links nothing of fastopt."""
+    pytest.importorskip("Cython")
+    pytest.importorskip("setuptools")
+    (folder / f"{name}.pyx").write_text(source)
+    (folder / "setup.py").write_text(SETUP.replace("NAME", name))
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout
+    (file,) = [*folder.glob(f"{name}*.so"), *folder.glob(f"{name}*.pyd")]
+    spec = spec_from_file_location(name, file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory):
-    """The extension, which links nothing of fastopt."""
-    pytest.importorskip("Cython")
-    pytest.importorskip("setuptools")
-    folder = tmp_path_factory.mktemp("user")
-    (folder / "embed.pyx").write_text(SOURCE.read_text())
-    (folder / "setup.py").write_text(SETUP)
-    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
-    done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout
-    (file,) = [*folder.glob("embed*.so"), *folder.glob("embed*.pyd")]
-    spec = spec_from_file_location("embed", file)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The extension of a user."""
+    return built("embed", SOURCE.read_text(), tmp_path_factory.mktemp("user"))
+
+
+# ---- The header ----
+
+# Fields that belong to the library, which no caller reads.
+PRIVATE = {"fastopt_tensor": {"engine"}, "fastopt_rule": {"tables"}, "fastopt_formats": {"unused"}}
+
+
+def header():
+    """The text of fastopt.h without comments and the struct within a struct, whose fields are the engine's."""
+    text = re.sub(r"/\*.*?\*/", "", (PACKAGE / "include" / "fastopt.h").read_text(), flags=re.DOTALL)
+    return re.sub(r"struct \{[^{}]*(\{[^{}]*\}[^{}]*)*\} engine;", "int engine;", text)
+
+
+def functions_of_header():
+    """The names of its functions: those that end with _sized are called by others of the same name."""
+    names = set(re.findall(r"^(?!typedef)\w[\w *]*?\b(fastopt_\w+)\(", header(), re.MULTILINE))
+    assert "fastopt_step" in names
+    return {name for name in names if not name.endswith("_sized")}
+
+
+def fields(body):
+    """The names that the body of a struct declares."""
+    return {*re.findall(r"(\w+)\s*(?:\[[^]]*\]\s*)*[,;]", re.sub(r"\(\*(\w+)\)\([^()]*\)", r"\1", body))}
+
+
+def test_cimport_has_all_of_the_header(tmp_path):
+    """Every type, constant and field; every function, also its address, without linking."""
+    text, ours = header(), re.sub(r" noexcept| nogil", "", (PACKAGE / "c_header.pxd").read_text())
+    assert {*re.findall(r"\}\s*(fastopt_\w+);", text)} <= {*re.findall(r"ctypedef \w+ (fastopt_\w+):", ours)}
+    types = re.findall(r"^typedef \w+ (fastopt_\w+)\(", text, re.MULTILINE)
+    assert "fastopt_sum_parts" in types
+    assert {*types} <= {*re.findall(r"ctypedef \w+ (fastopt_\w+)\(", ours)}
+    structs = re.findall(r"typedef struct \w*\s*\{([^{}]*)\}\s*(fastopt_\w+);", text)
+    assert len(structs) > 10
+    for body, name in structs:
+        (declared,) = re.findall(rf"ctypedef struct {name}:\n((?: {{8}}.*\n)+)", ours)
+        assert fields(declared.replace("\n", ";")) == fields(body) - PRIVATE.get(name, set()), name
+    for constants in re.findall(r"\benum \{([^{}]*)\}", text):
+        names = re.findall(r"\bFASTOPT_\w+\b(?=\s*[=,\n])", constants + "\n")
+        assert names
+        assert [name for name in names if not re.search(rf"\b{name}\b", ours)] == []
+    lines = [f"    {name!r}: <uintptr_t>&fastopt.{name}," for name in sorted(functions_of_header())]
+    source = "cimport fastopt\nfrom libc.stdint cimport uintptr_t\nADDRESSES = {\n" + "\n".join(lines) + "\n}\n"
+    assert all(built("reached", source, tmp_path).ADDRESSES.values())
+
+
+def test_a_rule_of_the_extension(user):
+    p, g, b = np.ones(1000, np.float32), np.zeros(1000, np.float32), np.zeros(1000, np.float32)
+    assert user.own_rule(p, g, b, 5, 2.0**-6, "pushed") == 5
+    expected = np.ones(1000, np.float32)
+    opt = fastopt.SGD([expected], lr=lambda step: 2.0**-6 / (step + 1), momentum=0.5)
+    for step in range(1, 6):
+        opt.step([gradient(step, 1000)])
+    np.testing.assert_array_equal(p, expected)
+    np.testing.assert_array_equal(b, opt.state[0]["b"])
+    assert user.own_rule(p, g, b, 5, 1.0, "a rule") == 'name must be an identifier, got "a rule"'
+
+
+def test_gradients_of_rows(user):
+    p, values = np.ones((6, 3), np.float32), np.ones((4, 3), np.float32)
+    values *= np.arange(1, 5, dtype=np.float32)[:, None]
+    rows = np.array([4, 0, 4, 5])
+    expected = p.copy()
+    assert user.sgd_of_rows(p, rows, values, 0.1) == 3
+    fastopt.SGD([expected], lr=0.1).step([fastopt.RowGrad(rows, values)])
+    np.testing.assert_array_equal(p, expected)
 
 
 def gradient(step, n):

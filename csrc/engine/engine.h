@@ -15,7 +15,6 @@ enum {
     CHUNK = 16 * 1024, /* elements per claim and per piece: large enough to hide the atomic operation, small enough
                           that a thread that loses its core delays the others little */
     CACHE_LINE = 64,
-    MAX_SUMS = 2, /* sums of a rule that gathers */
 };
 
 /* Unit of work of a pass.  Elements: of all tensors, of tensors without tiles, or of tensors at rest, which have
@@ -41,10 +40,10 @@ struct fastopt_job {
     int pass_index;       /* of the gathering passes */
     int threads;
     fastopt_pass pass;
-    fastopt_sum (*sums)[MAX_SUMS]; /* of every piece */
-    double *of_parts;              /* the sums of every tensor over its parts; NULL: there are no parts */
-    double seconds_waited;         /* for these sums */
-    volatile ptrdiff_t nonfinite;  /* chunks with NaN or infinity */
+    fastopt_sum (*sums)[FASTOPT_MAX_SUMS]; /* of every piece */
+    double *of_parts;                      /* the sums of every tensor over its parts; NULL: there are no parts */
+    double seconds_waited;                 /* for these sums */
+    volatile ptrdiff_t nonfinite;          /* chunks with NaN or infinity */
     /* The current pass. */
     fastopt_unit unit;
     ptrdiff_t units, claim; /* their number, and the number that a thread claims at a time */
@@ -114,7 +113,7 @@ void fastopt_make_pass(fastopt_job *job, fastopt_unit unit, fastopt_visit *visit
 enum { FEW_PIECES = 64 };
 
 /* Allocates the sums of all pieces, or uses `few` if they fit.  Returns 0 if there is no memory. */
-int fastopt_allocate_sums(fastopt_job *job, fastopt_sum (*few)[MAX_SUMS]);
+int fastopt_allocate_sums(fastopt_job *job, fastopt_sum (*few)[FASTOPT_MAX_SUMS]);
 
 /* Multiplies the factor of every gradient by the factor that clips it by the norm of its clip group. */
 fastopt_status fastopt_clip_by_norm(fastopt_job *job);

@@ -121,7 +121,7 @@ static fastopt_status step_all(fastopt_tensor *tensors, ptrdiff_t count, void *a
     if (call->part == FASTOPT_UPDATE && !use_gathered(tensors, count))
         return FASTOPT_BAD_TENSOR;
 
-    fastopt_sum few[FEW_PIECES][MAX_SUMS];
+    fastopt_sum few[FEW_PIECES][FASTOPT_MAX_SUMS];
     void *matrices = NULL;
     fastopt_job job = {.kernels = kernels, .call = call, .tensors = tensors, .count = count, .sums = few};
     fastopt_begin_passes(&job, ELEMENTS, call->num_threads);

@@ -66,7 +66,7 @@ static fastopt_status sum_parts(fastopt_job *job, int count)
     if (!values)
         return FASTOPT_OK;
     for (ptrdiff_t i = 0; i < job->count; i++) {
-        fastopt_sum sums[MAX_SUMS] = {{0}};
+        fastopt_sum sums[FASTOPT_MAX_SUMS] = {{0}};
         add_pieces(job, i, count, sums);
         for (int s = 0; s < count; s++, values += OF_SUM) {
             values[0] = sums[s].sum;
@@ -101,7 +101,7 @@ static double clip_factor(double clip_norm, double norm)
     return factor >= 1 ? 1 : factor;
 }
 
-int fastopt_allocate_sums(fastopt_job *job, fastopt_sum (*few)[MAX_SUMS])
+int fastopt_allocate_sums(fastopt_job *job, fastopt_sum (*few)[FASTOPT_MAX_SUMS])
 {
     ptrdiff_t most = 0;
     if (job->gathers) {
@@ -113,7 +113,7 @@ int fastopt_allocate_sums(fastopt_job *job, fastopt_sum (*few)[MAX_SUMS])
         most = job->units > most ? job->units : most;
     }
     if (job->call->sum_parts &&
-        !(job->of_parts = malloc((size_t)(job->count + 1) * MAX_SUMS * OF_SUM * sizeof *job->of_parts)))
+        !(job->of_parts = malloc((size_t)(job->count + 1) * FASTOPT_MAX_SUMS * OF_SUM * sizeof *job->of_parts)))
         return 0;
     job->sums = most > FEW_PIECES ? malloc((size_t)most * sizeof *job->sums) : few;
     if (!job->sums)
@@ -175,7 +175,7 @@ static void prepare_pass(const fastopt_job *job, fastopt_tensor *t, int pass_ind
 /* Passes each rule its sums over one tensor, or over all tensors that share hyperparameters. */
 static void combine(fastopt_job *job)
 {
-    fastopt_sum sums[MAX_SUMS];
+    fastopt_sum sums[FASTOPT_MAX_SUMS];
     const double *group = NULL; /* the hyperparameters that the tensors in sums share */
     for (ptrdiff_t i = 0; i < job->count; i++) {
         fastopt_tensor *t = &job->tensors[i];
@@ -187,7 +187,7 @@ static void combine(fastopt_job *job)
             group = t->rule->gathers == FASTOPT_BY_GROUP ? t->hyper : NULL;
             for (ptrdiff_t j = i; j < (group ? job->count : i + 1); j++)
                 if (job->tensors[j].hyper == t->hyper)
-                    add_tensor(job, j, MAX_SUMS, sums);
+                    add_tensor(job, j, FASTOPT_MAX_SUMS, sums);
         }
         if (has_tiles(t))
             prepare_pass(job, t, job->pass_index + 1, sums);
@@ -223,7 +223,7 @@ fastopt_status fastopt_gather(fastopt_job *job)
         fastopt_locate(job, GATHERED_PIECES);
         fastopt_make_pass(job, GATHERED_PIECES, sum_up);
         if (sums_are_read(job))
-            status = sum_parts(job, MAX_SUMS);
+            status = sum_parts(job, FASTOPT_MAX_SUMS);
         if (status == FASTOPT_OK)
             combine(job);
     }

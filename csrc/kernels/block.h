@@ -348,16 +348,34 @@ static void FN(catch_up)(const fastopt_tensor *tensor, ptrdiff_t begin, ptrdiff_
     }
 }
 
+/* Adds the terms of a rule of the caller's own to its sums. */
+NOINLINE static void FN(add_terms)(const FN(rule_ops) *ops, const FN(block) *block, const void *k, fastopt_sum *sums)
+{
+    _Alignas(LINE) T terms[FASTOPT_MAX_SUMS][SCRATCH_SIZE(BLOCK)];
+    T *const of_sums[] = {terms[0], terms[1], terms[2], terms[3]};
+    _Static_assert(FASTOPT_MAX_SUMS == sizeof of_sums / sizeof *of_sums, "a pointer for each sum");
+    ops->terms(block->p, block->g, block->state, k, of_sums, block->n);
+    for (int s = 0; s < ops->n_sums; s++)
+        if (ops->reductions[s] == FASTOPT_SUM || ops->reductions[s] == FASTOPT_MEAN)
+            sums[s].sum += FN(sum_terms)(terms[s], block->n);
+        else
+            FN(add_squares)(&sums[s], terms[s], block->n);
+}
+
 static void FN(gather)(const fastopt_tensor *tensor, const fastopt_pass *pass, ptrdiff_t begin, ptrdiff_t end,
                        fastopt_sum *sums)
 {
+    const FN(rule_ops) *ops = FN(ops_of)(tensor);
     const FN(stages) stages = FN(stages_of)(tensor, pass);
     DECLARE_BLOCK(block, tensor, BLOCK);
     for (ptrdiff_t offset = begin; offset < end; offset += block.n) {
         FN(load)(&block, tensor, &stages, offset, end - offset < BLOCK ? end - offset : BLOCK);
         if (stages.on_p)
             FN(stage_copy_of_p)(&block, &stages);
-        FN(ops_of)(tensor)->gather(block.p, block.g, block.state, tensor->engine.k, block.n, sums);
+        if (ops->terms)
+            FN(add_terms)(ops, &block, tensor->engine.k, sums);
+        else
+            ops->gather(block.p, block.g, block.state, tensor->engine.k, block.n, sums);
         if (tensor->engine.grain && tensor->rule->gather_writes)
             FN(store_formats)(&block, tensor, tensor->engine.random_key, 0, 1);
     }

@@ -12,11 +12,32 @@ typedef struct {
     fastopt_kind kind[FASTOPT_MAX_STATE];
     fastopt_hyper range[FASTOPT_MAX_HYPER];
     const char *corrected[FASTOPT_MAX_HYPER + 1];
-    int n_hyper, n_scalars;
+    int n_hyper, n_scalars, n_combined, n_sums;
     fastopt_scalars *scalars;
+    fastopt_combine *combine;
+    fastopt_reduction reductions[FASTOPT_MAX_SUMS];
     struct fastopt_own_ops *ops;
     const void *records[2]; /* by dtype */
 } fastopt_own_rule;
+
+/* What fastopt_scalar_inputs points to. */
+typedef struct {
+    double product[FASTOPT_MAX_HYPER], weight[FASTOPT_MAX_HYPER], lost_mean[FASTOPT_MAX_HYPER];
+} own_numbers;
+
+static double reduced_to(fastopt_reduction reduction, const fastopt_sum *sum, double n)
+{
+    switch (reduction) {
+    case FASTOPT_SUM:
+        return sum->sum;
+    case FASTOPT_MEAN:
+        return sum->sum / n;
+    case FASTOPT_NORM:
+        return fastopt_root(sum, 1);
+    default:
+        return fastopt_root(sum, n);
+    }
+}
 
 #define FN_(name, type) name##_##type##_own
 #define T               float
@@ -125,6 +146,32 @@ static int count_hyper(const fastopt_rule_spec *spec)
     return n;
 }
 
+static int valid_sums(const fastopt_rule_spec *spec, const problem_text *problem)
+{
+    const int needed = spec->n_sums != 0;
+    const char *const words = needed ? "given" : "NULL";
+    if (spec->n_sums < 0 || spec->n_sums > FASTOPT_MAX_SUMS)
+        return refuse(problem, "n_sums must be from 0 to %d, got %d", FASTOPT_MAX_SUMS, spec->n_sums);
+    if ((spec->reductions != NULL) != needed)
+        return refuse(problem, "reductions must be %s with n_sums %d", words, spec->n_sums);
+    for (int s = 0; s < spec->n_sums; s++)
+        if ((unsigned)spec->reductions[s] > FASTOPT_RMS)
+            return refuse(problem, "reductions[%d] must be a fastopt_reduction, got %d", s, (int)spec->reductions[s]);
+    if ((spec->gather_float32 != NULL) != needed || (spec->gather_float64 != NULL) != needed)
+        return refuse(problem, "%s must be %s with n_sums %d",
+                      (spec->gather_float32 != NULL) != needed ? "gather_float32" : "gather_float64", words,
+                      spec->n_sums);
+    if (spec->gather_writes && !needed)
+        return refuse(problem, "gather_writes must be 0 with n_sums 0");
+    if ((spec->combine != NULL) != needed)
+        return refuse(problem, "combine must be %s with n_sums %d", words, spec->n_sums);
+    const int most = needed ? FASTOPT_MAX_SCALARS - count_hyper(spec) : 0;
+    if (spec->n_combined < needed || spec->n_combined > most)
+        return refuse(problem, "n_combined must be from %d to %d with n_sums %d, got %d", needed, most, spec->n_sums,
+                      spec->n_combined);
+    return 1;
+}
+
 static int valid_spec(const fastopt_rule_spec *spec, const problem_text *problem)
 {
     if (spec->size != sizeof *spec)
@@ -134,7 +181,9 @@ static int valid_spec(const fastopt_rule_spec *spec, const problem_text *problem
         return refuse(problem, "name must be an identifier, got \"%s\"", spec->name ? spec->name : "");
     if (!valid_state(spec, problem) || !valid_hyper(spec, problem))
         return 0;
-    const int most = FASTOPT_MAX_SCALARS - count_hyper(spec);
+    const int most = FASTOPT_MAX_SCALARS - count_hyper(spec) - spec->n_combined;
+    if (!valid_sums(spec, problem))
+        return 0;
     if (spec->n_scalars < 0 || spec->n_scalars > most)
         return refuse(problem, "n_scalars must be from 0 to %d, so that the loop reads at most %d numbers, got %d",
                       most, FASTOPT_MAX_SCALARS, spec->n_scalars);
@@ -188,6 +237,15 @@ fastopt_rule *fastopt_rule_create(const fastopt_rule_spec *spec, char *problem, 
     own->n_hyper = count_hyper(spec);
     own->n_scalars = spec->n_scalars;
     own->scalars = spec->scalars;
+    own->n_combined = spec->n_combined;
+    own->combine = spec->combine;
+    own->n_sums = spec->n_sums;
+    if (own->n_sums) {
+        memcpy(own->reductions, spec->reductions, (size_t)own->n_sums * sizeof *own->reductions);
+        own->rule.gathers = FASTOPT_BY_TENSOR;
+        own->rule.passes = 1;
+        own->rule.gather_writes = spec->gather_writes != 0;
+    }
     for (int i = 0, n = 0; i < own->n_hyper; i++) {
         own->range[i] = spec->hyper[i];
         own->rule.hyper[i] = own->range[i].name = copy(&end, spec->hyper[i].name);
@@ -197,8 +255,8 @@ fastopt_rule *fastopt_rule_create(const fastopt_rule_spec *spec, char *problem, 
         if (own->tables.hyper[i].corrects)
             own->corrected[n++] = own->rule.hyper[i];
     }
-    own->records[FASTOPT_FLOAT32] = own_ops_f32_own(&own->ops->f32, spec->float32);
-    own->records[FASTOPT_FLOAT64] = own_ops_f64_own(&own->ops->f64, spec->float64);
+    own->records[FASTOPT_FLOAT32] = own_ops_f32_own(&own->ops->f32, own, spec->float32, spec->gather_float32);
+    own->records[FASTOPT_FLOAT64] = own_ops_f64_own(&own->ops->f64, own, spec->float64, spec->gather_float64);
     for (int place = 0; place < OPS; place++)
         own->tables.ops[place] = &own->records[place % 2];
     own->tables.corrected = own->corrected;

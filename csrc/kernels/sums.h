@@ -30,6 +30,11 @@ static double FN(sum_lanes)(double *lanes, int width)
         lanes[i - whole] += product;                                                                                   \
     return FN(sum_lanes)(lanes, LANES / 2)
 
+static double FN(sum_terms)(const T *x, ptrdiff_t n)
+{
+    SUM((double)x[i]);
+}
+
 static double FN(sum_products)(const T *x, const T *y, ptrdiff_t n)
 {
     SUM((double)x[i] * (double)y[i]);

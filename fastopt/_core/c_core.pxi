@@ -46,6 +46,7 @@ cdef extern from "fastopt.h" nogil:
     void fastopt_rule_destroy(fastopt_rule *rule)
     const char *fastopt_isa()
     const char *fastopt_version()
+    int fastopt_abi_version()
     const char *fastopt_compiler()
     int fastopt_openmp()
 

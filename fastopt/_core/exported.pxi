@@ -50,3 +50,41 @@ cdef fastopt_status c_decode(fastopt_format format, const void *data, const void
 cdef fastopt_status c_encode(fastopt_format format, const float *x, Py_ssize_t n, void *data,
                              void *rest) noexcept nogil:
     return fastopt_encode(format, x, n, data, rest)
+
+cdef int c_rule_takes_rows(const fastopt_rule *rule) noexcept nogil:
+    return fastopt_rule_takes_rows(rule)
+
+cdef const char *const *c_rule_catch_up(const fastopt_rule *rule) noexcept nogil:
+    return fastopt_rule_catch_up(rule)
+
+cdef const char *const *c_rule_corrected(const fastopt_rule *rule) noexcept nogil:
+    return fastopt_rule_corrected(rule)
+
+cdef Py_ssize_t c_unique_rows(const int64_t *rows, Py_ssize_t count, int64_t limit, int64_t *unique,
+                              Py_ssize_t *places) noexcept nogil:
+    return fastopt_unique_rows(rows, count, limit, unique, places)
+
+cdef void c_row_gradients(fastopt_dtype dtype, const void *values, const Py_ssize_t *places, Py_ssize_t count,
+                          Py_ssize_t row_length, const void **gradients, void *sums) noexcept nogil:
+    fastopt_row_gradients(dtype, values, places, count, row_length, gradients, sums)
+
+cdef fastopt_rule *c_rule_create(const fastopt_rule_spec *spec, char *problem, size_t length) noexcept nogil:
+    return fastopt_rule_create(spec, problem, length)
+
+cdef void c_rule_destroy(fastopt_rule *rule) noexcept nogil:
+    fastopt_rule_destroy(rule)
+
+cdef const char *c_isa() noexcept nogil:
+    return fastopt_isa()
+
+cdef const char *c_version() noexcept nogil:
+    return fastopt_version()
+
+cdef int c_abi_version() noexcept nogil:
+    return fastopt_abi_version()
+
+cdef const char *c_compiler() noexcept nogil:
+    return fastopt_compiler()
+
+cdef int c_openmp() noexcept nogil:
+    return fastopt_openmp()

@@ -11,6 +11,12 @@ cdef tuple state_shape(fastopt_extent extent, tuple shape):
 
 
 cdef dict KINDS = {FASTOPT_SIGNED: "signed", FASTOPT_NONNEGATIVE: "nonnegative", FASTOPT_EXACT: "exact"}
+cdef dict REDUCTIONS = {"total": FASTOPT_SUM, "mean": FASTOPT_MEAN, "norm": FASTOPT_NORM, "rms": FASTOPT_RMS}
+
+
+cdef void *address_in(dict functions, str name) except? NULL:
+    """The address of the C function of this name; NULL if there is none."""
+    return <void *><uintptr_t>functions[name].address if name in functions else NULL
 
 
 cdef class OwnRule:
@@ -27,21 +33,27 @@ cdef class OwnRule:
         words, and whether it corrects the bias of a running mean.
     n_scalars : int
         Numbers that `scalars` computes.
-    scalars, float32, float64 : int
-        Addresses of the C functions; 0 for no `scalars`.
-    owners : object
-        Keeps these functions alive.
+    functions : dict
+        By their fields in fastopt_rule_spec, objects with the addresses of the C functions: float32 and float64; scalars,
+        gather_float32, gather_float64 and combine if there are such. They are kept alive.
+    reductions : list of str
+        Those of the sums, as in REDUCTIONS.
+    gather_writes : bool
+        Whether the first pass writes the state.
+    n_combined : int
+        Numbers that `combine` computes.
     """
 
     cdef fastopt_rule *rule
-    cdef object owners
+    cdef dict functions
 
-    def __init__(self, str name, dict state, list hyper, int n_scalars, uintptr_t scalars, uintptr_t float32,
-                 uintptr_t float64, object owners):
+    def __init__(self, str name, dict state, list hyper, int n_scalars, dict functions, list reductions,
+                 bint gather_writes, int n_combined):
         cdef const char *letters[FASTOPT_MAX_STATE + 2]
         cdef fastopt_kind kinds[FASTOPT_MAX_STATE + 1]
         cdef fastopt_hyper ranges[FASTOPT_MAX_HYPER + 2]
         cdef int corrected[FASTOPT_MAX_HYPER + 1]
+        cdef fastopt_reduction of_sums[FASTOPT_MAX_SUMS + 1]
         cdef char problem[300]
         cdef fastopt_rule_spec spec
         cdef list texts = [name.encode()]  # keeps the strings until the core has copied them
@@ -65,10 +77,18 @@ cdef class OwnRule:
         spec.name = texts[0]
         spec.state, spec.kind, spec.hyper, spec.corrected = letters, kinds, ranges, corrected
         spec.n_scalars = n_scalars
-        spec.scalars = <fastopt_scalars *>scalars
-        spec.float32 = <fastopt_loop_float32 *>float32
-        spec.float64 = <fastopt_loop_float64 *>float64
-        self.owners = owners
+        spec.scalars = <fastopt_scalars *>address_in(functions, "scalars")
+        spec.float32 = <fastopt_loop_float32 *>address_in(functions, "float32")
+        spec.float64 = <fastopt_loop_float64 *>address_in(functions, "float64")
+        if reductions:
+            for s, reduction in enumerate(reductions[:FASTOPT_MAX_SUMS + 1]):
+                of_sums[s] = <fastopt_reduction><int>REDUCTIONS[reduction]
+            spec.n_sums, spec.reductions = len(reductions), of_sums
+            spec.gather_float32 = <fastopt_gather_float32 *>address_in(functions, "gather_float32")
+            spec.gather_float64 = <fastopt_gather_float64 *>address_in(functions, "gather_float64")
+            spec.combine = <fastopt_combine *>address_in(functions, "combine")
+            spec.gather_writes, spec.n_combined = gather_writes, n_combined
+        self.functions = functions
         self.rule = fastopt_rule_create(&spec, problem, sizeof(problem))
         if self.rule == NULL:
             raise TypeError(f"{name}: {problem.decode()}")

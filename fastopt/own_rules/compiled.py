@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .pointers import Pointer
-from .source import Program, Written
+from .source import Program, Writes, Written
 
 try:
     import numba
@@ -22,10 +22,12 @@ try:
     from numba.core.errors import NumbaError
     from numba.core.lowering import Lower
     from numba.core.typed_passes import NativeLowering
+
+    from .elementary import of_elements, of_scalars
 except ImportError as _error:
     raise ImportError("fastopt.rule needs Numba: pip install 'fastopt[numba]'") from _error
 
-VERSION = 1  # of the loops that are built around a rule: machine code of another version is not taken from the cache
+VERSION = 2  # of elementary.py: machine code of another version is not taken from the cache
 
 
 class LowerLoop(Lower):
@@ -89,24 +91,26 @@ class OneType(Compiler):
 
 def inner(compiler: type[Compiler]) -> Any:
     """Return a decorator that compiles a function for calls from compiled functions alone."""
-    return numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=compiler)
+    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+    return numba.njit(pipeline_class=compiler, **options)
 
 
-def functions_of(program: Program, kind: Any) -> dict[str, Any]:
+def functions_of(program: Program, kind: Any, native: dict[str, Any]) -> dict[str, Any]:
     """Return the functions of a program for a number type, compiled when they are first called."""
     number = np.dtype(str(kind)).type
     names: dict[str, Any] = {f"_number_{i}": number(value) for i, value in enumerate(program.numbers)}
-    names |= program.native
+    names |= native
     for name, (tree, file) in program.functions.items():
         exec(compile(ast.Module([tree], []), file, "exec"), names)
         names[name] = inner(OneType if kind is types.float32 else Compiler)(names[name])
     return names
 
 
-def callback(written: Written, text: str, names: dict[str, Any], signature: Any, program: Program) -> Pointer:
+def callback(written: Written, text: str, names: dict[str, Any], signature: Any, sources: str) -> Pointer:
     """Compile the function `made(version)` of a text to a C function, cached on disk if its rule is in a file.
 
-    Numba looks for it by the file of the rule and by the values of the closure: `version` stands for all sources.
+    Numba looks for it by the file of the rule and by the values of the closure: `version` stands for this text and all
+    sources that it calls.
     """
     tree = ast.parse(text)
     for node in ast.walk(tree):
@@ -114,7 +118,7 @@ def callback(written: Written, text: str, names: dict[str, Any], signature: Any,
             node.lineno = node.end_lineno = written.tree.lineno  # type: ignore[attr-defined]
     names["__name__"] = written.module
     exec(compile(tree, written.file, "exec"), names)
-    version = sha256(f"{VERSION} {numba.__version__} {program.text()}".encode()).hexdigest()
+    version = sha256(f"{VERSION} {numba.__version__} {text} {sources}".encode()).hexdigest()
     function = names["made"](int(version[:15], 16))
     function.__name__ = written.tree.name
     function.__qualname__ = written.tree.name
@@ -149,47 +153,58 @@ def problem(error: Exception) -> str:
     return " ".join(line.lstrip("> ") for line in found[: 2 if found[0].endswith(":") else 1])
 
 
-def loop(written: Written, program: Program, element: str, n_state: int, n_scalars: int, dtype: str) -> Pointer:
-    """Return the loop of a rule over elements of a dtype, as the engine calls it."""
+def loop(
+    written: Written, program: Program, element: str, n_state: int, places: Sequence[int], writes: Writes, dtype: str
+) -> Pointer:
+    """Return the loop of a function over elements of a dtype, as the engine calls it.
+
+    `places` are those of the scalars that the function takes by name, among all.
+    """
     kind = getattr(types, dtype)
-    state = [f"s{i}" for i in range(n_state)]
-    scalars = [f"k{i}" for i in range(n_scalars)]
-    elements = [f"{name}[i]" for name in ("p", *state)]
-    names = functions_of(program, kind)
-    update = {"element": names[element]}
-    exec(
-        f"def update({', '.join(('p', 'g', *state, *scalars, 'n'))}):\n"
+    state, terms = [f"s{i}" for i in range(n_state)], [f"t{i}" for i in range(writes.terms)]
+    scalars = [f"k{place}" for place in places]
+    results = ["p"] * writes.p + state * writes.state + terms
+    update = (
+        f"def update({', '.join(('p', 'g', *state, *terms, *scalars, 'n'))}):\n"
         f"    for i in range(n):\n"
-        f"        {', '.join(elements)}, = element({', '.join(('p[i]', 'g[i]', *elements[1:], *scalars))})\n",
-        update,
+        f"        {', '.join(f'{name}[i]' for name in results)}, ="
+        f" element({', '.join((*(f'{name}[i]' for name in ('p', 'g', *state)), *scalars))})\n"
     )
-    names["update"] = inner(LoopCompiler)(update["update"])
-    given = ["p", "g", *(f"state[{i}]" for i in range(n_state)), *(f"scalars[{i}]" for i in range(n_scalars)), "n"]
+    names = functions_of(program, kind, of_elements(dtype))
+    compiled = {"element": names[element]}
+    exec(update, compiled)
+    names["update"] = inner(LoopCompiler)(compiled["update"])
+    given = ["p", "g", *(f"state[{i}]" for i in range(n_state)), *(f"terms[{i}]" for i in range(writes.terms))]
+    arguments = ", ".join(("p", "g", "state", "scalars", *["terms"] * bool(terms), "n"))
     text = (
         "def made(version):\n"
-        "    def loop(p, g, state, scalars, n):\n"
+        f"    def loop({arguments}):\n"
         "        version\n"
-        f"        update({', '.join(given)})\n"
+        f"        update({', '.join((*given, *(f'scalars[{i}]' for i in places), 'n'))})\n"
         "    return loop\n"
     )
     pointer = types.CPointer(kind)
-    signature = types.void(pointer, pointer, types.CPointer(pointer), pointer, types.intp)
-    return callback(written, text, names, signature, program)
+    buffers = types.CPointer(pointer)
+    signature = types.void(pointer, pointer, buffers, pointer, *[buffers] * bool(terms), types.intp)
+    return callback(written, text, names, signature, f"{update} {program.text()}")
 
 
-def function_of_scalars(written: Written, program: Program, function: str, places: Sequence[int], n: int) -> Pointer:
-    """Return the function of the scalars of a step; `places` are those of its hyperparameters among all."""
-    names = functions_of(program, types.float64)
+def function_of_scalars(
+    written: Written, program: Program, function: str, places: Sequence[int], n: int, n_sums: int = 0
+) -> Pointer:
+    """Return the function of n scalars of a step; `places` are those of its hyperparameters among all."""
+    names = functions_of(program, types.float64, of_scalars())
     names["function"], names["real"] = names[function], types.float64
-    given = ["real(t)", *(f"given[0][{place}]" for place in places), "given[1]", "given[2]", "given[3]"]
-    results = ", ".join(f"out[{i}]" for i in range(n))
+    given = ["real(t)", *(f"sums[{i}]" for i in range(n_sums)), *(f"given[0][{place}]" for place in places)]
+    arguments = ", ".join(("t", "given", *["sums"] * bool(n_sums), "out"))
     text = (
         "def made(version):\n"
-        "    def scalars(t, given, out):\n"
+        f"    def scalars({arguments}):\n"
         "        version\n"
-        f"        {results}, = function({', '.join(given)})\n"
+        f"        {', '.join(f'out[{i}]' for i in range(n))}, ="
+        f" function({', '.join((*given, 'given[1]', 'given[2]', 'given[3]'))})\n"
         "    return scalars\n"
     )
     pointer = types.CPointer(types.float64)
-    signature = types.void(types.int64, types.CPointer(pointer), pointer)
-    return callback(written, text, names, signature, program)
+    signature = types.void(types.int64, types.CPointer(pointer), *[pointer] * bool(n_sums), pointer)
+    return callback(written, text, names, signature, program.text())

@@ -2,7 +2,7 @@
 
 A rule needs no import: it finds them by name.  Imports of these names tell editors and type checkers of them.
 
-Each is exactly rounded, and so the same on every machine, unless it says otherwise.
+Each gives the same bits on every machine.  Each is exactly rounded, unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ __all__ = [
     "log",
     "lost_mean",
     "maximum",
+    "mean",
     "minimum",
     "next_mean",
+    "norm",
+    "power",
     "product",
+    "rms",
     "sign",
     "sqrt",
+    "tanh",
+    "total",
     "weight",
     "where",
 ]
@@ -70,17 +76,30 @@ def next_mean(mean: float, square: float, beta: float, rest: float) -> float:
     return mixed if mixed < math.inf else math.inf
 
 
-# ---- Of scalars alone ----
-
-
 def exp(x: float) -> float:
-    """Return e^x by the C library, whose last bit can differ between machines."""
+    """Return e^x, to a few units in the last place."""
     return math.exp(x)
 
 
 def log(x: float) -> float:
-    """Return the natural logarithm by the C library, whose last bit can differ between machines."""
-    return math.log(x)
+    """Return the natural logarithm, to a few units in the last place; -infinity for 0, NaN below."""
+    return math.log(x) if x > 0 else (-math.inf if x == 0 else math.nan)
+
+
+def power(x: float, y: float) -> float:
+    """Return x^y for x >= 0, to a few units in the last place for y in [-1, 1]; NaN below 0.
+
+    The error grows with y.  In scalars x may be below 0 if y is an integer, and the error grows with ``y * log(x)``.
+    """
+    return math.pow(x, y) if x >= 0 else math.nan
+
+
+def tanh(x: float) -> float:
+    """Return the hyperbolic tangent, to a few units in the last place."""
+    return math.tanh(x)
+
+
+# ---- Of scalars alone ----
 
 
 def product(beta: float) -> float:
@@ -102,6 +121,32 @@ def lost_mean(beta: float) -> float:
     With its root added to eps, no step is larger than the exact one.
     """
     raise NotImplementedError("lost_mean is for the scalars of a rule")
+
+
+# ---- Of the first pass of a rule with sums alone ----
+
+
+def total(x: float) -> float:
+    """Return the sum of a term over the elements of the parameter, computed in double."""
+    raise NotImplementedError("total is for the results of gather")
+
+
+def mean(x: float) -> float:
+    """Return the mean of a term over the elements of the parameter, computed in double."""
+    raise NotImplementedError("mean is for the results of gather")
+
+
+def norm(x: float) -> float:
+    """Return the root of the sum of the squares of a term over the elements of the parameter, computed in double.
+
+    It neither overflows nor underflows unless the result does.
+    """
+    raise NotImplementedError("norm is for the results of gather")
+
+
+def rms(x: float) -> float:
+    """Return the root of the mean of the squares of a term, as `norm`."""
+    raise NotImplementedError("rms is for the results of gather")
 
 
 BY_NAME: dict[str, Callable[..., float]] = {name: globals()[name] for name in __all__}

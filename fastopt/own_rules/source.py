@@ -18,25 +18,45 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from reprlib import repr as brief
 from types import FunctionType, ModuleType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from ..calls import nearest
 from ..scalars import is_number
-from .functions import BY_NAME, exp, log, lost_mean, maximum, minimum, product, sign, sqrt, weight, where
+from .functions import (
+    BY_NAME,
+    exp,
+    log,
+    lost_mean,
+    maximum,
+    mean,
+    minimum,
+    norm,
+    power,
+    product,
+    rms,
+    sign,
+    sqrt,
+    tanh,
+    total,
+    weight,
+    where,
+)
 from .functions import abs as absolute
 
 PRODUCT, WEIGHT, LOST_MEAN = "_product", "_weight", "_lost_mean"
 
 OF_STEPS = {product: PRODUCT, weight: WEIGHT, lost_mean: LOST_MEAN}
-OF_SCALARS = {exp, log, *OF_STEPS}
-# Functions that Numba has, by the names under which it finds them.
-NATIVE: dict[Callable[..., Any], tuple[str, Any]] = {
-    sqrt: ("_sqrt", math.sqrt),
-    absolute: ("_abs", builtins.abs),
-    exp: ("_exp", math.exp),
-    log: ("_log", math.log),
+REDUCTIONS = {total, mean, norm, rms}
+# Functions that are not rewritten, by the names that elementary.py has for them.
+NATIVE: dict[Callable[..., Any], str] = {
+    sqrt: "_sqrt",
+    absolute: "_abs",
+    exp: "_exp",
+    log: "_log",
+    power: "_power",
+    tanh: "_tanh",
 }
 # Functions of other modules that mean the same.
 ALIKE: dict[Any, Callable[..., Any]] = {
@@ -44,15 +64,19 @@ ALIKE: dict[Any, Callable[..., Any]] = {
     math.exp: exp,
     math.fabs: absolute,
     math.log: log,
+    math.pow: power,
     math.sqrt: sqrt,
+    math.tanh: tanh,
     np.abs: absolute,
     np.exp: exp,
     np.fabs: absolute,
     np.log: log,
     np.maximum: maximum,
     np.minimum: minimum,
+    np.power: power,
     np.sign: sign,
     np.sqrt: sqrt,
+    np.tanh: tanh,
     np.where: where,
 }
 MOST_FACTORS = 16  # of x ** n
@@ -85,7 +109,9 @@ class Written:
             lines, first = inspect.getsourcelines(function)
             (tree,) = ast.parse(textwrap.dedent("".join(lines))).body
         except (OSError, SyntaxError, ValueError) as error:
-            raise TypeError(f"{label} must have a source that Python can show, but {error}") from error
+            raise TypeError(
+                f"{label} must stand in a file or a notebook, where Python finds it, but {error}"
+            ) from error
         if not isinstance(tree, ast.FunctionDef):
             raise TypeError(f"{label} must be written with def, got {brief(function)}")
         ast.increment_lineno(tree, first - 1)
@@ -101,6 +127,23 @@ class Written:
         raise kind(f"{self.label}, line {getattr(node, 'lineno', self.tree.lineno)} of {self.file}: {problem}")
 
 
+class Results(NamedTuple):
+    """The results that a function must return."""
+
+    names: list[str]
+    #: Why these, for messages.
+    why: str = ""
+
+
+class Writes(NamedTuple):
+    """What the loop of a function writes."""
+
+    p: bool
+    state: bool
+    #: Terms of sums.
+    terms: int = 0
+
+
 @dataclass
 class Program:
     """The functions of a rule, rewritten."""
@@ -109,30 +152,33 @@ class Program:
     functions: dict[str, tuple[ast.FunctionDef, str]] = field(default_factory=dict)
     #: The numbers in them, whose names are their places.
     numbers: list[float] = field(default_factory=list)
-    #: The functions of Numba that they call.
-    native: dict[str, Any] = field(default_factory=dict)
     #: The names of functions that others call.
     names: dict[FunctionType, str] = field(default_factory=dict)
+    #: The names of the reductions of its last results.
+    reductions: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """Return all that decides on the machine code, for a key of the cache."""
         trees = (f"{name}: {ast.dump(tree)}" for name, (tree, _) in sorted(self.functions.items()))
         return "\n".join((*trees, *map(float.hex, self.numbers)))
 
-    def add(self, written: Written, results: list[str] | None, hyper: list[str] | None = None) -> str:
+    def add(
+        self, written: Written, results: Results | None, hyper: list[str] | None = None, reductions: int = 0
+    ) -> str:
         """Rewrite a function, and those that it calls; return its name here.
 
-        `results` are the names of the results of a rule, None for a function of one result; `hyper` those of the
-        hyperparameters for a function of scalars, else None.
+        `results` are those of a rule, None for a function of one result; `hyper` the names of the hyperparameters for
+        a function of scalars, else None; `reductions` the number of the last results that are reductions.
         """
         name = f"_{written.tree.name}_{len(self.names)}"
-        body = Body(written, self, results, hyper)
+        body = Body(written, self, results, hyper, reductions)
         arguments = written.tree.args
         given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         names = [one.arg for one in given] + ([PRODUCT, WEIGHT, LOST_MEAN] if hyper is not None else [])
         (tree,) = ast.parse(f"def {name}({', '.join(names)}): pass").body
         assert isinstance(tree, ast.FunctionDef)
         tree.body = body.statements()
+        self.reductions = body.reductions
         self.functions[name] = ast.fix_missing_locations(ast.copy_location(tree, written.tree)), written.file
         return name
 
@@ -140,8 +186,12 @@ class Program:
 class Body(ast.NodeTransformer):
     """Rewrites the body of one function."""
 
-    def __init__(self, written: Written, program: Program, results: list[str] | None, hyper: list[str] | None) -> None:
+    def __init__(
+        self, written: Written, program: Program, results: Results | None, hyper: list[str] | None, reductions: int
+    ) -> None:
         self.written, self.program, self.results, self.hyper = written, program, results, hyper
+        self.n_reductions = reductions
+        self.reductions: list[str] = []
         arguments = written.tree.args
         self.locals = {one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
         self.arguments = frozenset(self.locals)
@@ -175,14 +225,33 @@ class Body(ast.NodeTransformer):
                 self.written.refuse(node, "must return one number")
             self.generic_visit(node)
             return node
-        values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value] if node.value else []
-        if len(values) != len(self.results):
+        values = values_of(node)
+        if len(values) != len(self.results.names):
             self.written.refuse(node, f"must return {self._words()}, got {len(values)} value{'s' * (len(values) != 1)}")
+        if self.n_reductions:
+            values[-self.n_reductions :] = self._terms(node, values[-self.n_reductions :])
         elements = ast.Tuple([self.visit(value) for value in values], ast.Load())
         return ast.copy_location(ast.Return(ast.copy_location(elements, node)), node)
 
+    def _terms(self, node: ast.Return, values: list[ast.expr]) -> list[ast.expr]:
+        """Return the terms of reductions, and keep the names of these."""
+        names, terms = [], []
+        for value in values:
+            called = isinstance(value, ast.Call) and not self._is_local(value.func) and self._value_of(value.func)
+            if called not in REDUCTIONS:
+                self.written.refuse(value, f"must return each sum as {reductions()}, got {ast.unparse(value)}")
+            assert isinstance(value, ast.Call)
+            if len(value.args) != 1 or value.keywords:
+                self.written.refuse(value, f"{ast.unparse(value.func)} must get one term, got {ast.unparse(value)}")
+            names.append(called.__name__)
+            terms.append(value.args[0])
+        if self.reductions not in ([], names):
+            self.written.refuse(node, f"must return {', '.join(self.reductions)} everywhere, got {', '.join(names)}")
+        self.reductions = names
+        return terms
+
     def _words(self) -> str:
-        return "one number" if self.results is None else ", ".join(self.results)
+        return "one number" if self.results is None else ", ".join(self.results.names) + self.results.why
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         """Put a name in the place of a number."""
@@ -212,7 +281,7 @@ class Body(ast.NodeTransformer):
         return self._power(node)
 
     def _power(self, node: ast.BinOp) -> ast.expr:
-        """Rewrite x ** n: products for a small integer, a root for 0.5; in scalars a power of the C library."""
+        """Rewrite x ** n: products for a small integer, a root for 0.5, else a power."""
         exponent = self._constant(node.right)
         if isinstance(exponent, float) and exponent.is_integer():
             exponent = int(exponent)
@@ -221,11 +290,10 @@ class Body(ast.NodeTransformer):
             return ast.copy_location(ast.BinOp(self.visit(node.left), node.op, right), node)
         if exponent == 0.5:
             return self._native(sqrt, [self.visit(node.left)], node)
-        if self.hyper is None:
-            what = f"an integer from -{MOST_FACTORS} to {MOST_FACTORS}, or 0.5"
-            self.written.refuse(node, f"an exponent must be {what}, got {ast.unparse(node.right)}")
-        self.program.native["_pow"] = math.pow
-        return self._call("_pow", [self.visit(node.left), self.visit(node.right)], node)
+        if isinstance(exponent, int) and self.hyper is None:
+            what = f"an integer exponent must be from -{MOST_FACTORS} to {MOST_FACTORS}"
+            self.written.refuse(node, f"{what}, got {exponent}; power(x, {exponent}) is for x >= 0")
+        return self._native(power, [self.visit(node.left), self.visit(node.right)], node)
 
     def _constant(self, node: ast.expr) -> int | float | None:
         """Return the number that an expression always is, or None."""
@@ -291,8 +359,10 @@ class Body(ast.NodeTransformer):
         takes = inspect.signature(function).parameters
         if len(node.args) != len(takes):
             self.written.refuse(node, f"{name} must get {', '.join(takes)}, got {len(node.args)} arguments")
-        if function in OF_SCALARS and self.hyper is None:
+        if function in OF_STEPS and self.hyper is None:
             self.written.refuse(node, f"{name} is for the scalars of a rule, see fastopt.rule, not for its loop")
+        if function in REDUCTIONS:
+            self.written.refuse(node, f"{name} must be one of the last results of gather, not within an expression")
         if function in OF_STEPS:
             return self._of_steps(OF_STEPS[function], name, node)
         arguments = [self.visit(value) for value in node.args]
@@ -315,14 +385,29 @@ class Body(ast.NodeTransformer):
         return ast.fix_missing_locations(ast.copy_location(entry, node))
 
     def _native(self, function: Callable[..., Any], arguments: list[ast.expr], node: ast.AST) -> ast.expr:
-        name, native = NATIVE[function]
-        self.program.native[name] = native
-        return self._call(name, arguments, node)
+        return self._call(NATIVE[function], arguments, node)
 
     @staticmethod
     def _call(name: str, arguments: list[ast.expr], node: ast.AST) -> ast.expr:
         call = ast.Call(ast.Name(name, ast.Load()), arguments, [])
         return ast.fix_missing_locations(ast.copy_location(call, node))
+
+
+def reductions() -> str:
+    """Return the forms of reductions, in words."""
+    *first, last = sorted(f"{function.__name__}(x)" for function in REDUCTIONS)
+    return f"{', '.join(first)} or {last}"
+
+
+def values_of(node: ast.Return) -> list[ast.expr]:
+    """Return the expressions of the results."""
+    return list(node.value.elts) if isinstance(node.value, ast.Tuple) else [node.value] if node.value else []
+
+
+def count_results(tree: ast.FunctionDef) -> int:
+    """Return the number of results in the first return of a function."""
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Return))
+    return next((len(values_of(node)) for node in found), 0)
 
 
 def ends(body: list[ast.stmt]) -> bool:
