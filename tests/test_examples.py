@@ -87,7 +87,7 @@ def test_autograd_network():
 
 def test_own_rule():
     rows = [line.split() for line in lines_of("own_rule")]
-    assert [row[0] for row in rows] == ["grams", "Adam", "Lion"]
+    assert [row[0] for row in rows] == ["mvn_grad", "Adam", "Lion"]
     assert all(float(row[4]) < 0.5 * float(row[2]) for row in rows)
 
 

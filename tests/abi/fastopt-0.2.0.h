@@ -37,6 +37,7 @@ enum {
     FASTOPT_MAX_CARRY = 2,    /* doubles a rule carries from step to step, per tensor */
     FASTOPT_MAX_HYPER = 9,    /* hyperparameters of a rule */
     FASTOPT_MAX_SCALARS = 12, /* scalars a rule's loop reads, computed once per step */
+    FASTOPT_MAX_SUMS = 4,     /* sums over a parameter that a rule gathers */
     FASTOPT_MAX_NDIM = 64,    /* axes of a strided tensor, as in NumPy */
 };
 
@@ -389,7 +390,8 @@ int fastopt_finite(const fastopt_tensor *tensor);
 /* ---- Rules of the caller's own ---- */
 
 /* The loops of a rule: update n elements of p and of its state from g.  `state` points to the array of pointers to the
- * state buffers, of the same type as p; `scalars` to an array of that type: the hyperparameters, then the scalars.
+ * state buffers, of the same type as p; `scalars` to an array of that type: the hyperparameters, then the scalars, then
+ * the combined ones.
  * Buffers do not overlap.  Each element must depend on its own p, g and state alone, so that results do not depend on
  * threads and slices.  Loops run on several threads at once, with subnormals flushed to zero. */
 typedef void fastopt_loop_float32(float *p, const float *g, const void *state, const void *scalars, ptrdiff_t n);
@@ -409,6 +411,21 @@ typedef struct {
 /* Computes the scalars of step t (from 1), which the loop reads rounded to its type. */
 typedef void fastopt_scalars(int64_t t, const fastopt_scalar_inputs *in, double *scalars);
 
+/* A number from the terms of all elements of a parameter, computed in double: their sum; their mean; the root of the
+ * sum of their squares; the root of the mean of their squares. */
+typedef enum { FASTOPT_SUM, FASTOPT_MEAN, FASTOPT_NORM, FASTOPT_RMS } fastopt_reduction;
+
+/* The first pass of a rule that needs such numbers: for n elements, writes the term of each reduction.  `terms` points
+ * to the array of pointers to the terms; the rest is as in the loops.  Of `scalars`, the combined ones are not set yet.
+ */
+typedef void fastopt_gather_float32(const float *p, const float *g, const void *state, const void *scalars,
+                                    const void *terms, ptrdiff_t n);
+typedef void fastopt_gather_float64(const double *p, const double *g, const void *state, const void *scalars,
+                                    const void *terms, ptrdiff_t n);
+
+/* Computes the combined scalars of step t from the reductions over the parameter. */
+typedef void fastopt_combine(int64_t t, const fastopt_scalar_inputs *in, const double *reduced, double *scalars);
+
 /* A rule of the caller's own, for fastopt_rule_create().  Lists end with NULL, or with an entry whose name is NULL;
  * names are identifiers. */
 typedef struct {
@@ -424,6 +441,15 @@ typedef struct {
     fastopt_scalars *scalars; /* NULL if there are none */
     fastopt_loop_float32 *float32;
     fastopt_loop_float64 *float64;
+    /* For a rule that needs sums over a whole parameter; zeros for others. */
+    int n_sums;                          /* at most FASTOPT_MAX_SUMS */
+    const fastopt_reduction *reductions; /* of each sum */
+    fastopt_gather_float32 *gather_float32;
+    fastopt_gather_float64 *gather_float64;
+    int gather_writes;        /* whether the first pass writes the state; the loop then must not */
+    int n_combined;           /* combined scalars: the loop reads them after the others; all are at most
+                                 FASTOPT_MAX_SCALARS */
+    fastopt_combine *combine; /* computes them */
 } fastopt_rule_spec;
 
 /* Makes a rule, which takes the place of a built-in one in tensors.  Copies all that it needs.  Returns NULL and writes
