@@ -79,7 +79,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# The build in place, with the packages of one extra.
-$(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/peers $(VENV)/docs $(VENV)/wheels: $(VENV)/%: $(BIN)/python $(CORE)
-	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+# The build in place.
+$(VENV)/build: $(BIN)/python $(CORE)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+# The packages of one extra; pip finds fastopt installed, and does not build it again.
+$(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/peers $(VENV)/docs $(VENV)/wheels: $(VENV)/%: $(VENV)/build
+	$(BIN)/python -m pip install --quiet "fastopt[$*]"
 	@touch $@
