@@ -1,4 +1,7 @@
-"""The C core and other sources, compiled as tests want them: once for all tests of a run and all workers."""
+"""The C core and other sources, compiled as tests want them: once for all tests of a run and all workers.
+
+A compiler is a command, of one or more words.
+"""
 
 import os
 import platform
@@ -18,7 +21,7 @@ PLAIN = ["-std=c11", "-O0", "-ffp-contract=off", "-fPIC"]
 
 def built(folder: Path, compiler: str, *words: object, suffix: str = "") -> Path:
     """The file that a compiler makes of these flags and sources."""
-    command = [compiler, *map(str, words)]
+    command = [*compiler.split(), *map(str, words)]
     target = folder / f"{sha256(' '.join(command).encode()).hexdigest()}{suffix}"
     if not target.exists():
         part = target.with_suffix(f".{os.getpid()}{suffix}")
