@@ -9,6 +9,7 @@ The data are made of integers and powers of two, so that no rounding and no libr
 from __future__ import annotations
 
 import argparse
+import subprocess
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -20,6 +21,7 @@ from support.cases import RULES, Case, Oracle
 from support.reference import state_names
 
 N = 40_009  # three chunks of the engine
+FEW = 2003  # for programs that are slow
 STEPS, GRADIENTS = 100, 10
 ROWS = 7  # of a matrix
 STAGES: dict[str, dict[str, Any]] = {"plain": {}, "stages": {"weight_decay": 0.01, "maximize": True}}
@@ -122,6 +124,22 @@ def job(case: Case, dtype: type, n: int, threads: int) -> str:
     rows = ROWS if of_matrices(case) else 0
     words = [case.rule, np.dtype(dtype).itemsize * 8, n, rows, threads, *decays, int(options["maximize"])]
     return " ".join(map(str, [*words, *start, *case.hyper().values()]))
+
+
+@cache
+def expected(case: Case, dtype: type, *n: int) -> str:
+    """One array, one thread, memory as NumPy gives it."""
+    return by_package(case, dtype, *n, num_threads=1)
+
+
+def all_expected(*n: int) -> list[str]:
+    return [expected(case, dtype, *n) for case, dtype in everything()]
+
+
+def all_by_program(*command: str, n: int, threads: int = 1) -> list[str]:
+    """The hashes of everything, by a program that was made of hashes.c."""
+    jobs = "".join(job(case, dtype, n, threads) + "\n" for case, dtype in everything())
+    return subprocess.run(command, input=jobs, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
 
 
 def main() -> None:

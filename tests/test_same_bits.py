@@ -1,12 +1,10 @@
 """The bits after 100 steps do not depend on how, where and by which build the steps are made."""
 
-import importlib.util
 import os
 import pickle
 import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +12,25 @@ import pytest
 
 import fastopt
 import hashes
-from hashes import GRADIENTS, STAGES, STEPS, N, by_oracle, by_package, digest, gradient, numbers
+from hashes import (
+    FEW,
+    GRADIENTS,
+    STAGES,
+    STEPS,
+    N,
+    all_by_program,
+    all_expected,
+    by_oracle,
+    by_package,
+    digest,
+    expected,
+    gradient,
+    numbers,
+)
 from support.arrays import DTYPES
 from support.asserts import ids
 from support.builds import CSRC, INCLUDE, OPTIMISED, PLAIN, WARNINGS, built, core
-from support.cases import RULES, Case
+from support.cases import RULES
 from support.covering import all_pairs
 from support.reference import ALONE, CARRIES, TOGETHER, state_names
 
@@ -31,12 +43,6 @@ EVERYTHING = pytest.mark.parametrize(("case", "dtype"), PAIRS, ids=ids)
 # Rules that see no more than an element.
 OF_ELEMENTS = [(case, dtype) for case, dtype in PAIRS if case.rule not in ALONE | TOGETHER]
 BY_ELEMENT = pytest.mark.parametrize(("case", "dtype"), OF_ELEMENTS, ids=ids)
-
-
-@cache
-def expected(case: Case, dtype: type) -> str:
-    """One array, one thread, memory as NumPy gives it."""
-    return by_package(case, dtype, num_threads=1)
 
 
 def in_order(parts: list) -> np.ndarray:
@@ -170,11 +176,6 @@ def test_save_and_load(case, dtype):
 # ---- In other processes ----
 
 
-@cache
-def all_expected() -> list[str]:
-    return [expected(case, dtype) for case, dtype in hashes.everything()]
-
-
 def python(*arguments: str, given: bytes | None = None, **environment: str) -> list[str]:
     """The first word of each line that a Python program prints."""
     command = [sys.executable, *arguments]
@@ -216,24 +217,12 @@ def test_save_and_load_in_another_process():
 
 # ---- By other builds, from C ----
 
-FEW = 2003  # elements, for programs that are slow
-
 needs_source = pytest.mark.skipif(not CSRC.is_dir(), reason="needs the source tree")
-
-
-@cache
-def few_expected() -> list[str]:
-    return [by_package(case, dtype, FEW, num_threads=1) for case, dtype in hashes.everything()]
 
 
 def compiled(builds: Path, compiler: str, flags: list[str], *more: str) -> Path:
     words = [*flags, *WARNINGS, *more, f"-I{INCLUDE}", *core(builds, compiler, flags), HERE / "hashes.c"]
     return built(builds, compiler, *words, "-lm", "-pthread")
-
-
-def by_program(*command: str, n: int, threads: int = 1) -> list[str]:
-    jobs = "".join(hashes.job(case, dtype, n, threads) + "\n" for case, dtype in hashes.everything())
-    return subprocess.run(command, input=jobs, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
 
 
 @needs_source
@@ -243,9 +232,9 @@ def test_compilers(compiler, flags, builds):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     program = compiled(builds, compiler, flags)
-    assert by_program(str(program), n=FEW) == few_expected()
+    assert all_by_program(str(program), n=FEW) == all_expected(FEW)
     if flags == OPTIMISED:
-        assert by_program(str(program), n=N, threads=2) == all_expected()
+        assert all_by_program(str(program), n=N, threads=2) == all_expected()
 
 
 @needs_source
@@ -256,17 +245,4 @@ def test_aarch64(builds):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     program = compiled(builds, compiler, [flag for flag in OPTIMISED if not flag.startswith("-m")], "-static")
-    assert by_program(emulator, str(program), n=FEW) == few_expected()
-
-
-@needs_source
-def test_windows(builds, tmp_path):
-    """Built by clang for Windows, run by Wine: its threads are those of the system there."""
-    if not importlib.util.find_spec("ziglang") or not shutil.which("wine"):
-        pytest.skip("ziglang (fastopt[wheels]) or wine is not installed")
-    compiler = f"{sys.executable} -m ziglang cc -target x86_64-windows-gnu -fno-sanitize=undefined"
-    program = tmp_path / "hashes.exe"
-    words = [*compiler.split(), *OPTIMISED, *WARNINGS, f"-I{INCLUDE}", *CSRC.glob("*/*.c"), str(HERE / "hashes.c")]
-    subprocess.run([*words, "-lapi-ms-win-core-synch-l1-2-0", "-o", str(program)], check=True)
-    assert by_program("wine", str(program), n=FEW) == few_expected()
-    assert by_program("wine", str(program), n=N, threads=2) == all_expected()
+    assert all_by_program(emulator, str(program), n=FEW) == all_expected(FEW)
