@@ -43,8 +43,9 @@ sdist-check: $(VENV)/test
 release-check: $(VENV)/lint $(VENV)/test docs
 	$(BIN)/python tests/release.py
 
-# Wheels for Linux against an old glibc, each tried where there is no compiler.
-wheels: $(VENV)/wheels
+# The core for other systems; wheels for Linux against an old glibc, each tried where there is no compiler.
+wheels: $(VENV)/test $(VENV)/wheels
+	FASTOPT_TEST_OPTIMISED=1 $(BIN)/python -m pytest -n 2 -rs tests/test_targets.py
 	$(BIN)/python tests/wheels.py
 
 lint: $(VENV)/lint

@@ -37,10 +37,10 @@ class Target:
             return "nothing here runs it"
         if not self.runner:
             return "" if X86 and sys.platform == "linux" else "it needs Linux on x86-64"
-        tool, *_, folder = self.runner.split()
+        tool, *options = self.runner.split()
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
-        return "" if tool == folder or Path(folder).is_dir() else f"there is no {folder}"
+        return f"there is no {options[-1]}" if options and not Path(options[-1]).is_dir() else ""
 
 
 MUSL = "-lm -pthread -static"
