@@ -2,7 +2,7 @@
 
 python tests/release.py                 every check, on a clean tree
 python tests/release.py --only versions one of them
-python tests/release.py --record        keep the bits of this release in tests/hashes.txt, and a file in tests/saved
+python tests/release.py --record        keep the header, the bits and a file of this release in tests/
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import hashes
 ROOT = Path(__file__).resolve().parents[1]
 HASHES = ROOT / "tests" / "hashes.txt"
 SAVED = ROOT / "tests" / "saved"
+HEADER = "csrc/include/fastopt.h"
 
 
 def read(name: str) -> str:
@@ -38,7 +39,7 @@ def run(*command: str) -> str:
 
 def version() -> str:
     """The one in the header, from which the build takes it."""
-    (found,) = re.findall(r'^#define FASTOPT_VERSION "(.+)"$', read("csrc/include/fastopt.h"), re.MULTILINE)
+    (found,) = re.findall(r'^#define FASTOPT_VERSION "(.+)"$', read(HEADER), re.MULTILINE)
     return found
 
 
@@ -61,7 +62,7 @@ def versions() -> str:
 
     (citation,) = re.findall(r"^version: (.+)$", read("CITATION.cff"), re.MULTILINE)
     named = {
-        "csrc/include/fastopt.h": version(),
+        HEADER: version(),
         "fastopt.__version__": fastopt.__version__,
         "CHANGELOG.md": entry()[0].partition(",")[0],
         "CITATION.cff": citation,
@@ -95,11 +96,20 @@ def bits() -> str:
     return f"{len(changed)} of {len(before)} hashes changed since the last release"
 
 
+def header() -> str:
+    """The header of this release is kept for the tests of the ABI."""
+    kept = f"tests/abi/fastopt-{version()}.h"
+    if not (ROOT / kept).exists() or read(kept) != read(HEADER):
+        raise SystemExit(f"{kept} must be the header of this release; --record writes it")
+    return kept
+
+
 def record() -> None:
-    """Keep the bits of this release, and a file that it has saved with every class."""
+    """Keep the header and the bits of this release, and a file that it has saved with every class."""
     import fastopt
     from support import registry, released
 
+    (ROOT / "tests" / "abi" / f"fastopt-{version()}.h").write_text(read(HEADER), encoding="utf-8")
     HASHES.write_text("\n".join(lines()) + "\n", encoding="utf-8")
     rules = list(registry.CLASSES)
     opt = released.optimizer(rules)
@@ -125,13 +135,13 @@ def sdist() -> str:
         return f"{file.name}, {len(built[0]):,} bytes"
 
 
-CHECKS = {check.__name__: check for check in (clean, versions, date, bits, sdist)}
+CHECKS = {check.__name__: check for check in (clean, versions, date, header, bits, sdist)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=CHECKS, action="append", help="one check; may be given several times")
-    parser.add_argument("--record", action="store_true", help="keep the bits and a file of this release")
+    parser.add_argument("--record", action="store_true", help="keep the header, the bits and a file of this release")
     options = parser.parse_args()
     if options.record:
         record()
