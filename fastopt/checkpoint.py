@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from reprlib import repr as brief
 from types import ModuleType
@@ -19,8 +19,10 @@ from .optimizer import Optimizer
 from .saving import Loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from tempfile import TemporaryDirectory
+
+    from .mpi.sharded import Sharded
 
 PARAMETER = "p"  # the letter of a parameter among those of its state
 CHUNK = 1 << 26  # bytes between two calls of `progress`
@@ -29,7 +31,7 @@ CHUNK = 1 << 26  # bytes between two calls of `progress`
 @checks_arguments
 def save(
     path: str | os.PathLike[str],
-    optimizer: Optimizer | Combined,
+    optimizer: Optimizer | Combined | Sharded,
     *,
     parameters: bool = False,
     progress: Callable[[int, int], object] | None = None,
@@ -42,14 +44,15 @@ def save(
     ----------
     path : str or path-like
         The file, in the safetensors format.
-    optimizer : Optimizer or Combined
-        An optimizer of any rule, or several that step together, in one file.
+    optimizer : Optimizer, Combined or mpi.Sharded
+        An optimizer of any rule, or several that step together, in one file.  The processes of a `fastopt.mpi.Sharded`
+        call together.  Process 0 writes the file that one process would write, and errors are raised on all.
     parameters : bool, default False
         Write the parameters too.
     progress : callable, optional
         Called as ``progress(done, total)`` with numbers of bytes.  Each byte counts twice: for the checksum, and when
         it is on the disk.  The last call has `done` equal to `total`, and comes before the file is replaced.  An error
-        in `progress` ends the save and leaves `path` unchanged.
+        in `progress` ends the save and leaves `path` unchanged.  Of several processes, process 0 calls it.
 
     Raises
     ------
@@ -70,13 +73,23 @@ def save(
     folder stays until the next save to the same path removes it.  If two processes save to one path at the same time,
     one of them may get an OSError.
     """
+    work, with_parameters = Work("save", progress), _flag("save", "parameters", parameters)
+    if isinstance(optimizer, (Optimizer, Combined)):
+        with optimizer._table:  # so that the parameters are of the same step as the state
+            packed = _pack(optimizer, optimizer.state_dict(), with_parameters)
+        _write(path, *packed, work)
+    else:
+        content: Any = optimizer.state_dict()
+        optimizer._on_one("save", lambda: _write(path, *_pack(optimizer, content, with_parameters), work))
+
+
+def _write(path: str | os.PathLike[str], text: str, tensors: dict[str, Array], work: Work) -> None:
+    """Write a file of `save`."""
     from glob import escape
     from shutil import copymode, rmtree
 
     safetensors = _safetensors()
-    work = Work("save", progress)
     path = Path(os.path.realpath(path))
-    text, tensors = _pack(optimizer, _flag("save", "parameters", parameters))
     work.total = 2 * sum(array.nbytes for array in tensors.values())
     metadata = {"fastopt": f"{_checksum(text, tensors, work)} {text}"}
 
@@ -126,7 +139,7 @@ def check_save(path: str | os.PathLike[str]) -> None:
 @checks_arguments
 def load(
     path: str | os.PathLike[str],
-    optimizer: Optimizer | Combined,
+    optimizer: Optimizer | Combined | Sharded,
     *,
     strict: bool = True,
     hyperparameters: Literal["saved", "current"] = "saved",
@@ -140,9 +153,10 @@ def load(
     ----------
     path : str or path-like
         The file.
-    optimizer : Optimizer or Combined
+    optimizer : Optimizer, Combined or mpi.Sharded
         An optimizer of the saved class, with parameters of the same names, shapes and groups, and of the same dtypes
-        unless `convert`; or a combination of such optimizers in the same order.
+        unless `convert`; or a combination of such optimizers in the same order.  The processes of a
+        `fastopt.mpi.Sharded`, of any number, call together.  Process 0 reads the file, and errors are raised on all.
     strict : bool, default True
         Raise unless everything fits.  With False, load the matching part; see `Optimizer.load_state_dict`.
     hyperparameters : {"saved", "current"}, default "saved"
@@ -156,7 +170,7 @@ def load(
     progress : callable, optional
         Called as ``progress(done, total)`` with numbers of bytes.  Each byte counts twice: when it is read, and for the
         checksum.  The last call has `done` equal to `total`, and comes before anything changes.  An error in `progress`
-        ends the load.
+        ends the load.  Of several processes, process 0 calls it.
 
     Returns
     -------
@@ -174,16 +188,27 @@ def load(
     ImportError
         Without the safetensors library, and without ml_dtypes for a file with bfloat16.
     """
-    with_parameters = _flag("load", "parameters", parameters)
-    text, tensors, _ = read(path, Work("load", progress))
-    try:
-        content, found, others = _unpack(text, tensors, optimizer, strict, convert)
-        if with_parameters and not any(found):
-            raise ValueError("must hold the parameters, as save(..., parameters=True) writes them, but it holds none")
-        given: Any = (found if isinstance(optimizer, Combined) else found[0]) if with_parameters else None
+    work, with_parameters = Work("load", progress), _flag("load", "parameters", parameters)
+
+    def contents() -> tuple[dict[str, Any], Any, list[list[Name]]]:
+        text, tensors, _ = read(path, work)
+        with _about(path):
+            content, found, others = _unpack(text, tensors, optimizer, strict, convert)
+            if with_parameters and not any(found):
+                raise ValueError(
+                    "must hold the parameters, as save(..., parameters=True) writes them, but it holds none"
+                )
+        given = found if isinstance(optimizer, Combined) else found[0]
+        return content, given if with_parameters else None, others
+
+    content: Any
+    if isinstance(optimizer, (Optimizer, Combined)):
+        content, given, others = contents()
+    else:
+        content, given, others = optimizer._on_one("load", contents) or (None, None, [])
+        others = optimizer._of_one(others)
+    with _about(path):
         load = optimizer._prepared_load(content, strict, hyperparameters, convert, given)
-    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
     loaded = load()
     results = tuple(
         of_one._replace(
@@ -193,6 +218,15 @@ def load(
         for of_one, left_out in zip([loaded] if isinstance(loaded, Loaded) else loaded, others, strict=True)
     )
     return results if isinstance(optimizer, Combined) else results[0]
+
+
+@contextmanager
+def _about(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have errors of content say which file has it."""
+    try:
+        yield
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def read(path: str | os.PathLike[str], work: Work) -> tuple[str, dict[str, Array], str]:
@@ -278,25 +312,29 @@ def _know_bfloat16(path: str) -> None:
         raise ImportError(f"{path} holds bfloat16, which needs ml_dtypes: pip install 'fastopt[bfloat16]'") from error
 
 
-def _pack(optimizer: Optimizer | Combined, parameters: bool) -> tuple[str, dict[str, Array]]:
-    """Return all that is saved, as JSON and tensors."""
+def _pack(
+    optimizer: Optimizer | Combined | Sharded, content: dict[str, Any], parameters: bool
+) -> tuple[str, dict[str, Array]]:
+    """Return all that is saved, as JSON and tensors, from an optimizer's state dict."""
     import json
 
     tensors: dict[str, Array] = {}
-    with optimizer._table:  # so that the parameters are of the same step as the state
-        content = optimizer.state_dict()
-        if isinstance(optimizer, Combined):
-            content["optimizers"] = [
-                _pack_one(part, state, parameters, tensors, f"{i}/")
-                for i, (part, state) in enumerate(zip(optimizer.optimizers, content["optimizers"], strict=True))
-            ]
-        else:
-            content = _pack_one(optimizer, content, parameters, tensors)
+    if isinstance(optimizer, Combined):
+        content["optimizers"] = [
+            _pack_one(part, state, parameters, tensors, f"{i}/")
+            for i, (part, state) in enumerate(zip(optimizer.optimizers, content["optimizers"], strict=True))
+        ]
+    else:
+        content = _pack_one(optimizer, content, parameters, tensors)
     return json.dumps(content, default=_plain), tensors
 
 
 def _pack_one(
-    optimizer: Optimizer, content: dict[str, Any], parameters: bool, tensors: dict[str, Array], place: str = ""
+    optimizer: Optimizer | Sharded,
+    content: dict[str, Any],
+    parameters: bool,
+    tensors: dict[str, Array],
+    place: str = "",
 ) -> dict[str, Any]:
     """Return an optimizer's state without arrays, which become tensors whose names begin with its place."""
     import json
@@ -320,7 +358,7 @@ def _pack_one(
 
 
 def _unpack(
-    text: str, tensors: dict[str, Array], optimizer: Optimizer | Combined, strict: bool, convert: bool
+    text: str, tensors: dict[str, Array], optimizer: Optimizer | Combined | Sharded, strict: bool, convert: bool
 ) -> tuple[dict[str, Any], list[dict[Name, Array]], list[list[Name]]]:
     """Return the state dict of a file, or raise if it is of other parameters; and of each optimizer two things more.
 
@@ -349,13 +387,13 @@ def _unpack(
 
 
 def _unpack_one(
-    content: dict[str, Any], tensors: dict[str, Array], optimizer: Optimizer, strict: bool, convert: bool
+    content: dict[str, Any], tensors: dict[str, Array], optimizer: Optimizer | Sharded, strict: bool, convert: bool
 ) -> tuple[dict[str, Any], dict[Name, Array], list[Name]]:
     """Return the same of one optimizer."""
     import json
 
     if "optimizers" in content:
-        raise ValueError(f"rule must be {type(optimizer).__name__!r}, got {content['rule']!r}")
+        raise ValueError(f"rule must be {optimizer._declaration.name!r}, got {content['rule']!r}")
     kinds, state = _kinds(optimizer), {}
     others: list[Name] = []
     for row in content["state"]:
@@ -392,9 +430,9 @@ def as_bfloat16(bits: Array) -> Array:
     return bits.view(ml_dtypes.bfloat16)
 
 
-def _kinds(optimizer: Optimizer) -> dict[Name, tuple[str, list[int]]]:
+def _kinds(optimizer: Optimizer | Sharded) -> dict[Name, tuple[str, list[int]]]:
     """Return each parameter's dtype and shape: not every rule has state that shows them."""
-    arrays = zip(optimizer.state, optimizer._layout.arrays, strict=True)
+    arrays = zip(optimizer._layout.names, optimizer._layout.arrays, strict=True)
     return {name: (str(array.dtype), list(array.shape)) for name, array in arrays}
 
 

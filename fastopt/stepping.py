@@ -278,30 +278,33 @@ def new_accumulator(label: str, table: _core.Table, layout: Parameters) -> _core
 
 def gather(accumulator: _core.Accumulator, layout: Parameters) -> None:
     """Have an accumulator gather the gradients of these parameters too."""
-    arrays = layout.arrays
-    kinds = [computed_in(array) for array in arrays]
-    orders = [_core.order_of(array) for array in arrays]
-    sizes = [[array.size * kind.itemsize] for array, kind in zip(arrays, kinds, strict=True)]
-    arena, places = lay_out(arrays, sizes)
+    kinds = [computed_in(array) for array in layout.arrays]
+    orders = [_core.order_of(array) for array in layout.arrays]
+    sizes = [[array.size * kind.itemsize] for array, kind in zip(layout.arrays, kinds, strict=True)]
+    arena, places = lay_out(layout.arrays, sizes)
+    of_each = zip(places, kinds, layout.arrays, orders, strict=True)
+    sums = [buffer(arena, at, kind, array.shape, order) for (at,), kind, array, order in of_each]
+    with accumulator.sums:
+        append_sums(accumulator.sums, layout, sums)
+
+
+def append_sums(table: _core.Table, layout: Parameters, arrays: list[Array]) -> None:
+    """Append arrays in the places of parameters to a table that adds gradients to them; the caller holds its lock."""
     # sum = sum + g is a step of SGD along the gradient.
     adding = _core.Settings("sgd")
     adding.set({"lr": 1.0}, {**NO_OPTIONS, "maximize": True})
     none = np.zeros(0)
-    with accumulator.sums:
-        accumulator.sums.append(
-            layout.names,
-            [
-                buffer(arena, at, kind, array.shape, order)
-                for (at,), kind, array, order in zip(places, kinds, arrays, orders, strict=True)
-            ],
-            [adding] * len(arrays),
-            [[] for _ in arrays],
-            [None] * len(arrays),
-            orders,
-            [none] * len(arrays),
-            [None] * len(arrays),
-            layout.structure,
-            layout.grouped,
-            layout.arenas,
-            [],
-        )
+    table.append(
+        layout.names,
+        arrays,
+        [adding] * len(arrays),
+        [[] for _ in arrays],
+        [None] * len(arrays),
+        [_core.order_of(array) for array in layout.arrays],
+        [none] * len(arrays),
+        [None] * len(arrays),
+        layout.structure,
+        layout.grouped,
+        layout.arenas,
+        [],
+    )

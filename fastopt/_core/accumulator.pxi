@@ -70,22 +70,26 @@ cdef class Accumulator:
         The step sets the buffers to zero.  No Python code runs between it and the reset of the counts, so that an interrupt
         never finds sums that are used up but still counted.
         """
-        cdef Parameters sums = self.sums.parameters
-        cdef Py_ssize_t i
         cdef bint stepped
-        cdef list flat = []
-        cdef KeptRows kept
         if self.sums.step_count == 0:
             raise TypeError(f"{self.table.parameters.owner}: gradients must be given or accumulated, got none")
-        for i in range(self.table.parameters.count):
+        stepped = self.table.step_all(self.gradients(), changes, self.sums.step_count if mean else 1)
+        self.forget()
+        return stepped
+
+    cpdef tuple gradients(self):
+        """The sum of each parameter's gradients, in the order of the parameters: an array, a RowGrad, or None without any."""
+        cdef Parameters sums = self.sums.parameters
+        cdef Py_ssize_t i
+        cdef list flat = []
+        cdef KeptRows kept
+        for i in range(sums.count):
             kept = self.kept_rows.get(i)
             if kept is not None:
                 flat.append(kept.rows())
             else:
                 flat.append(sums.arrays[i] if sums.tensors[i].step > 1 else None)
-        stepped = self.table.step_all(tuple(flat), changes, self.sums.step_count if mean else 1)
-        self.forget()
-        return stepped
+        return tuple(flat)
 
     cdef int forget(self) except -1:
         """Reset the counts; the buffers are zero already."""

@@ -42,6 +42,19 @@ cdef class Binder:
         parameters.bound = <void *>gradients
         return elements
 
+    cdef Py_ssize_t bind_some(self, tuple gradients) except -1:
+        """Bind the gradients that are there, and no other; returns their number of elements."""
+        cdef Parameters parameters = self.parameters
+        cdef Py_ssize_t i, elements = 0
+        self.step_arrays = None
+        parameters.bound = NULL
+        for i in range(parameters.count):
+            parameters.tensors[i].g = NULL
+            if gradients[i] is not None:
+                self.bind(parameters, i, gradients[i], False)
+                elements += parameters.tensors[i].n
+        return elements
+
     cdef int bind_one(self, Py_ssize_t i, object gradient, bint located=False) except -1:
         """Bind the gradient of one parameter alone."""
         self.step_arrays = None

@@ -273,21 +273,30 @@ cdef class Table:
         """Gradients in the order of the parameters, from the structure of these."""
         return self.structure.flatten(grads)
 
-    def step_flat(self, tuple flat, dict changes=None, bint located=False):
-        """A step with gradients in the order of the parameters; returns whether it was made.
+    def check_gradients(self, tuple flat):
+        """Raise unless these gradients, in the order of the parameters, fit."""
+        self.acquire()
+        try:
+            self.binder.bind_all(flat)
+        finally:
+            self.release()
+
+    def step_flat(self, tuple flat, dict changes=None, bint located=False, double divisor=1):
+        """A step with gradients in the order of the parameters, divided by `divisor`; returns whether it was made.
 
         `located`: they are from `gradients_of`, which has found each parameter where its tensor lies.
         """
-        return self.make_step_of(flat, changes, None, False, located)
+        return self.make_step_of(flat, changes, None, False, located, divisor)
 
-    cdef bint make_step_of(self, tuple flat, dict changes, Accumulator accumulated, bint mean, bint located=False) except -1:
+    cdef bint make_step_of(self, tuple flat, dict changes, Accumulator accumulated, bint mean, bint located=False,
+                           double divisor=1) except -1:
         if self.members is not None or (PyList_GET_SIZE(self.containers)
                                         and changed_container(self.containers) is not None):
             self.check_containers(self.parameters.owner)
         self.acquire()
         try:
             if accumulated is None:
-                return self.step_all(flat, changes, 1, located)
+                return self.step_all(flat, changes, divisor, located)
             accumulated.sums.acquire()
             try:
                 return accumulated.use(changes, mean)
@@ -322,11 +331,13 @@ cdef class Table:
             return found, changed
         return found, tuple([one for one, gradient in zip(changed, found) if gradient is not None])
 
-    cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count) except -1:
-        """Set the options of the step that follows this many."""
+    cdef int prepare(self, fastopt_call *call, dict changes, int64_t step_count, double divisor=1) except -1:
+        """Set the options of the step that follows this many.  Gradients are also divided by `divisor`."""
         if self.swapped is not None or self.members is not None:
             self.check_own(self.parameters.owner)
         self.runner.prepare(call, changes, step_count)
+        if divisor != 1:
+            call.grad_scale = divisor * (call.grad_scale if call.grad_scale else 1)
         self.binder.zeroing = call.zero_grads
         return 0
 
@@ -337,9 +348,7 @@ cdef class Table:
         cdef Binder binder = self.binder
         cdef Py_ssize_t i, elements
         cdef Table member
-        self.prepare(&call, changes, self.step_count)
-        if divisor != 1:
-            call.grad_scale = divisor * (call.grad_scale if call.grad_scale else 1)
+        self.prepare(&call, changes, self.step_count, divisor)
         self.follow_schedules(self.step_count)
         if self.members is not None:
             self.members.read_descriptors(parameters)
@@ -419,7 +428,8 @@ cdef class Table:
         self.count_steps(i, 1)
         return True
 
-    # -- a step in parts: begin_parts(), step_part() for each parameter that has a gradient, end_parts() --
+    # -- a step in parts: begin_parts(); step_part() for each parameter that has a gradient, or step_parts() for several;
+    # end_parts() --
 
     def begin_parts(self):
         """Set the hyperparameters of the coming step."""
@@ -445,6 +455,22 @@ cdef class Table:
             self.binder.bind_one(i, gradient, True)
             self.step_bound(&call, i, gradient, self.has_gather_hook)
             return True
+        finally:
+            self.release()
+
+    def step_parts(self, tuple flat, dict changes, double divisor):
+        """Make the parts of the coming step of the parameters that have a gradient here, which is not None.
+
+        The options must need no other gradient.  Arguments are as in `step_flat`.
+        """
+        cdef fastopt_call call
+        cdef Py_ssize_t elements
+        self.acquire()
+        try:
+            self.prepare(&call, changes, self.step_count, divisor)
+            elements = self.binder.bind_some(flat)
+            self.runner.run(&call, 0, self.parameters.count, elements)
+            self.count_steps(0, self.parameters.count)
         finally:
             self.release()
 
