@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.declarations import ADDED
 from fuzz.arrays import BFLOAT16, FORMATS, image
 from fuzz.damage import damage, snapshot
 from fuzz.good_calls import GoodCalls
@@ -178,7 +177,8 @@ class BadCalls(GoodCalls):
                 raise ValueError("its kind")
             self.step_count = int(saved["step_count"])
             for i, entry in enumerate(saved["groups"]):
-                values = {**ADDED, **{name: value for name, value in entry.items() if name != "params"}}
+                added = type(self.opt)._declaration.added
+                values = {**added, **{name: value for name, value in entry.items() if name != "params"}}
                 values = {name: value for name, value in values.items() if name not in STORAGE}  # of which state tells
                 own = {name: values.pop(name) for name in set(values) - set(self.settings[i])}
                 if not all(is_own(*one) for one in own.items()):

@@ -283,7 +283,7 @@ def test_groups_and_schedules():
 
 
 BAD = {
-    "one axis": ({}, np.ones(3), "parameter 0 must have two axes for this rule, got shape (3,): others belong"),
+    "one axis": ({}, np.ones(3), "parameter 0 must have two axes for this rule, got shape (3,): use another optimizer"),
     "three axes": ({}, np.ones((2, 3, 4)), "must have two axes for this rule, got shape (2, 3, 4)"),
     "no axes": ({}, np.ones(()), "must have two axes for this rule, got shape ()"),
     "steps of 0": ({"ns_steps": 0}, None, "ns_steps must be an integer in [1, 100)"),
