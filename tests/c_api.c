@@ -365,7 +365,7 @@ static int sum_parts(void *data, double *values, ptrdiff_t columns)
 /* A part of a parameter is clipped, and its rule sums, as the whole is: p and g are 3 here and 4 in the other part. */
 static void test_parts(void)
 {
-    const double lamb[] = {1, 0, 0, 0, 0}, lr[] = {1}, others[6] = {16, 0, 0, 1, 0, 0}, none[3] = {0};
+    const double lamb[] = {1, 0, 0, 0, 0}, lr[] = {1}, others[3 * FASTOPT_MAX_SUMS] = {16, 0, 0, 1}, none[3] = {0};
     double x[1] = {3}, y[1] = {3}, grad[1] = {3}, mean[1] = {0}, square[1] = {0};
     fastopt_tensor t = make("lamb", FASTOPT_FLOAT64, 1, x, grad, lamb);
     t.state[0] = mean;
