@@ -141,9 +141,7 @@ class GoodCalls(Expected, StepCalls):
         """Have another optimizer, of other arrays, in the place of this one."""
         self.opt = opt
         for p, array in zip(self.parameters, arrays, strict=True):
-            p.array = array
-            if p.form is None and not p.forms:  # else elements are rounded by their place in the walk, which stays
-                p.set_order()
+            p.array = array  # in whatever order it lies, its elements are walked as before
         self.bound = self.holder = None
 
     def rebind(self) -> str:
