@@ -1,6 +1,6 @@
 """The C core for other systems and CPUs: built by zig's C compiler, and run where that can be done here.
 
-Without optimisation, unless FASTOPT_TEST_OPTIMISED is set: zig then takes a minute of CPU time for each target.
+Without optimisation, unless FASTOPT_TEST_OPTIMISED is set: with it, zig takes much longer.
 """
 
 import importlib.util
