@@ -20,7 +20,7 @@ typedef struct {
     const void *records[2]; /* by dtype */
 } fastopt_own_rule;
 
-/* What fastopt_scalar_inputs points to. */
+/* The arrays behind the pointers of fastopt_scalar_inputs. */
 typedef struct {
     double product[FASTOPT_MAX_HYPER], weight[FASTOPT_MAX_HYPER], lost_mean[FASTOPT_MAX_HYPER];
 } own_numbers;

@@ -39,7 +39,10 @@ class Parameter:
         self.averages = reference.Averages(self.oracle.p, **averages)
         self.storage, self.form = storage, form_of_parameter(self.array, storage["master"])
         self.forms = forms_of_state(self.oracle.rule, self.array, storage["state_dtype"])
-        self.set_order()
+        # The order of axes in which the parameter is walked.
+        self.order = list(range(self.array.ndim))
+        if not self.array.flags.c_contiguous and not RULES[self.oracle.rule].gathers:
+            self.order.sort(key=lambda axis: -abs(self.array.strides[axis]))
         # The memory of the parameter and of the buffers that are stored, each as its two parts, as they are walked.
         self.itself: Any = None
         if self.form is not None:  # second parts are 0 until the first step
@@ -51,12 +54,6 @@ class Parameter:
             for letter, form in self.forms.items()
         }
         self.load()
-
-    def set_order(self) -> None:
-        """Note the order of axes in which the parameter is walked."""
-        self.order = list(range(self.array.ndim))
-        if not self.array.flags.c_contiguous and not RULES[self.oracle.rule].gathers:
-            self.order.sort(key=lambda axis: -abs(self.array.strides[axis]))
 
     def walked(self, values: Array) -> Array:
         """Elements in the order in which they are walked."""
