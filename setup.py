@@ -9,7 +9,6 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from sysconfig import get_platform
 
 import numpy
 from Cython.Build import cythonize
@@ -22,7 +21,6 @@ HEADER = HERE / "csrc/include/fastopt.h"
 # No fast-math in any form, and no fused multiply-add: every build gives the same bits.
 UNIX_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
 UNIX_FLAGS += ["-pthread", "-g0"]  # the static library takes these objects as they are, without debug information
-X86_FLAGS = ["-mprefer-vector-width=256"]  # as csrc/kernels/kernels_avx512.c says
 MSVC_FLAGS = ["/O2", "/std:c11", "/fp:precise"]
 # FASTOPT_OPENMP=1: OpenMP makes the team's threads, not the system.
 OPENMP_FLAGS = {
@@ -39,8 +37,6 @@ class BuildExt(build_ext):
 
     def build_extensions(self):
         """Add the flags, then build."""
-        # Of the platform built for: a cross-compilation names it by _PYTHON_HOST_PLATFORM.
-        unix = UNIX_FLAGS + (X86_FLAGS if get_platform().endswith(("x86_64", "amd64")) else [])
         msvc = self.compiler.compiler_type == "msvc"
         if msvc and not self.compiler.initialized:
             self.compiler.initialize()
@@ -53,7 +49,7 @@ class BuildExt(build_ext):
 
         self.compiler.compile = compile_all
         for extension in self.extensions:
-            extension.extra_compile_args += MSVC_FLAGS if msvc else unix
+            extension.extra_compile_args += MSVC_FLAGS if msvc else UNIX_FLAGS
             extension.extra_link_args += [] if msvc else ["-pthread"]
             if os.environ.get("FASTOPT_OPENMP"):
                 compile_flags, link_flags = OPENMP_FLAGS["msvc" if msvc else "unix"]

@@ -12,6 +12,14 @@
 #define FASTOPT_X86_TARGETS 0
 #endif
 
+/* X(isa, ...) for each of them, slowest first. */
+#if FASTOPT_X86_TARGETS
+#define FASTOPT_ISAS(X, ...)                                                                                           \
+    X(baseline, __VA_ARGS__) X(avx2, __VA_ARGS__) X(avx512, __VA_ARGS__) X(avx512wide, __VA_ARGS__)
+#else
+#define FASTOPT_ISAS(X, ...) X(baseline, __VA_ARGS__)
+#endif
+
 /* Subnormals are flushed to zero while kernels run: decayed state sticks at them and slows a step several times.
  * flush_begin() returns the caller's mode and exception flags for flush_end(), which leaves all as it was. */
 #if defined(__x86_64__) || defined(_M_X64) || defined(__SSE2__)

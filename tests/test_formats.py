@@ -20,7 +20,7 @@ DEFINITIONS = CSRC / "storage/formats.def"
 ISAS = {
     "baseline": [],
     "avx2": ["-mavx2"],
-    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"],
+    "avx512wide": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"],
 }
 FLOAT32 = np.finfo(np.float32)
 TINY = FLOAT32.tiny
@@ -587,7 +587,7 @@ LOOPS = [f"{way}_{name}" for way, name in product(("load", "store"), FORMATS)] +
 def test_loops_are_vectorised(native):
     """On the widest registers; those of double hold half as many integers."""
     packed = disassembly.packed_integers(native.file)
-    widest = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}[native.isa]
+    widest = {"baseline": "xmm", "avx2": "ymm", "avx512wide": "zmm"}[native.isa]
     assert [loop for loop in LOOPS if widest not in packed[f"test_{loop}_f32"]] == []
     assert [loop for loop in LOOPS if not packed[f"test_{loop}_f64"]] == []
 

@@ -12,7 +12,7 @@ from support import disassembly
 from support.builds import CSRC, OPTIMISED, X86, built, kernels
 
 RULES = disassembly.updating([row[0] for row in fastopt._core.rules()])
-ISAS = ("baseline", "avx2", "avx512")
+ISAS = tuple(disassembly.REGISTERS)
 # Loops as those of rules are named, that the checks must find fault with where flags make them so: quick to compile.
 LOOPS = """
 #include <math.h>

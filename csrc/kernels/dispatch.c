@@ -4,16 +4,13 @@
 #include "../platform.h"
 
 #include <stdlib.h>
-
-/* Slowest first. */
-static const fastopt_kernels *const tables[] = {
-    &fastopt_kernels_baseline,
 #if FASTOPT_X86_TARGETS
-    &fastopt_kernels_avx2,
-    &fastopt_kernels_avx512,
+#include <cpuid.h>
 #endif
-    NULL,
-};
+
+#define TABLE(isa, ...) &fastopt_kernels_##isa,
+static const fastopt_kernels *const tables[] = {FASTOPT_ISAS(TABLE) NULL};
+#undef TABLE
 
 static int available(const fastopt_kernels *table)
 {
@@ -21,9 +18,26 @@ static int available(const fastopt_kernels *table)
     __builtin_cpu_init();
     if (table == &fastopt_kernels_avx2)
         return __builtin_cpu_supports("avx2");
-    if (table == &fastopt_kernels_avx512)
+    if (table == &fastopt_kernels_avx512 || table == &fastopt_kernels_avx512wide)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
+    (void)table;
+    return 1;
+}
+
+/* Whether a table is for this CPU, if it is available.  On Zen 5, Adam on 1000 arrays of 1024 floats takes 0.8 of its
+ * time with 512 bits, in all formats.  Zen 4 computes on halves of such vectors. */
+static int preferred(const fastopt_kernels *table)
+{
+#if FASTOPT_X86_TARGETS
+    unsigned highest, id, version, b, c, d;
+    if (table == &fastopt_kernels_avx512wide) {
+        if (!__get_cpuid(0, &highest, &id, &c, &d) || !__get_cpuid(1, &version, &b, &c, &d))
+            return 0;
+        const unsigned family = (version >> 8 & 0xf) + (version >> 20 & 0xff);
+        return id == signature_AMD_ebx && family >= 0x1a;
+    }
 #endif
     (void)table;
     return 1;
@@ -44,7 +58,7 @@ static const fastopt_kernels *choose(void)
         return find(name);
     const fastopt_kernels *best = NULL;
     for (int i = 0; tables[i]; i++)
-        if (available(tables[i]))
+        if (available(tables[i]) && preferred(tables[i]))
             best = tables[i];
     return best;
 }

@@ -119,11 +119,9 @@ typedef struct {
     fastopt_typed_kernels by_dtype[2];
 } fastopt_kernels;
 
-extern const fastopt_kernels fastopt_kernels_baseline;
-#if FASTOPT_X86_TARGETS
-extern const fastopt_kernels fastopt_kernels_avx2;
-extern const fastopt_kernels fastopt_kernels_avx512;
-#endif
+#define TABLE(isa, ...) extern const fastopt_kernels fastopt_kernels_##isa;
+FASTOPT_ISAS(TABLE)
+#undef TABLE
 
 /* The table in use; NULL if FASTOPT_ISA names an instruction set that is not available. */
 const fastopt_kernels *fastopt_active_kernels(void);

@@ -30,21 +30,15 @@ static const char *const corrected[RULES][FASTOPT_MAX_HYPER + 1] = {
 #undef H
 #undef D
 
-#if FASTOPT_X86_TARGETS
-#define OPS_OF(row)                                                                                                    \
-    {fastopt_ops_f32_baseline + (row), fastopt_ops_f64_baseline + (row), fastopt_ops_f32_avx2 + (row),                 \
-     fastopt_ops_f64_avx2 + (row),     fastopt_ops_f32_avx512 + (row),   fastopt_ops_f64_avx512 + (row)}
-#else
-#define OPS_OF(row) {fastopt_ops_f32_baseline + (row), fastopt_ops_f64_baseline + (row)}
-#endif
-
 #define H(x)                           {&fastopt_hypers[HYPER_##x], 0},
 #define D(x)                           {&fastopt_hypers[HYPER_##x], 1},
-#define RULE(rule, state, hyper_, ...) {OPS_OF(RULE_##rule), {hyper_}, corrected[RULE_##rule]},
+#define OPS_OF(isa, row)               fastopt_ops_f32_##isa + (row), fastopt_ops_f64_##isa + (row),
+#define RULE(rule, state, hyper_, ...) {{FASTOPT_ISAS(OPS_OF, RULE_##rule)}, {hyper_}, corrected[RULE_##rule]},
 static const struct fastopt_rule_tables tables[RULES] = {
 #include "rules.def"
 };
 #undef RULE
+#undef OPS_OF
 #undef H
 #undef D
 

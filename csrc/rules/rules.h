@@ -40,23 +40,16 @@ extern const fastopt_hyper fastopt_hypers[HYPERS];
 
 /* The places of a rule's records of functions, by instruction set and, in the order of fastopt_dtype, by dtype. */
 enum {
-    OPS_f32_baseline,
-    OPS_f64_baseline,
-#if FASTOPT_X86_TARGETS
-    OPS_f32_avx2,
-    OPS_f64_avx2,
-    OPS_f32_avx512,
-    OPS_f64_avx512,
-#endif
-    OPS
+#define PLACES(isa, ...) OPS_f32_##isa, OPS_f64_##isa,
+    FASTOPT_ISAS(PLACES)
+#undef PLACES
+        OPS
 };
 
 /* The records of the built-in rules, which the kernels of each instruction set define. */
-extern const void *const fastopt_ops_f32_baseline[RULES], *const fastopt_ops_f64_baseline[RULES];
-#if FASTOPT_X86_TARGETS
-extern const void *const fastopt_ops_f32_avx2[RULES], *const fastopt_ops_f64_avx2[RULES];
-extern const void *const fastopt_ops_f32_avx512[RULES], *const fastopt_ops_f64_avx512[RULES];
-#endif
+#define RECORDS(isa, ...) extern const void *const fastopt_ops_f32_##isa[RULES], *const fastopt_ops_f64_##isa[RULES];
+FASTOPT_ISAS(RECORDS)
+#undef RECORDS
 
 struct fastopt_rule_tables {
     const void *const *ops[OPS]; /* each points to the pointer to a record (kernels/rule_ops.h) */

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
 from .pointers import Pointer
 from .source import Program, Writes, Written
 
@@ -30,13 +31,19 @@ except ImportError as _error:
 VERSION = 2  # of elementary.py: machine code of another version is not taken from the cache
 
 
+def vector_bits() -> int:
+    """Return the width of vectors that the engine's kernels have, or less where the CPU has less."""
+    return 512 if _core.isa() == "avx512wide" else 256
+
+
 class LowerLoop(Lower):
-    """Makes vectors of 256 bits, as the kernels of the engine: of wider ones, most would cross cache lines."""
+    """Makes vectors as wide as those of the engine's kernels."""
 
     def lower_function_body(self) -> Any:
         """Lower, and say the width to LLVM."""
         body = super().lower_function_body()
-        set.add(self.function.attributes, '"prefer-vector-width"="256"')  # the set itself knows fewer attributes
+        width = f'"prefer-vector-width"="{vector_bits()}"'
+        set.add(self.function.attributes, width)  # the set itself knows fewer attributes
         return body
 
 
@@ -118,7 +125,7 @@ def callback(written: Written, text: str, names: dict[str, Any], signature: Any,
             node.lineno = node.end_lineno = written.tree.lineno  # type: ignore[attr-defined]
     names["__name__"] = written.module
     exec(compile(tree, written.file, "exec"), names)
-    version = sha256(f"{VERSION} {numba.__version__} {text} {sources}".encode()).hexdigest()
+    version = sha256(f"{VERSION} {vector_bits()} {numba.__version__} {text} {sources}".encode()).hexdigest()
     function = names["made"](int(version[:15], 16))
     function.__name__ = written.tree.name
     function.__qualname__ = written.tree.name

@@ -15,7 +15,6 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 # The flags of setup.py, and the fewest that the core needs, with which it may also be in a shared library.
 OPTIMISED = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-OPTIMISED += ["-mprefer-vector-width=256"] if X86 else []
 PLAIN = ["-std=c11", "-O0", "-ffp-contract=off", "-fPIC"]
 
 

@@ -14,8 +14,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 RULES = Path(__file__).parents[2] / "csrc/rules"
-REGISTERS = {"baseline": ("xmm",), "avx2": ("ymm",), "avx512": ("ymm",)}
-LOOP = re.compile(r"^[0-9a-f]+ <_?(?P<rule>\w+)_(?P<dtype>f32|f64)_(?P<isa>baseline|avx2|avx512)(\.\w+)*>:$")
+REGISTERS = {"baseline": ("xmm",), "avx2": ("ymm",), "avx512": ("ymm",), "avx512wide": ("zmm",)}
+LOOP = re.compile(rf"^[0-9a-f]+ <_?(?P<rule>\w+)_(?P<dtype>f32|f64)_(?P<isa>{'|'.join(REGISTERS)})(\.\w+)*>:$")
 ARITHMETIC = re.compile(r"\tv?(?P<op>add|sub|mul|div|sqrt)(?P<lanes>[ps])[sd]\s.*?(?P<register>[xyz]mm)")
 INEXACT = re.compile(r"\t(?P<name>vf[n]?m(?:add|sub)\w+|v?r(?:sqrt|cp)\w+)\s")
 
