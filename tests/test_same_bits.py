@@ -244,5 +244,5 @@ def test_aarch64(builds):
     for tool in (compiler, emulator):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    program = compiled(builds, compiler, [flag for flag in OPTIMISED if not flag.startswith("-m")], "-static")
+    program = compiled(builds, compiler, OPTIMISED, "-static")
     assert all_by_program(emulator, str(program), n=FEW) == all_expected(FEW)

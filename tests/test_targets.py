@@ -62,8 +62,7 @@ def test_target(target, builds):
     if not importlib.util.find_spec("ziglang") or not CSRC.is_dir():
         pytest.skip("needs ziglang (fastopt[wheels]) and the source tree")
     compiler = f"{ZIG} cc -target {target.name} -fno-sanitize=undefined"
-    optimised = [flag for flag in OPTIMISED if not flag.startswith("-m") or target.name.startswith("x86_64")]
-    flags = optimised if os.environ.get("FASTOPT_TEST_OPTIMISED") else PLAIN
+    flags = OPTIMISED if os.environ.get("FASTOPT_TEST_OPTIMISED") else PLAIN
     objects = core(builds, compiler, flags)
 
     def program(name: str) -> Path:
@@ -84,7 +83,7 @@ def test_target(target, builds):
     run("c_api")
     command = [*target.runner.split(), str(programs["hashes"])]
     assert all_by_program(*command, n=FEW) == all_expected(FEW)
-    if flags == optimised and "qemu" not in target.runner:  # elsewhere it takes minutes
+    if flags == OPTIMISED and "qemu" not in target.runner:  # elsewhere it takes minutes
         run("storage")
         assert all_by_program(*command, n=N, threads=2) == all_expected()
     if posix:

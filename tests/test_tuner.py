@@ -150,6 +150,16 @@ def test_a_trial_costs_little(tuner):
         assert total < 1.03 * 20_000 + 8 * slow
 
 
+def test_a_short_loop(tuner):
+    """Trials at the beginning end when the choice is clear, although each of them costs little."""
+
+    def time(threads, t, random):
+        return (1.2 if threads == 1 else 1) * spread(0.02)(random)
+
+    totals = [steps(tuner, time, 2, 70, np.random.default_rng(seed))[1] for seed in range(10)]
+    assert np.mean(totals) < 1.04 * 70
+
+
 def test_outliers_say_nothing(tuner):
     """One step of a thousand that the system held up for a thousand times as long, whatever it ran on."""
 

@@ -75,17 +75,29 @@ static double spread(const fastopt_tuner *tuner, int threads)
     return variance > 0 ? variance / (m * m) : 0;
 }
 
+/* The standard error of the mean of another number of threads against the mean of the choice, as a share of it.  A few
+ * times may have missed rare long ones, so that their variance counts as at least a quarter of the variance of the
+ * choice. */
+static double error(const fastopt_tuner *tuner, int threads)
+{
+    const double own = spread(tuner, tuner->threads), other = spread(tuner, threads);
+    return sqrt(own / count(tuner, tuner->threads) + (other > own / 4 ? other : own / 4) / count(tuner, threads));
+}
+
 /* Whether the mean of another number of threads is below this share of the mean of the choice, by more than chance
- * explains.  A few times may have missed rare long ones, so that their variance counts as at least a quarter of the
- * variance of the choice. */
+ * explains. */
 static int is_better(const fastopt_tuner *tuner, int threads, double share)
 {
-    if (count(tuner, threads) < ENOUGH)
-        return 0;
-    const double own = spread(tuner, tuner->threads), other = spread(tuner, threads);
-    const double error =
-        own / count(tuner, tuner->threads) + (other > own / 4 ? other : own / 4) / count(tuner, threads);
-    return mean(tuner, threads) < (share - CERTAINTY * sqrt(error)) * mean(tuner, tuner->threads);
+    return count(tuner, threads) >= ENOUGH &&
+           mean(tuner, threads) < (share - CERTAINTY * error(tuner, threads)) * mean(tuner, tuner->threads);
+}
+
+/* Whether it is above it by more than chance explains; also of the choice itself. */
+static int is_worse(const fastopt_tuner *tuner, int threads)
+{
+    return threads == tuner->threads ||
+           (count(tuner, threads) >= ENOUGH &&
+            mean(tuner, threads) > (1 + CERTAINTY * error(tuner, threads)) * mean(tuner, tuner->threads));
 }
 
 static double median(const double *times, int n)
@@ -240,6 +252,9 @@ static void note_trial(fastopt_tuner *tuner, double time, double seconds)
     tuner->since_trial = 0;
     ignore(tuner, 1);
     compare(tuner);
+    /* The choice is found: from now on trials have only what steps add to the budget. */
+    if (is_worse(tuner, fewer(tuner)) && is_worse(tuner, more(tuner)) && tuner->credit > 0)
+        tuner->credit = 0;
 }
 
 static void note_choice(fastopt_tuner *tuner, double time, double seconds)
