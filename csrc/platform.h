@@ -12,7 +12,7 @@
 #define FASTOPT_X86_TARGETS 0
 #endif
 
-/* X(isa, ...) for each of them, slowest first. */
+/* X(isa, ...) for each of them, widest vectors last. */
 #if FASTOPT_X86_TARGETS
 #define FASTOPT_ISAS(X, ...)                                                                                           \
     X(baseline, __VA_ARGS__) X(avx2, __VA_ARGS__) X(avx512, __VA_ARGS__) X(avx512wide, __VA_ARGS__)

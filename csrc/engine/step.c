@@ -226,7 +226,7 @@ const char *fastopt_status_text(fastopt_status status)
     static const char *const texts[] = {
         [FASTOPT_OK] = "no error",
         [FASTOPT_BAD_HYPER] = "a hyperparameter or option is out of range",
-        [FASTOPT_BAD_TENSOR] = "a tensor misses a rule, buffer or hyperparameter, or its step is below 1",
+        [FASTOPT_BAD_TENSOR] = "a rule, buffer, shape or format is missing or does not fit, or step is below 1",
         [FASTOPT_NONFINITE] = "a gradient has NaN or infinity",
         [FASTOPT_NO_MEMORY] = "there is no memory for partial sums",
         [FASTOPT_BAD_ISA] = "FASTOPT_ISA names an instruction set that is not available here",

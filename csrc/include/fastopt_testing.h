@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-/* The instruction sets that this CPU can run, slowest first; NULL past the last. */
+/* The instruction sets that this CPU can run, widest vectors last; NULL past the last one. */
 const char *fastopt_isa_at(int index);
 
 /* Makes all later steps use this instruction set.  Returns 0 if it is not available here. */

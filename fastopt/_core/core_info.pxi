@@ -92,7 +92,7 @@ def rules():
 
 
 def available_isas():
-    """The instruction sets that this CPU can run, slowest first."""
+    """The instruction sets that this CPU can run, widest vectors last."""
     cdef int index = 0
     cdef list found = []
     while fastopt_isa_at(index) != NULL:
@@ -113,7 +113,7 @@ def use_isa(str name):
 
 
 def build_info():
-    """Version and compiler of the C core, and the OpenMP date where OpenMP makes the threads, else 0."""
+    """Version and compiler of the C core, and the OpenMP date if OpenMP starts the threads, else 0."""
     return fastopt_version().decode(), fastopt_compiler().decode(), fastopt_openmp()
 
 
