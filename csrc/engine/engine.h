@@ -3,7 +3,7 @@
  * step.c    the order of a step
  * plan.c    checks, scalars, rows that have missed steps
  * passes.c  a pass over the tensors, cut into units that threads claim
- * sums.c    norms, clipping factors, and the passes of rules that gather
+ * sums.c    norms, clipping factors, and the first passes of rules that gather
  * tiles.c   matrices, cut into tiles
  * sizes.c   structs of programs that were compiled with another version of the header */
 #ifndef FASTOPT_ENGINE_H

@@ -1,4 +1,4 @@
-/* Before a step: checks and scalars.  After it: the last step of tensors and rows. */
+/* Before a step: checks and scalars.  After it: records of the last step of tensors and rows. */
 #include "engine.h"
 
 static int valid_options(const fastopt_options *options)

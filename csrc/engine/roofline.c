@@ -1,4 +1,4 @@
-/* The memory limit of this machine: a plain loop, with an equal share for each thread. */
+/* The memory limit of this machine: a plain loop moves the bytes of a step, an equal share on each thread. */
 #include "engine.h"
 
 #include "../include/fastopt_testing.h"

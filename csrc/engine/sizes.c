@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The ends of the structs in the first version of the header.  Fields that were added since stand behind these. */
+/* The ends of the structs in the first version of the header.  Fields that were added since come after these. */
 #define END_OF(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
 enum {
     FIRST_TENSOR = END_OF(fastopt_tensor, engine),

@@ -1,6 +1,6 @@
 /* AVX-512 with 256-bit vectors.  With 512 bits, every access to an array that does not start at a cache line is split
  * in two, and NumPy's arrays rarely start there.  Before Zen 5, Adam on 1024 floats took 0.39 us at best and 1.0 us at
- * worst with 512 bits, 0.40 and 0.48 with 256.  Clang has no attribute of the width, but one of the CPU to tune for.
+ * worst with 512 bits, 0.40 and 0.48 with 256.  clang has no attribute for the width: the CPU to tune for sets it.
  *
  * Loads and stores of formats, in which one of the arrays is scratch, have 512 bits where the compiler is gcc. */
 #include "kernels.h"

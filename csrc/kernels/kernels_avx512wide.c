@@ -1,4 +1,4 @@
-/* AVX-512 with 512-bit vectors, for CPUs that compute on all of one at once. */
+/* AVX-512 with 512-bit vectors, for CPUs that compute all 512 bits at once. */
 #include "kernels.h"
 
 #if FASTOPT_X86_TARGETS

@@ -1,4 +1,4 @@
-/* Running means whose weights add up to 1, and lower bounds for their square roots.
+/* Running means whose weights add up to 1, and bounds of the errors of means and sums of squares.
  *
  * beta and 1 - beta, each rounded to float, do not add up to 1: the mean of a constant then tends to another
  * number, 1.3 % smaller for a beta of 0.999999.  Means of gradients are

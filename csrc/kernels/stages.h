@@ -1,5 +1,5 @@
-/* The stages around a rule, each a small loop over a block that stays in the L1 cache: scale, clip and decay before the
- * rule, cautious decay and averages after it. */
+/* The stages around a rule.  Each is a small loop over a block that stays in the L1 cache: scale, clip and decay before
+ * the rule, cautious decay and averages after it. */
 
 typedef struct {
     T ema, swa; /* an average moves to p by this share of the difference */

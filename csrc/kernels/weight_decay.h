@@ -1,4 +1,4 @@
-/* Options of weight decay that depend on the learning rate or the update: the numbers of one step. */
+/* The numbers of one step for options of weight decay that depend on the learning rate or the update. */
 #ifndef FASTOPT_WEIGHT_DECAY_H
 #define FASTOPT_WEIGHT_DECAY_H
 

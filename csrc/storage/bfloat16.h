@@ -1,4 +1,4 @@
-/* bfloat16: the upper 16 bits of a float32.  Integer operations alone, so that subnormals pass as they are. */
+/* bfloat16: the upper 16 bits of a float32.  All operations are on integers, so that subnormals keep their values. */
 #ifndef FASTOPT_BFLOAT16_H
 #define FASTOPT_BFLOAT16_H
 

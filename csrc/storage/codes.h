@@ -4,14 +4,15 @@
  * u = |x| / scale
  * code = u up to 2^k; above, the float whose bits are (bits(u) >> k) + ROOT_k
  *
- * The shift takes the 2^k-th root, but linear between powers of two, and ROOT_k makes the root of 2^k itself 2^k.  So
- * the function bends at codes alone, and random rounding has the right mean.  k = 1 where elements have signs; the code
- * has the same.  k = 3 where they are never negative (a sign is lost): the code of an element above 0 is at least 1,
- * because a rule may divide by it.
+ * The shift takes the 2^k-th root, linearly between powers of two.  ROOT_k is chosen so that 2^k is mapped to 2^k.  So
+ * the function is linear between adjacent codes, and random rounding has the right mean.  k = 1 if elements have
+ * signs; the code has the sign of its element.  k = 3 if they are never negative (a sign is lost).  Then the code of an
+ * element above 0 is at least 1, because a rule may divide by the element.
  *
- * The scale is the size of the largest element over the largest level, rounded up to 18 bits.  Levels have 6 bits or
- * less, so that products with it are exact.  An element that does not change keeps its code, with random rounding too:
- * u can be wrong in its last place, but the code is rounded to 15 bits behind the point before random ones are added.
+ * The scale is the size of the largest element divided by the largest level, rounded up to 18 bits.  Levels have at
+ * most 6 bits, so that products with the scale are exact.  An element that does not change keeps its code, also with
+ * random rounding: u can be wrong in its last place, but the code is rounded to 15 bits after the binary point before
+ * random bits are added.
  *
  * Numbers below the smallest normal one count as 0.  NaN makes its group NaN.  Infinity, or a number beyond the largest
  * bfloat16, makes its group infinite. */

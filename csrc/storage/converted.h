@@ -1,4 +1,4 @@
-/* float32 and float64, which the compiler converts.  memcpy, because gradients may be aligned to bytes only. */
+/* float32 and float64, which the compiler converts.  memcpy reads them, because gradients may lie at any byte. */
 #define CONVERTED(type, name)                                                                                          \
     static void FN(load_##name)(T *restrict out, const fastopt_buffer *from, ptrdiff_t offset, ptrdiff_t n)            \
     {                                                                                                                  \

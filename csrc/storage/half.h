@@ -1,5 +1,4 @@
-/* float16.  Its subnormals are normal numbers of float32: they count in full, also where those of float32 are flushed.
- */
+/* float16.  Its subnormals are normal numbers of float32: they keep their values even if the CPU flushes subnormals. */
 #ifndef FASTOPT_HALF_H
 #define FASTOPT_HALF_H
 

@@ -1,5 +1,6 @@
-/* A float16 or bfloat16, and in the rest a float32 that it is the nearest number to.  Where it is not, the caller has
- * overwritten it, and it counts.  Stored to nearest: at random, the two could not be compared. */
+/* A float16 or bfloat16 and, in the rest, the float32 from which it was rounded.  If the float32 does not round to it,
+ * the caller has overwritten the 16-bit number, and this is the value.  Rounding is always to nearest: after random
+ * rounding the two could not be compared. */
 
 #define MASTER(name, nearest, value)                                                                                   \
     static void FN(load_master_##name)(T *restrict out, const fastopt_buffer *from, ptrdiff_t offset, ptrdiff_t n)     \

@@ -1,8 +1,8 @@
-/* Random numbers without a state: a hash of a key and of an element's place in the whole parameter, so that they do not
+/* Random numbers without a state: a hash of a key and of an element's place in the whole parameter.  So they do not
  * depend on threads, instruction sets, slices and shards.
  *
- * Places take steps of 2^32 / golden ratio from a start that the key gives.  Two rounds of a product and a shift
- * follow, the number added between them being the key's other half: without it, keys would only move the same sequence.
+ * A place is multiplied by 2^32 / golden ratio, and one half of the key is added.  Then come two rounds of a product
+ * and a shift.  Between them the other half of the key is added: without it, keys would only shift the same sequence.
  */
 #ifndef FASTOPT_RANDOM_H
 #define FASTOPT_RANDOM_H

@@ -1,10 +1,10 @@
-/* A float32 as a bfloat16 and, in the rest, what it lacks: 16 bits, exactly, or 8, as a float of 24 bits.
+/* A float32 as a bfloat16 and, in the rest, more of its bits: 16, which is exact, or 8, which is a float of 24 bits.
  *
  * 16: upper = (bits + 2^15) >> 16, lower = bits - (upper << 16)
  * 8:  b = bits >> 8, rounded; upper = (b + 2^7) >> 8, lower = b - (upper << 8)
  *
- * So the bfloat16 is the nearest one, halfway the larger, and the sum of the two the bits.  All NaN are one, so that
- * the carry leaves NaN a NaN. */
+ * So the bfloat16 is the nearest one, or the larger one of two that are equally near, and both parts add up to the
+ * bits.  Every NaN is stored as the same NaN, which the carry of the rounding leaves a NaN. */
 #ifndef FASTOPT_SPLIT_H
 #define FASTOPT_SPLIT_H
 

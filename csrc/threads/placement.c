@@ -1,5 +1,5 @@
-/* Linux starts a thread on the CPU of its creator, often wakes it there, and takes milliseconds to move it: until then
- * two threads take longer than one. */
+/* Linux starts a thread on the CPU of its creator, and often wakes it there.  It takes milliseconds until it moves the
+ * thread to another CPU.  Until then two threads take longer than one.  So the library moves threads itself. */
 #ifdef __linux__
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

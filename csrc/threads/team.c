@@ -1,13 +1,14 @@
 /* The team helps one caller at a time.
  *
- * Its threads are made by the operating system.  OpenMP counts the threads of all regions of a process: if there are
- * more than CPUs, GCC's runtime lets all idle threads sleep at once, and regions of other libraries, such as torch,
- * took 5 times as long.  A build with FASTOPT_OPENMP still uses OpenMP, for programs without other threads of OpenMP.
+ * Its threads are threads of the operating system, not of OpenMP.  OpenMP counts the threads of all regions of a
+ * process.  If there are more of them than CPUs, GCC's runtime lets all idle threads sleep at once: regions of other
+ * libraries, such as torch, then took 5 times as long.  A build with FASTOPT_OPENMP still uses OpenMP, for programs
+ * without other threads of OpenMP.
  *
- * A caller opens a job, wakes the threads it wants, works until no piece is left to begin, closes the job, and waits
- * for the threads inside.  A thread that wakes enters the job if it is still open, works, and leaves.  If it comes
- * late, because the system used its CPU for another thread, it stays outside, and the caller does not wait for it.
- * Entering and closing change the same word, so that no thread works on a job that has ended.
+ * A caller opens a job, wakes the threads that it wants, works until no piece is left to begin, closes the job, and
+ * waits for the threads that are inside it.  A thread that wakes enters the job if it is still open, works, and leaves.
+ * If a thread comes late, because the system used its CPU for another thread, it does not enter, and the caller does
+ * not wait for it.  Entering and closing change the same word, so that no thread works on a job that has ended.
  *
  * No result depends on a wake-up: if no thread comes, the caller does all the work.  So a forked child, which has none
  * of its parent's threads, and a process that cannot start threads never hang.
