@@ -1,6 +1,6 @@
-"""Optimizers of NumPy arrays on several processes of MPI, each of which keeps a part of the state.
+"""Optimizers of NumPy arrays on several processes of MPI.  Each process keeps a part of the state.
 
-``pip install 'fastopt[mpi]'`` brings mpi4py, which needs an MPI library; ``pip install mpich`` is one.
+``pip install 'fastopt[mpi]'`` installs mpi4py, which needs an MPI library; ``pip install mpich`` installs one.
 """
 
 from .sharded import Sharded

@@ -1,4 +1,4 @@
-"""How parameters are cut: the part of each that a process has, and the part of a saved state that belongs to it."""
+"""How parameters are cut: the part of each that a process has, and the part of a saved state for it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Cut:
         self.entry_size = prod(self.view.shape[1:])  # elements of an entry of the view
         length = len(self.view)
         self.units = -(-length // unit) if length else 0
-        # No part has one element, which would be stored otherwise than in the whole.
+        # No part has one element: an array of one element is not stored as codes of 8 bits, but the whole may be.
         if self.units > 1 and (length - (self.units - 1) * unit) * self.entry_size == 1:
             self.units -= 1
         self.is_whole = self.units <= 1  # whether one process has all of it
@@ -49,7 +49,7 @@ class Cut:
         return self.unit * self.entry_size * self.array.itemsize
 
     def share_out(self, loads: list[int]) -> None:
-        """Share the units out evenly, those that are left to the processes with the fewest bytes; add to these."""
+        """Share out the units evenly, those that remain to the processes with the fewest bytes; add to `loads`."""
         each, left = divmod(self.units, len(loads))
         chosen = sorted(range(len(loads)), key=loads.__getitem__)[:left]
         ends = np.cumsum([each + (rank in chosen) for rank in range(len(loads))])
@@ -74,11 +74,11 @@ class Cut:
         return int(np.argmax(np.diff(self.places)))
 
     def view_of(self, array: Array) -> Array:
-        """Return an array of the parameter's shape as it is cut."""
+        """Return the view of an array of the parameter's shape that is cut along its first axis."""
         return array if self.by_row else array.reshape(-1)
 
     def part(self, rank: int, array: Array) -> Array:
-        """Return the part of a process of an array of the parameter's shape."""
+        """Return the part that a process has of an array of the parameter's shape."""
         return self.view_of(array)[self.places[rank] : self.places[rank + 1]]
 
     def shape_of_part(self, rank: int) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ class Cut:
     # -- saved states --
 
     def part_of_given(self, value: Any, rank: int) -> Any:
-        """Return the part of a saved array for a process, or all of it where it has not the parameter's shape."""
+        """Return the part of a saved array for a process, or all of it if it does not have the parameter's shape."""
         fits = isinstance(value, np.ndarray) and value.shape == self.array.shape
         return self.part(rank, value) if fits else value
 
@@ -127,7 +127,7 @@ class Cut:
             values = [part[key] for part, _ in some]
             if not any(isinstance(value, np.ndarray) for value in values):
                 continue
-            # An entry for each row of some parts, and one for all of others.
+            # Some parts have an entry for each row, others one entry for all of their rows.
             arrays = [
                 value if isinstance(value, np.ndarray) else np.full(length, value)
                 for value, (_, length) in zip(values, some, strict=True)
@@ -151,12 +151,12 @@ def cut(rule: type[Optimizer], array: Array, world: int, state_dtype: Any) -> Cu
 
 
 def share_out(cuts: Sequence[Cut], loads: list[int]) -> None:
-    """Share parameters out among processes that have so many bytes already, so that all have about as many."""
+    """Share out parameters among processes that already have bytes (`loads`), so that all get about the same number."""
     for one in sorted(cuts, key=lambda one: one.unit_nbytes, reverse=True):
         one.share_out(loads)
 
 
 def scopes_of(rule: type[Optimizer]) -> set[str]:
-    """Return what rows of a class look at to update one element of a parameter."""
+    """Return the scopes of the rows of a class: the elements that decide the update of one element."""
     rows = {name for row in rule._rules for name in (row, row + VECTOR) if name == row or name in ROWS}
     return {_core.Settings(row).scope for row in rows}

@@ -20,7 +20,7 @@ _DUPLICATE = MPI.Comm.Create_keyval()
 
 
 def duplicate_of(comm: MPI.Comm) -> MPI.Comm:
-    """Return the duplicate of a communicator for messages of optimizers; MPI has room for only some thousands."""
+    """Return the one duplicate of a communicator for messages of optimizers; MPI allows only some thousands."""
     found = comm.Get_attr(_DUPLICATE)
     if isinstance(found, MPI.Comm):
         return found
@@ -36,7 +36,7 @@ KINDS: tuple[type[Exception], ...] = (FloatingPointError, ImportError, OSError, 
 
 
 def raise_alike(comm: MPI.Comm, label: str, error: Exception | None) -> None:
-    """Raise the error of this process, or one of its kind where another process has one."""
+    """Raise the error of this process, or an error of the same kind if another process has one."""
     kind = next((i for i, kind in enumerate(KINDS) if isinstance(error, kind)), len(KINDS))
     errors = comm.allgather(None if error is None else (kind, str(error)))
     if error is not None:
@@ -44,11 +44,11 @@ def raise_alike(comm: MPI.Comm, label: str, error: Exception | None) -> None:
     for rank, of_rank in enumerate(errors):
         if of_rank is not None:
             kind, text = of_rank
-            raise (*KINDS, RuntimeError)[kind](f"{label}: process {rank} has refused: {text}")
+            raise (*KINDS, RuntimeError)[kind](f"{label}: process {rank} has failed: {text}")
 
 
 def on_one(comm: MPI.Comm, label: str, root: int, function: Callable[[], T]) -> T | None:
-    """Return on one process the result of a function, on the others None; its error is raised on all."""
+    """Call a function on one process, and return its result there and None on the others; all raise its error."""
     found, error = None, None
     if comm.rank == root:
         try:
@@ -71,7 +71,7 @@ class InFlight:
         self.requests: list[MPI.Request] = []
 
     def add(self, begin: Callable[[], MPI.Request]) -> None:
-        """Begin one more message, after the first one has ended if there are enough."""
+        """Begin one more message; if MOST are under way, wait first until the oldest one has ended."""
         if len(self.requests) == self.MOST:
             self.requests.pop(0).Wait()
         self.requests.append(begin())
@@ -84,8 +84,8 @@ class InFlight:
 class Message:
     """A message in which gradients of some parameters are added up, and one in which the parameters are gathered.
 
-    `add_up` begins the first; when it has ended `parts` are the sums of this process's parts.  `gather` begins the
-    second; `end` writes what has come to the parameters.
+    `add_up` begins the first one.  When it has ended, `parts` are the sums of this process's parts.  `gather` begins
+    the second one, and `end` writes the received parts to the parameters.
     """
 
     def __init__(self, comm: MPI.Comm, cuts: Mapping[int, Cut], dtype: Float) -> None:
@@ -119,11 +119,11 @@ class Message:
         raise NotImplementedError
 
     def gather(self) -> MPI.Request:
-        """Begin to have the parameters on all processes as the parts are."""
+        """Begin to gather the parts of the parameters on all processes."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """Write what has come to the parameters: nothing where it has come there."""
+        """Write the received parts to the parameters; nothing is left to do if they were received there."""
 
 
 class InParts(Message):
@@ -156,7 +156,7 @@ class OfOne(InParts):
 
 
 class Packed(Message):
-    """The messages of several small parameters, none of which is cut, one after another by their owners."""
+    """The messages of several small parameters, none of which is cut, in the order of their owners."""
 
     def __init__(self, comm: MPI.Comm, cuts: Mapping[int, Cut], dtype: Float) -> None:
         super().__init__(comm, dict(sorted(cuts.items(), key=lambda item: item[1].owner)), dtype)
@@ -177,7 +177,7 @@ class Packed(Message):
         return self.comm.Iallgatherv(MPI.IN_PLACE, [self.received, counts])
 
     def end(self) -> None:
-        """Write what has come to the parameters of other processes."""
+        """Write the received parameters of other processes."""
         for cut, received in self.pieces():
             if cut.owner != self.comm.rank:
                 as_bytes(cut.array)[...] = received
@@ -198,7 +198,7 @@ class Packed(Message):
 
 
 def messages_of(comm: MPI.Comm, cuts: Sequence[Cut], dtypes: Sequence[Float | None]) -> list[Message]:
-    """Return the messages for parameters whose gradients are added up in these dtypes; None: it has no gradient."""
+    """Return the messages for parameters whose gradients are added up in these dtypes, None without a gradient."""
     found: list[Message] = []
     small: dict[Float, dict[int, Cut]] = {}
     for i, (cut, dtype) in enumerate(zip(cuts, dtypes, strict=True)):
@@ -215,7 +215,7 @@ def messages_of(comm: MPI.Comm, cuts: Sequence[Cut], dtypes: Sequence[Float | No
 
 
 def gather(messages: Sequence[Message]) -> None:
-    """Have the parameters of these messages on all processes as the parts are."""
+    """Gather the parameters of these messages on all processes."""
     in_flight = InFlight()
     for message in messages:
         in_flight.add(message.gather)
@@ -238,7 +238,7 @@ def bits(array: Array) -> Array:
 
 
 def add_up_rows(comm: MPI.Comm, cuts: Mapping[int, Cut], gradients: Mapping[int, RowGrad]) -> dict[int, Any]:
-    """Return the gradients of the rows of this process's parts, of all processes one after another."""
+    """Return the gradients of rows of all processes for this process's parts, one process after another."""
     sent: list[dict[int, tuple[Array, Array]]] = [{} for _ in range(comm.size)]
     for i, g in gradients.items():
         for to, begin, end in zip(sent, cuts[i].places, cuts[i].places[1:], strict=False):
@@ -248,7 +248,7 @@ def add_up_rows(comm: MPI.Comm, cuts: Mapping[int, Cut], gradients: Mapping[int,
     found: dict[int, Any] = {}
     for i, cut in cuts.items():
         rows, values = (np.concatenate(column) for column in zip(*(one[i] for one in received), strict=True))
-        # An empty part has no row to name.
+        # An empty part has no rows, so its gradient is an empty array.
         found[i] = (
             RowGrad(rows, values) if cut.counts[comm.rank] else np.zeros(cut.shape_of_part(comm.rank), values.dtype)
         )
@@ -256,7 +256,7 @@ def add_up_rows(comm: MPI.Comm, cuts: Mapping[int, Cut], gradients: Mapping[int,
 
 
 def gather_rows(comm: MPI.Comm, cuts: Sequence[Cut], gradients: Mapping[int, Any]) -> None:
-    """Have the rows of these gradients on all processes as the parts are."""
+    """Gather the rows of these gradients on all processes."""
     if not gradients:
         return
     own: dict[int, tuple[Array, Array]] = {}

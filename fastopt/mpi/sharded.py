@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NONE, ROWS, WHOLE = range(3)  # kinds of gradients; the largest one that a process has holds for all
-# What a step must have alike on all processes, lest they wait for different messages.
+# Values of a step that must be the same on all processes: otherwise they would wait for different messages.
 ALIKE = ("the options that need all gradients at once", "step_count", "the number of micro-batches", "accumulated")
 IN_TURN = 2  # sums of gradients that are under way or in use, where parameters are stepped in turn
 
@@ -74,29 +74,29 @@ class Sharded:
         for batch in batches_of(comm.rank):
             opt.step(gradients(params, batch))    # of this process alone
 
-    Each process has all parameters, and gradients of its own.  A step adds up the gradients, updates on each process
-    its part of every parameter and of the state, and gathers the parameters::
+    Each process has all parameters, and gradients of its own.  A step adds up the gradients.  Then each process updates
+    its parts of the parameters and of the state, and all parameters are gathered::
 
         g = sum of g over the processes          divided by their number with gradients="mean"
         p[part] = rule(p[part], g[part])         one part of each parameter on each process
         p = parts of all processes
 
     All processes end with the same parameters.  For the same sum of gradients these have the bits of one optimizer in
-    one process.  Only norms over all gradients, and sums of rules over a parameter that is cut, are added up over the
-    processes in another order, so that results with them agree to rounding.
+    one process.  There are two exceptions: norms over all gradients, and sums of rules over a parameter that is cut.
+    They are added up over the processes in another order, so that results with them agree to rounding.
 
     Parameters
     ----------
     rule : type
         The class of the rule, such as `fastopt.AdamW`.
     params : array, sequence, mapping, nest or sequence of groups
-        As the rule takes them, alike on all processes, with the same values; C-contiguous.
+        As the rule takes them, but C-contiguous; with the same structure and the same values on all processes.
     comm : mpi4py.MPI.Comm
-        The processes.  Messages of optimizers go through a duplicate of it.
+        The communicator of the processes.  Optimizers send their messages through a duplicate of it.
     gradients : {"mean", "sum"}, default "mean"
         How gradients of the processes are combined.
     **options
-        Hyperparameters and options of the rule, alike on all processes; `zero_grads` and `catch_up` must be left out.
+        Hyperparameters and options of the rule, the same on all processes.  `zero_grads` and `catch_up` are refused.
 
     Raises
     ------
@@ -105,16 +105,17 @@ class Sharded:
 
     Notes
     -----
-    All methods except `accumulate` and `discard` are collective: all processes call them in the same order.  An error
-    of one process is raised on all, and nothing has changed.  If a process is lost, ``mpiexec`` ends the others.
+    All methods except `accumulate` and `discard` are collective: all processes call them in the same order.  If a step,
+    a save or a load fails on one process, all processes raise an error, and nothing has changed.  If a process is lost,
+    ``mpiexec`` ends the others.
 
-    A process has the state of about 1/processes of the elements.  A parameter is cut between rows where it has enough
-    of them for all processes, else between elements.  Parameters of less than 16,384 elements, and those of rules that
-    look at matrices or whole parameters (such as `Muon`), are not cut: each belongs to one process, so that all have
-    about as many bytes.
+    Each process has the state of about 1/processes of the elements.  A parameter is cut between rows if it has a row
+    for each process, or if the rule works row by row; else it is cut between elements.  Parameters of less than 16,384
+    elements are not cut, nor are those of rules that use matrices or whole parameters, such as `Muon`.  Each of them
+    belongs to one process, and all processes get about the same number of bytes.
 
-    A copy shares the communicator, so all processes make it.  Pickling is refused: `state_dict` and `fastopt.save` have
-    the state of a whole optimizer.
+    A copy shares the communicator, so all processes must make it.  Pickling is refused; `state_dict` and `fastopt.save`
+    give the state of a whole optimizer.
 
     References
     ----------
@@ -157,7 +158,7 @@ class Sharded:
             given: Any = parts[0]
             if grouped:
                 given = [{**one, "params": next(of_groups)} if is_group(one) else one for one in groups]
-            #: The optimizer of the parts of this process, whose parameters are views of the parameters.
+            #: The optimizer of the parts of this process; its parameters are views of the whole parameters.
             self.optimizer: Optimizer = rule(given, **options)
 
         self._append("Sharded", rule, given_groups, options.get("state_dtype"), make)
@@ -233,30 +234,30 @@ class Sharded:
 
     @checks_arguments
     def step(self, grads: Any = None, **changes: Unpack[OneStep]) -> None:
-        """Add up the gradients of all processes, update the parameters, and have them on all processes.
+        """Add up the gradients of all processes, update the parts, and gather the parameters on all processes.
 
         Parameters
         ----------
         grads : array, sequence or mapping
             Gradients of this process in the structure of the parameters, as the rule takes them.  A gradient of None
-            counts as zeros where other processes have one.  Where all that have one give a `RowGrad`, the step meets
-            the rows of all of them and no others.  Without argument: the accumulated gradients.
+            counts as zeros if another process has one.  If processes give only `RowGrad` for a parameter, the step
+            updates the rows of all of them and no others.  Without argument: the accumulated gradients.
         **changes
-            grad_scale, clip_norm, clip_value, accumulated in place of the optimizer's own, for this step, alike on all
-            processes.
+            grad_scale, clip_norm, clip_value and accumulated replace the optimizer's own for this step.  They must be
+            the same on all processes.
 
         Raises
         ------
         TypeError, ValueError
-            For gradients that do not fit on some process, on all of them.  Nothing has been changed then.
+            On all processes, if the gradients of one of them do not fit.  Then nothing has changed.
         FloatingPointError
-            As of the rule, on all processes.
+            On all processes, as the rule raises it.
 
         Notes
         -----
-        Where a parameter needs no other gradient than its own (without `clip_norm`, with ``nonfinite="propagate"``, and
-        for rules that work element by element or row by row), parameters are stepped in turn: the gradients of the next
-        one and the parts of the last two are under way meanwhile.  Otherwise all gradients are added up first.
+        Parameters are stepped in turn if each needs only its own gradient: without `clip_norm`, with
+        ``nonfinite="propagate"``, and for rules that work element by element or row by row.  Meanwhile the gradients of
+        the next one and the parts of the last two are under way.  Otherwise all gradients are added up first.
         """
         label, comm = f"{type(self).__name__}.step", self._comm
         count, error = len(self._cuts), None
@@ -303,7 +304,7 @@ class Sharded:
         if _core.changed_container(self._containers) is not None:
             raise ValueError(
                 f"{label}: parameters must stay the arrays that the optimizer updates, but a container holds another"
-                f" one: assign to the array in place"
+                f" array: assign to the array in place"
             )
         accumulator = self._accumulator
         micro_batches = accumulator.step_count if accumulator is not None else 0
@@ -336,7 +337,7 @@ class Sharded:
         return RowGrad(g.rows, values) if is_of_rows else values
 
     def _add_up_rows(self, those: set[int], found: list[Any], dtypes: Sequence[Float]) -> dict[int, Any]:
-        """Return this process's parts of the gradients of rows of these parameters, of all processes."""
+        """Return the gradients of rows of all processes for this process's parts of these parameters."""
         cuts, gradients = {i: self._cuts[i] for i in sorted(those)}, {}
         for i, one in cuts.items():
             none = RowGrad([], np.empty((0, *one.array.shape[1:])))
@@ -373,7 +374,7 @@ class Sharded:
     def _step_in_turn(
         self, messages: list[Message], grads: list[Any], of_rows: dict[int, Any], given: dict[str, Any], divisor: float
     ) -> bool:
-        """Step the parameters of one message after another; the sums of the next and the parts of the last come."""
+        """Step the parameters message by message, while the next gradients and the last parts are under way."""
         table = self._table
         table.begin_parts()
         sums = [message.add_up(grads) for message in messages[: IN_TURN - 1]]
@@ -411,12 +412,13 @@ class Sharded:
         Raises
         ------
         TypeError, ValueError
-            For gradients that do not fit, on this process.  Nothing has been added then.
+            For gradients that do not fit, on this process.  Then nothing has been added.
 
         Notes
         -----
-        As `Optimizer.accumulate`, and not collective; but all processes have added as many when they step.  The step
-        uses the mean of the micro-batches, or with ``accumulated="sum"`` their sum, and combines the processes as ever.
+        As `Optimizer.accumulate`.  The call is not collective, but when they step, all processes must have added the
+        same number of micro-batches.  The step uses their mean, or their sum with ``accumulated="sum"``, and combines
+        processes as `gradients` of the constructor says.
         """
         if self._accumulator is None:
             label = f"{type(self).__name__}.accumulate"
@@ -443,19 +445,19 @@ class Sharded:
             self._gather_all()
 
     def _gather_all(self) -> None:
-        """Have all parameters on all processes as the parts are."""
+        """Gather all parameters on all processes."""
         gather(messages_of(self._comm, self._cuts, [np.float32] * len(self._cuts)))
 
     # -- groups, hyperparameters and counts --
 
     @property
     def groups(self) -> tuple[Any, ...]:
-        """The groups' hyperparameters, which can be set here, alike on all processes; their arrays are parts."""
+        """The groups: their hyperparameters, to be set alike on all processes, and the parts of their arrays."""
         return self.optimizer.groups
 
     @property
     def lr(self) -> float | tuple[float, ...]:
-        """The learning rate of the next step, or a tuple of those of groups; set it alike on all processes."""
+        """The learning rate of the next step, or a tuple of rates if groups differ; set it alike on all processes."""
         return self.optimizer.lr
 
     @lr.setter
@@ -507,7 +509,7 @@ class Sharded:
 
     @checks_arguments
     def state_dict(self, root: int = 0) -> dict[str, Any] | None:
-        """Return the state of all parts as one: that of an optimizer of the rule with whole parameters.
+        """Return the state of all parts in one state dict, as an optimizer with whole parameters has it.
 
         Parameters
         ----------
@@ -517,7 +519,8 @@ class Sharded:
         Returns
         -------
         dict or None
-            What ``rule(params, ...).load_state_dict`` takes too.  It is as large as the state of a whole optimizer.
+            The state dict, which an optimizer of the rule in one process can load too.  It needs as much memory as the
+            state of a whole optimizer.
         """
         return gathered_state(self._comm, self.optimizer, self._cuts, root)
 
@@ -531,26 +534,26 @@ class Sharded:
         hyperparameters: Literal["saved", "current"] = "saved",
         convert: bool = False,
     ) -> Loaded:
-        """Take over the result of `state_dict`, of any number of processes, or of an optimizer in one process.
+        """Load the result of `state_dict`, from any number of processes or from an optimizer in one process.
 
         Parameters
         ----------
         state_dict : mapping
-            On the process `root`; the others' is not read.
+            The state, on the process `root`.  The argument of other processes is not read.
         root : int, default 0
-            The process that has it.
+            The process that has the state.
         strict, hyperparameters, convert
-            As in `Optimizer.load_state_dict`, alike on all processes.
+            As in `Optimizer.load_state_dict`, the same on all processes.
 
         Returns
         -------
         Loaded
-            The parts that did not fit; all are empty with ``strict=True``.
+            The names that were missing, unexpected or of another shape; none with ``strict=True``.
 
         Raises
         ------
         TypeError, ValueError
-            As `Optimizer.load_state_dict`, on all processes.  Nothing has been changed then.
+            As `Optimizer.load_state_dict`, on all processes.  Then nothing has changed.
         """
         return self._prepared_load(state_dict, strict, hyperparameters, convert, None, root)()
 
@@ -563,7 +566,7 @@ class Sharded:
         parameters: Mapping[Name, Array] | None = None,
         root: int = 0,
     ) -> Callable[[], Loaded]:
-        """Return a function that restores a state, and parameters if given, once all is known to be valid; or raise.
+        """Check a state, and parameters if given, and return a function that restores them; or raise.
 
         The process `root` has them.
         """
@@ -582,7 +585,7 @@ class Sharded:
         return load_and_gather
 
     def _on_one(self, label: str, function: Callable[[], T], root: int = 0) -> T | None:
-        """Return on one process the result of a function, on the others None; its error is raised on all."""
+        """Call a function on one process, and return its result there and None on the others; all raise its error."""
         return on_one(self._comm, label, root, function)
 
     def _of_one(self, value: T) -> T:
@@ -599,7 +602,7 @@ class Sharded:
         return self._copied(partial(deepcopy, memo=memo))
 
     def _copied(self, copied: Callable[[Any], Any]) -> Self:
-        """Return a copy whose parameters and options are those that a function returns for these."""
+        """Return a copy; a function returns its parameters and options, given those of this optimizer."""
         state, layout, rule = self.optimizer.__getstate__(), self._layout, type(self.optimizer)
         made = type(self).__new__(type(self))
         made._mean, made._comm, made._loads = self._mean, self._comm, list(self._loads)
@@ -632,7 +635,7 @@ def dtype_of(g: Any) -> Any:
 
 
 def whole(g: Array | RowGrad | None, one: Cut, dtype: Float) -> Array | None:
-    """Return a gradient as an array: rows where other processes have whole gradients."""
+    """Return a gradient as a whole array: a RowGrad too, since another process has a whole gradient."""
     if not isinstance(g, RowGrad):
         return g
     found: Array = np.zeros(one.array.shape, dtype)

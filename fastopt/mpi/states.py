@@ -1,4 +1,4 @@
-"""The state of all parts as one: gathered on a process, and given out by it."""
+"""The state of all parts in one state dict: gathered on one process, or sent out by it."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def prepared_load(
     hyperparameters: str,
     convert: bool,
 ) -> Callable[[], tuple[Loaded, bool]]:
-    """Return a function that loads the parts of what one process is given, once all is known to be valid; or raise.
+    """Check what one process is given, and return a function that loads this process's parts of it; or raise.
 
-    The function returns also whether there are parameters.
+    The function also returns whether there are parameters.
     """
     layout = optimizer._layout
     whole = on_one(comm, label, root, lambda: checked_state(label, given[0], layout.names, cuts))
@@ -65,7 +65,7 @@ def prepared_load(
             arrays = [array if cut is None else cut.part_of_given(array, rank) for rank in ranks]
         state[name] = comm.scatter(entries, root)
         array = comm.scatter(arrays, root) if with_parameters else None
-        if cut is not None and cut.counts[comm.rank] == 0:  # how nothing is stored does not matter
+        if cut is not None and cut.counts[comm.rank] == 0:  # an empty part keeps its own empty arrays and their formats
             array = part
             if isinstance(state[name], dict):
                 state[name] |= {k: v for k, v in own[name].items() if isinstance(v, np.ndarray) or k in DESCRIPTIONS}
@@ -83,7 +83,7 @@ def prepared_load(
 
 
 def loaded_alike(comm: MPI.Comm, load: Callable[[], Loaded], names: Sequence[Name]) -> Loaded:
-    """Load, and return what did not fit on some process."""
+    """Load, and return the names that did not fit on some process."""
     loaded = load()
     mismatched = {name for of_process in comm.allgather(loaded.mismatched) for name in of_process}
     return loaded._replace(mismatched=tuple(name for name in names if name in mismatched))
