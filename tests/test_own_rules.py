@@ -626,7 +626,8 @@ def test_other_types_than_that_of_the_elements(tmp_path):
         tmp_path, HEAD + "    up, down = m > g, m < g\n    both = up + down\n    return p - lr * both, m"
     )
     own = fastopt.rule(names["rule_of_mine"])
-    with pytest.raises(TypeError, match=r"^rule_of_mine must compute in the type of its elements, but both is a int64"):
+    words = "^rule_of_mine must compute in the type of its elements, but both has type int64"
+    with pytest.raises(TypeError, match=words):
         own(np.ones(3))
 
 

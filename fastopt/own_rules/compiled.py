@@ -40,10 +40,10 @@ class LowerLoop(Lower):
     """Makes vectors as wide as those of the engine's kernels."""
 
     def lower_function_body(self) -> Any:
-        """Lower, and say the width to LLVM."""
+        """Lower, and pass the width to LLVM."""
         body = super().lower_function_body()
         width = f'"prefer-vector-width"="{vector_bits()}"'
-        set.add(self.function.attributes, width)  # the set itself knows fewer attributes
+        set.add(self.function.attributes, width)  # its own add() accepts fewer attributes
         return body
 
 
@@ -139,8 +139,10 @@ def callback(written: Written, text: str, names: dict[str, Any], signature: Any,
             made = numba.cfunc(signature, **options)(function)
     except MixedTypesError as error:
         name, of = error.args
-        what = f"{name} is a" if name.isidentifier() else "it has a"
-        raise TypeError(f"{written.label} must compute in the type of its elements, but {what} {of}") from error
+        what = name if name.isidentifier() else "a value"
+        raise TypeError(
+            f"{written.label} must compute in the type of its elements, but {what} has type {of}"
+        ) from error
     except NumbaError as error:
         raise TypeError(f"{written.label} cannot be compiled{place(error, written)}: {problem(error)}") from error
     return Pointer(made.address, made)
@@ -154,7 +156,7 @@ def place(error: Exception, written: Written) -> str:
 
 
 def problem(error: Exception) -> str:
-    """Return the line of Numba's error that says most."""
+    """Return the line of Numba's error that explains it best."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()]
     found = [line for line in lines if line and not line.startswith(("Failed in", "During", "File", "-", "^"))]
     return " ".join(line.lstrip("> ") for line in found[: 2 if found[0].endswith(":") else 1])

@@ -107,7 +107,7 @@ def rule(
     exact: Sequence[str] = (),
     loops: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Make an optimizer of a function that updates one element.
+    """Make an optimizer from a function that updates one element.
 
     ::
 
@@ -119,36 +119,37 @@ def rule(
         opt = sign_momentum(params, lr=3e-4, clip_norm=1.0)
 
     The result is a class like `fastopt.Adam`: with groups, schedules, options, storage formats, copies and files.
-    When the first optimizer is made, Numba compiles the function for float32 and for float64 to loops that take the
-    place of a built-in rule's.
+    When the first optimizer is made, Numba compiles the function to loops for float32 and for float64.  They replace
+    the loops of a built-in rule.
 
     Parameters
     ----------
     function : function, optional
         Takes the parameter, its gradient and its state by position, and hyperparameters by name, each with its default,
-        lr first.  Returns the parameter and the state after the step.  It consists of assignments, ``if``, ``return``
-        and arithmetic on its arguments, numbers and the functions of `fastopt.own_rules`.  ``Annotated[float,
-        fastopt.Range(low, high)]`` gives a hyperparameter its range; without it, beta... and momentum lie in [0, 1),
-        eps is >= 0, others are finite.  State with a range from 0 on is never negative, which codes of 8 bits use.
-        Without a function, `rule` returns a decorator.
+        lr first.  Returns the parameter and the state after the step.  It consists of assignments, ``if``, ``return``,
+        arithmetic on its arguments and numbers, and calls of the functions of `fastopt.own_rules` or of functions of
+        your own with the same parts.  ``Annotated[float, fastopt.Range(low, high)]`` gives a hyperparameter its range.
+        Without a range, momentum and names that begin with beta are in [0, 1), eps is >= 0, and others are finite.
+        State whose range begins at 0 is never negative; its codes of 8 bits have no sign.  Without a function, `rule`
+        returns a decorator.
     scalars : function or C function, optional
-        Computes numbers of a step in double, once for all elements: ``scalars(t, *, lr, ...)`` takes the step, from 1,
-        and hyperparameters, and returns a number for each argument by name that has no default in `function`.
+        Computes numbers of a step in double, once for all elements.  ``scalars(t, *, lr, ...)`` takes the step, counted
+        from 1, and hyperparameters.  It returns a number for each argument by name that has no default in `function`.
     gather : function, optional
-        For a rule that needs sums over a whole parameter: computes their terms of one element, in a pass before that of
-        `function`.  Takes the same arguments by position, and by name hyperparameters and scalars.  Returns each sum as
-        ``norm(x)``, ``rms(x)``, ``total(x)`` or ``mean(x)``; before them the state, if this pass writes it: then
-        `function` reads the new state and returns the parameter alone.
+        For a rule with sums over a whole parameter.  Computes the terms of one element, in a pass before `function`.
+        Takes the same arguments by position, and hyperparameters and scalars by name.  Returns each sum as ``norm(x)``,
+        ``rms(x)``, ``total(x)`` or ``mean(x)``.  It may return the state before the sums: then this pass writes the
+        state, and `function` reads the new state and returns the parameter alone.
     combine : function, optional
-        Computes, once for each parameter, the scalars that `scalars` leaves: ``combine(t, x, y, *, lr, ...)`` takes the
-        step, the sums in the order of `gather`, and hyperparameters.
+        Computes the scalars that `scalars` does not return, once for each parameter.  ``combine(t, x, y, *, lr, ...)``
+        takes the step, the sums in the order of `gather`, and hyperparameters.
     exact : sequence of str, default ()
         State that no storage format may shorten.
     loops : mapping with "float32" and "float64", optional
-        C functions in the place of the compiled ones, of ctypes, cffi, numba.cfunc, Cython (a capsule) or
-        scipy.LowLevelCallable, with signature ``void (float *p, float *g, void *state, void *scalars, ptrdiff_t n)``,
-        for float64 with double, as csrc/include/fastopt.h explains; the body of `function` is then not used.  The
-        signature of a C function of `scalars` is ``void (int64_t t, void *in, double *scalars)``.
+        C functions that replace the compiled loops: of ctypes, cffi, numba.cfunc, Cython (a capsule) or
+        scipy.LowLevelCallable.  The signature is ``void (float *p, float *g, void *state, void *scalars, ptrdiff_t
+        n)``, with double for float64; csrc/include/fastopt.h explains it.  The body of `function` is then not used.  A
+        C function as `scalars` has the signature ``void (int64_t t, void *in, double *scalars)``.
 
     Returns
     -------
@@ -165,7 +166,7 @@ def rule(
     Notes
     -----
     Numbers in the function have the type of the elements; hyperparameters are rounded to it.  Each operation is rounded
-    once, as in C: threads, slices and machines change no bit.
+    once, as in C.  So results do not depend on threads and machines, nor, without sums, on slices.
     """
     if function is None:
         return lambda given: _made(given, scalars, gather, combine, exact, loops)
@@ -181,7 +182,7 @@ def _made(function: Any, scalars: Any, gather: Any, combine: Any, exact: Sequenc
         of_scalars = scalars_of(label, names, scalars)
     elif loops is not None:
         raise TypeError(
-            f"{label}: loops must be None for a rule with sums, which fastopt_rule_create() makes of C functions"
+            f"{label}: loops must be None for a rule with sums, got C functions: for these use fastopt_rule_create()"
         )
     else:
         of_scalars, sums = sums_of(label, names, scalars, gather, combine)

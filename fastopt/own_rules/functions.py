@@ -1,8 +1,8 @@
 """The functions that rules of one's own can call.
 
-A rule needs no import: it finds them by name.  Imports of these names tell editors and type checkers of them.
+A rule needs no import: it finds them by name.  Import them for editors and type checkers.
 
-Each gives the same bits on every machine.  Each is exactly rounded, unless it says otherwise.
+Each gives the same bits on every machine.  Each is exactly rounded, unless its docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def where(condition: bool, x: float, y: float) -> float:
 def next_mean(mean: float, square: float, beta: float, rest: float) -> float:
     """Return the mean of squares after one more square, as the rules of fastopt compute it.
 
-    ``beta * mean + (1 - beta) * square``, with rest = 1 - beta as a scalar of the step, computed in double: so the mean
-    decays at the rate of beta itself, and rounding errors cancel.  Infinity stays.
+    This is ``beta * mean + (1 - beta) * square``.  `rest` is 1 - beta, a scalar of the step, computed in double.  So
+    the mean decays at the rate of beta itself, and rounding errors cancel.  An infinite mean stays infinite.
     """
     small = beta * mean + rest * square
     large = mean + rest * (square - mean)
@@ -116,7 +116,7 @@ def weight(beta: float) -> float:
 
 
 def lost_mean(beta: float) -> float:
-    """Return the largest error of a mean of squares because numbers below the smallest normal one count as 0.
+    """Return the largest error of a mean of squares, since numbers below the smallest normal one count as 0.
 
     With its root added to eps, no step is larger than the exact one.
     """
@@ -145,7 +145,7 @@ def norm(x: float) -> float:
 
 
 def rms(x: float) -> float:
-    """Return the root of the mean of the squares of a term, as `norm`."""
+    """Return the root of the mean of the squares of a term, computed as `norm` is."""
     raise NotImplementedError("rms is for the results of gather")
 
 

@@ -53,7 +53,7 @@ def compiled_loops(
 
 
 def given_loops(label: str, loops: Any) -> Callable[[], Mapping[str, Pointer]]:
-    """Return a function that returns loops which are C functions already, or raise TypeError."""
+    """Return a function that returns the given C functions, or raise TypeError unless they are loops."""
     if not isinstance(loops, Mapping) or set(loops) != set(LOOPS):
         got = brief(list(loops) if isinstance(loops, Mapping) else loops)
         raise TypeError(f"{label}: loops must be a mapping with {' and '.join(LOOPS)}, got {got}")
@@ -67,9 +67,7 @@ def check_scalars(label: str, names: Names, given: Any, needed: bool) -> None:
         what = f"since {', '.join(names.scalars)} have no default and so are scalars"
         raise TypeError(f"{label}: scalars must be a function, {what}, got None")
     if given is not None and not names.scalars:
-        raise TypeError(
-            f"{label}: scalars must be None without arguments by name that have no default, got {brief(given)}"
-        )
+        raise TypeError(f"{label}: scalars must be None if all arguments by name have defaults, got {brief(given)}")
 
 
 def scalars_of(label: str, names: Names, given: Any) -> Scalars:

@@ -57,7 +57,7 @@ def _parts(signature: str) -> list[str]:
 
 
 def _fits(found: list[str], required: list[str]) -> bool:
-    """Return whether types are those that are required; `void *` stands for any pointer."""
+    """Return whether types are the required ones; `void *` stands for any pointer."""
     return len(found) == len(required) and all(
         one == other or (other == "void*" and one.endswith("*")) for one, other in zip(found, required, strict=True)
     )

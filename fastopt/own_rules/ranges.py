@@ -25,16 +25,16 @@ class Range:
     Parameters
     ----------
     low : float, optional
-        The smallest value; by default, there is none.
+        The smallest value; by default none.
     high : float, > low, optional
-        The end of the range, which does not belong to it; by default, every finite number is below it.
+        The end of the range, which does not belong to it; by default infinity.
     closed : bool, default False
         Whether `high` belongs to the range.
 
     Raises
     ------
     TypeError, ValueError
-        For ends that are no numbers, and ranges without a number.
+        For ends that are not numbers, and for ranges that contain no number.
     """
 
     low: float

@@ -62,9 +62,7 @@ def check_hyper(label: str, hyper: Mapping[str, Any], ranges: Mapping[str, Range
     first = next(iter(hyper), "none")
     if first != "lr" or "lr" in ranges:
         got = "a Range of its own" if first == "lr" else first
-        raise TypeError(
-            f"{label}: the first hyperparameter must be lr, with the range that it has everywhere, got {got}"
-        )
+        raise TypeError(f"{label}: the first hyperparameter must be lr, with the range of lr in all rules, got {got}")
     for name in hyper:
         if name != "lr" and name in Optimizer._declared:
             raise TypeError(f"{label}: {name} must have another name, since it is an option of every rule")

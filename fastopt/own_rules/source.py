@@ -1,8 +1,8 @@
 """A function of one's own, read and rewritten for one number type.
 
 In Numba a Python number is a float64, and so is its product with a float32.  So every number in a rule becomes a name,
-whose value is of the type of the elements.  Names of functions become those of their own, rewritten in the same way.
-Code that is no rule is refused here, with its line.
+whose value has the type of the elements.  Functions that the rule calls are rewritten in the same way.  Code that a
+rule cannot have is refused here, with its line.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ NATIVE: dict[Callable[..., Any], str] = {
     power: "_power",
     tanh: "_tanh",
 }
-# Functions of other modules that mean the same.
+# Functions of other modules with the same meaning.
 ALIKE: dict[Any, Callable[..., Any]] = {
     builtins.abs: absolute,
     math.exp: exp,
@@ -158,7 +158,7 @@ class Program:
     reductions: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """Return all that decides on the machine code, for a key of the cache."""
+        """Return all that determines the machine code, for a key of the cache."""
         trees = (f"{name}: {ast.dump(tree)}" for name, (tree, _) in sorted(self.functions.items()))
         return "\n".join((*trees, *map(float.hex, self.numbers)))
 
@@ -167,8 +167,9 @@ class Program:
     ) -> str:
         """Rewrite a function, and those that it calls; return its name here.
 
-        `results` are those of a rule, None for a function of one result; `hyper` the names of the hyperparameters for
-        a function of scalars, else None; `reductions` the number of the last results that are reductions.
+        `results` are the results of a rule, or None for a function of one result.  `hyper` are the names of the
+        hyperparameters for a function of scalars, else None.  `reductions` is how many of the last results are
+        reductions.
         """
         name = f"_{written.tree.name}_{len(self.names)}"
         body = Body(written, self, results, hyper, reductions)
@@ -319,7 +320,7 @@ class Body(ast.NodeTransformer):
         return isinstance(node, ast.Name) and node.id in self.locals
 
     def _number(self, node: ast.Name | ast.Attribute) -> ast.expr:
-        """Rewrite a name from outside, which must be that of a number."""
+        """Rewrite a name from outside, which must stand for a number."""
         value = self._value_of(node)
         if not is_number(value):
             self.written.refuse(node, f"{ast.unparse(node)} must be a number, got {brief(value)}")
