@@ -234,7 +234,7 @@ def test_nonfinite_is_raised_for_all(name):
     grads[name] = np.full_like(grads[name], np.nan)
     with pytest.raises(
         FloatingPointError,
-        match=re.escape(f"Combined.step: gradients must be finite, got NaN or infinity in that of '{name}'"),
+        match=re.escape(f"Combined.step: gradients must be finite, got NaN or infinity in the gradient of '{name}'"),
     ):
         opt.step(grads)
     assert everything(opt) == before

@@ -282,7 +282,7 @@ def test_groups_that_cannot_be_added():
         ({"lr": 0.1}, f'{label}: group must be a mapping with "params", got'),
         ({"params": 1.0}, f'{label}: group["params"] must be an array'),
         ({"params": {"a": c}}, f"{label}: names of params must be unique, got 'a' twice"),
-        ({"params": {"c": a[0]}}, f"{label}: 'c' shares memory with 'a', each must have its own memory"),
+        ({"params": {"c": a[0]}}, f"{label}: 'c' shares memory with 'a': each must have its own memory"),
         ({"params": {"c": read_only}}, f"{label}: 'c' must be writable, got a read-only array"),
         ({"params": {"c": c.astype(int)}}, f"{label}: 'c' must have dtype float16, bfloat16, float32 or float64"),
         ({"params": {"c": c}, "lr": -1.0}, "Adam: groups[1]: lr must be finite and >= 0, got -1"),

@@ -452,7 +452,7 @@ def test_a_child_forked_in_the_middle_of_a_step():
                     idle.step(np.ones(3))
                     opt.step(p[::-1].copy())
                 except RuntimeError as error:
-                    code = 1 if "there is half of a step here" in str(error) else 2
+                    code = 1 if "half of a step is missing here" in str(error) else 2
                 finally:
                     os._exit(code)
             codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

@@ -151,7 +151,7 @@ EXACT = [
 def test_state_that_is_needed_exactly_is_not_rounded(name, s):
     buffers, keywords, settings = of_rule(name)
     buffers[2 + s] = buffers[2 + s].astype(np.float16)
-    why = "the rule needs each of its bits" if settings.kinds[s] == "exact" else "it has not p's shape"
+    why = "the rule needs each of its bits" if settings.kinds[s] == "exact" else "it does not have p's shape"
     with refused(f"must have dtype float32, since {why}, got '<f2'", None, *buffers):
         getattr(fastopt.kernels, name)(*buffers, **keywords)
 

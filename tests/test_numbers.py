@@ -90,7 +90,7 @@ def test_a_bad_gradient_changes_nothing(case, dtype, nonfinite, num_threads):
         if nonfinite == "skip":
             opt.step(g)
         else:
-            with pytest.raises(FloatingPointError, match=r"NaN or infinity in that of parameter 0$"):
+            with pytest.raises(FloatingPointError, match=r"NaN or infinity in the gradient of parameter 0$"):
                 opt.step(g)
         assert opt.skipped_steps == (i + 1 if nonfinite == "skip" else 0)
         assert everything(opt) == before
@@ -112,7 +112,7 @@ def test_the_error_names_every_bad_parameter():
         for name in bad:
             now[name][...] = np.inf
         names = ", ".join("parameter 7" if name == 7 else repr(name) for name in bad)
-        text = f"Adam.step: gradients must be finite, got NaN or infinity in that of {names}"
+        text = f"Adam.step: gradients must be finite, got NaN or infinity in the gradient of {names}"
         with pytest.raises(FloatingPointError, match=re.escape(text) + "$"):
             opt.step(now)
         assert everything(opt) == before

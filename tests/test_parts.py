@@ -85,7 +85,7 @@ def test_a_bad_part_is_an_error_for_all(options):
     gradients = arrays(1, np.float32)
     gradients[0][-1] = np.nan
     for error in threads.step(gradients):
-        assert error.endswith("gradients must be finite, got NaN or infinity in that of parameter 0")
+        assert error.endswith("gradients must be finite, got NaN or infinity in the gradient of parameter 0")
     for params, old in zip(threads.params, before, strict=True):
         for p, q in zip(params, old, strict=True):
             assert_same_bits(p, q)

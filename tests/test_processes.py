@@ -288,7 +288,7 @@ def test_an_error_is_about_the_gradients_of_its_own_call():
     grads = {bad: {name: np.full(3, np.nan if name == bad else 1.0) for name in names} for bad in names}
 
     def step(bad):
-        with pytest.raises(FloatingPointError, match=f"in that of '{bad}'$"):
+        with pytest.raises(FloatingPointError, match=f"in the gradient of '{bad}'$"):
             opt.step(grads[bad])
 
     def interfere(frame, event, arg):

@@ -287,7 +287,7 @@ def nonfinite(rank, world, folder):
         opt.step()
         assert (opt.skipped_steps, opt.step_count, scale.value) == (1, 0, 1.0)
         for one in (opt, raising):
-            with pytest.raises(FloatingPointError, match=r"got NaN or infinity in that of parameter 0$"):
+            with pytest.raises(FloatingPointError, match=r"got NaN or infinity in the gradient of parameter 0$"):
                 one.step()
         assert_same([part.full_tensor() for part in parts], before)
         give(values([(8, 3), (5,)], torch.float32, 2))

@@ -347,5 +347,5 @@ def check_disjoint(str owner, list labels, list arrays):
             describe(before[3], &other)
             if share_memory(&view, &other):
                 relation = "is the same array as" if row[3] is before[3] else "shares memory with"
-                raise ValueError(f"{owner}: {row[2]} {relation} {before[2]}, each must have its own memory")
+                raise ValueError(f"{owner}: {row[2]} {relation} {before[2]}: each must have its own memory")
         reaching.append(row)

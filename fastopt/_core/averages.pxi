@@ -121,8 +121,8 @@ cdef class Averages:
     cdef object read(self, Table table, Py_ssize_t i, str name, object buffer, double ema_decay):
         """An average of a parameter after all steps of its table: its buffer, or a new array if the buffer lacks steps.
 
-        Without a step, or without a value for swa, the average is a copy of the parameter.  ema_decay
-        is its value in the last step.
+        Without a step, or without a value for swa, the average is a copy of the parameter.  ema_decay is its value in the
+        last step.
         """
         cdef int64_t step_count = table.step_count
         cdef fastopt_tensor t = self.parameters.tensors[i]

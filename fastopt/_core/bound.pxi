@@ -4,10 +4,10 @@
 cdef class BoundStep:
     """A step of an optimizer with the gradients that `bind` has bound, for calls from C, Cython and Numba.
 
-    A call from C needs no GIL while the arrays are NumPy's, nothing in the step is Python's and no other thread uses the
-    optimizer.  The first call after any other use of the optimizer takes the GIL and checks everything, as
-    every call does with schedules, averages, a LossScale, gradients of rows, Muon and optimizers that step as one.  Arrays
-    must keep their memory between calls from C.
+    A call from C needs no GIL while all arrays are NumPy's, no part of the step is in Python, and no other thread uses the
+    optimizer.  The first call after any other use of the optimizer takes the GIL and checks everything.  So does every
+    call with schedules, averages, a LossScale, gradients of rows, Muon, and optimizers that step as one.  Arrays must keep
+    their memory between calls from C.
 
     Once a call has failed, later calls from C change nothing and return the same status, until `check` raises the error.
     """

@@ -2,7 +2,7 @@
 
 cdef extern from *:
     """
-    /* Makes a rule a built-in function, to which Python passes keywords without a dict. */
+    /* Returns a rule as a built-in function, to which Python passes keywords without a dict. */
     typedef PyObject *(*fastopt_kernel)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
     static PyObject *fastopt_function(PyMethodDef *def, const char *name, const char *doc, fastopt_kernel call,
                                       PyObject *self, PyObject *module)
@@ -140,9 +140,9 @@ cdef class Kernel:
         return 0
 
     cdef bint check(self, PyObject *const *arguments, array_view *arrays, fastopt_tensor *t) except -1:
-        """Describe all arrays, and raise unless the rule can read and update them.
+        """Describe all arrays, set their formats, and raise unless the rule can read and update them.
 
-        Returns whether p or state is not stored in the dtype in which the rule computes, and notes its formats.
+        Returns whether p or some state is stored in another dtype than the rule computes in.
         """
         cdef array_view *p = arrays
         cdef array_view *a
@@ -236,7 +236,7 @@ cdef class Kernel:
         if kind == FASTOPT_EXACT:
             required = f"{own}, since the rule needs each of its bits"
         elif self.rule.extent[s] != FASTOPT_WHOLE:
-            required = f"{own}, since it has not p's shape"
+            required = f"{own}, since it does not have p's shape"
         else:
             required = "float16, bfloat16 or float32" + (" or float64" if computed == FLOAT64 else "")
             if self.rule.gathers == FASTOPT_MATRICES:
@@ -269,7 +269,7 @@ cdef class Kernel:
         return 0
 
     cdef int set_rounding(self, PyObject *const *given, fastopt_tensor *t) except -1:
-        """Read rounding, seed and name, of which those that are not given are NULL."""
+        """Read rounding, seed and name; NULL for each that is not given."""
         from .options import checked_seed
         from .storage import key_of
         rounding = "stochastic" if given[0] == NULL else <object>given[0]

@@ -80,8 +80,8 @@ cdef class StepLock:
         if self.holder == thread:
             self.check_not_held()
         if self.broken:
-            raise RuntimeError(f"{self.owner}: this process must not be forked while another thread makes a step of the"
-                               f" optimizer that it is to use, but it was: there is half of a step here")
+            raise RuntimeError(f"{self.owner}: a process must not be forked while another thread steps an optimizer that the"
+                               f" child uses, but this one was: half of a step is missing here")
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
             with nogil:
                 PyThread_acquire_lock(self.lock, WAIT_LOCK)
@@ -104,8 +104,8 @@ cdef class StepLock:
         if self.holder != thread_ident():
             return False
         if self.holder in half_steps:
-            raise RuntimeError(f"{self.owner}: a signal handler must not read the optimizer between two passes of a step of"
-                               f" which the first has changed its state, but it does")
+            raise RuntimeError(f"{self.owner}: a signal handler must not read the optimizer between two passes of a step if"
+                               f" the first has changed the state, but it does")
         self.readers += 1
         return True
 

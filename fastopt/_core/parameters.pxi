@@ -12,7 +12,7 @@ cdef struct Entry:
     bint direct             # C-contiguous, aligned and walked in C order
     int g_dtype
     const void *g           # the last gradient without a layout that passed the check for overlaps
-    const void *home        # where its tensor keeps its shape, which tells tensors in one memory apart; NULL until it is read
+    const void *home        # where its tensor keeps its shape: differs between tensors in one memory; NULL until it is read
 
 
 cdef void *grown(void *array, Py_ssize_t before, Py_ssize_t count, size_t size) except NULL:
@@ -30,8 +30,8 @@ cdef void *grown(void *array, Py_ssize_t before, Py_ssize_t count, size_t size) 
 cdef class Parameters:
     """The parameters, state and settings of one optimizer as an array of fastopt_tensor, one for each parameter.
 
-    It owns the descriptors and all that they point to except the arrays, and knows the memory that gradients must not
-    share. Messages begin with `owner`.
+    It owns the descriptors and all that they point to, except the arrays. It also has the addresses of the memory that
+    gradients must not share. Messages begin with `owner`.
     """
 
     cdef str owner

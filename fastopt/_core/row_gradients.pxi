@@ -12,8 +12,9 @@ cdef class RowGrad:
     rows : array of int, shape (k,)
         Indices of rows along the first axis of the parameter, each at least 0.  A row may occur several times: its
         values are added up in their order.
-    values : array, shape (k, ...), as the parameter but for its first axis
-        Their gradients: float16, bfloat16, float32 or float64, converted to the dtype in which the rule computes.
+    values : array, shape (k, ...), with the other axes of the parameter
+        The gradients of these rows: float16, bfloat16, float32 or float64, converted to the dtype in which the rule
+        computes.
 
     Raises
     ------
@@ -26,10 +27,11 @@ cdef class RowGrad:
     running means do not decay, momentum does not move them, and weight decay does not shrink them.  Steps, and with them
     bias corrections, are counted for the whole parameter.  If a zero gradient changes nothing under the rule, as with
     `SGD` without momentum, this equals the step with zeros in the other rows.  For rules with a closed form of missed
-    steps, such as `SGD` with momentum, the option ``catch_up=True`` gives the same result.  The averages of ``ema_decay``
-    and ``swa`` include the missed steps of a row in closed form, to rounding, when its next gradient comes or when they
-    are read.  A RowGrad is refused by rules that need the whole parameter (its norm, or its start), with ``lookahead``,
-    which moves all rows, and with a schedule as ``ema_decay``.  ``zero_grads`` does not write it.
+    steps, such as `SGD` with momentum, the option ``catch_up=True`` gives the same result, to rounding.  The averages of
+    ``ema_decay`` and ``swa`` include the missed steps of a row in closed form, to rounding, when its next gradient comes or
+    when they are read.  A RowGrad is refused by rules that need the whole parameter in each step, such as `LAMB`, by rules
+    whose first step sets all of their state, such as `Rprop`, with ``lookahead``, which moves all rows, and with a
+    schedule as ``ema_decay``.  ``zero_grads`` does not set it to zero.
 
     Examples
     --------

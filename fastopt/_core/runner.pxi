@@ -105,7 +105,7 @@ cdef class StepRunner:
         return 0
 
     cdef void set_clip_groups(self) noexcept:
-        """Tell each descriptor with which others its gradient is clipped; another table may have told it otherwise."""
+        """Set the clip group of each descriptor; another table may have set another one."""
         cdef Py_ssize_t i
         cdef bint per_group = self.norm_per == "group", per_parameter = self.norm_per == "parameter"
         for i in range(self.parameters.count):
@@ -124,7 +124,7 @@ cdef class StepRunner:
         return &self.of_each[2 * first + is_gathering]
 
     cdef fastopt_status call_core(self, fastopt_call *call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """Make the call, and record its norms, unless it has failed, and that no step is skipped."""
+        """Make the call; unless it has failed, record its norms and, after a step, that none is skipped."""
         cdef fastopt_tensor *tensors = self.parameters.tensors
         cdef Entry *entries = self.parameters.entries
         cdef Py_ssize_t i
@@ -211,5 +211,5 @@ cdef class StepRunner:
                 return 0
             after = f" after {self.max_skips} skipped steps in a row (max_skips={self.max_skips})"
         bad = [parameters.label(i) for i in self.nonfinite(first, count)]
-        raise FloatingPointError(f"{parameters.owner}: gradients must be finite{after}, got NaN or infinity in that"
-                                 f" of {', '.join(bad)}")
+        raise FloatingPointError(f"{parameters.owner}: gradients must be finite{after}, got NaN or infinity in the"
+                                 f" gradient of {', '.join(bad)}")

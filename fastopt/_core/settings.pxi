@@ -37,7 +37,7 @@ cdef class OwnRule:
         By their fields in fastopt_rule_spec, objects with the addresses of the C functions: float32 and float64; scalars,
         gather_float32, gather_float64 and combine if there are such. They are kept alive.
     reductions : list of str
-        Those of the sums, as in REDUCTIONS.
+        The reduction of each sum, as in REDUCTIONS.
     gather_writes : bool
         Whether the first pass writes the state.
     n_combined : int
@@ -115,7 +115,7 @@ cdef class Settings:
     rule : str or OwnRule
         The rule for which state is laid out.
     corrects_decay : bool
-        Whether the largest learning rate follows the carried numbers of the rule.
+        Whether the carried numbers of the rule are followed by the largest learning rate.
     at_zero : tuple of two str, or None
         A hyperparameter by its name in rules.def, and the rule that steps while it is 0.  The state and the
         hyperparameters of that rule come first in `rule`; the other state stays as it is meanwhile.

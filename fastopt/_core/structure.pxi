@@ -89,7 +89,7 @@ cdef class GradientStructure:
         return grads
 
     cdef tuple flatten_nest(self, object grads, object structure, str where):
-        """Gradients that come in this structure; messages call them "gradients" and `where`."""
+        """Gradients that come in this structure; messages name them "gradients" with `where`."""
         cdef tuple flat = (), keys
         if structure is None:
             if not is_plain_array(grads) and isinstance(grads, (list, tuple, Mapping)):  # the latter takes long
@@ -149,7 +149,7 @@ cdef class GradientStructure:
     cdef int add_by_name(self, object grads, str prefix, int depth, dict found) except -1:
         """Add the gradients of a nest to `found` by their names."""
         if depth > FASTOPT_MAX_NDIM:
-            raise ValueError(f"{self.owner}: gradients must be nested like the parameters, got them deeper")
+            raise ValueError(f"{self.owner}: gradients must be nested like the parameters, got a deeper nest")
         for key, entry in grads.items() if isinstance(grads, Mapping) else enumerate(grads):
             name = f"{prefix}{key}" if prefix else key
             if isinstance(entry, (list, tuple, Mapping)):

@@ -56,7 +56,8 @@ cdef class Table:
         names, arrays, settings, state, formats, orders, carry, last_steps : list
             For each parameter: its name; the array; its group's `Settings`; its state arrays in the order of the rule, then
             of the averages (each contiguous in the parameter's walk order); their formats, or None if all are native; the
-            order of axes in which it is walked; its float64 array of carried numbers; with catch_up the int64 array of the last step of each row, else None.
+            order of axes in which it is walked; its float64 array of carried numbers; with catch_up the int64 array of the
+            last step of each row, else None.
         structure : list
             The structure of each group, as in nest.py.
         grouped : bool
@@ -198,7 +199,7 @@ cdef class Table:
             for i, array in enumerate(arrays):
                 label = f"{owner}: {self.parameters.label(i)}"
                 if self.averages.rounds[i] is not None and not (array.flags.c_contiguous and array.flags.aligned):
-                    raise ValueError(f"{label} must be C-contiguous, since its rows have been averaged by themselves, got"
+                    raise ValueError(f"{label} must be C-contiguous, since its averages are kept by row, got"
                                      f" strides {array.strides} for shape {array.shape}")
                 describe_numpy(array, &view)
                 if overlaps_any(&view, self.parameters.state_memory):
@@ -308,9 +309,9 @@ cdef class Table:
     def gradients_of(self, tuple tensors, tuple gradients=None, tuple counters=None):
         """The gradients of tensors in whose memory the parameters lie, and the tensors that have one.
 
-        Each gradient is the tensor's `grad` unless `gradients` are given. Where `counters` are given, each of which shares
-        the version counter of a tensor, they are returned instead of the tensors. None where a tensor has moved to other
-        memory, or is another one than at the last call with counters.
+        Each gradient is the tensor's `grad` unless `gradients` are given. If `counters` are given, each of which shares the
+        version counter of a tensor, they are returned instead of the tensors. Returns None if a tensor has moved to other
+        memory, or is another tensor than in the last call with counters.
         """
         cdef Parameters parameters = self.parameters
         cdef Py_ssize_t i, count = parameters.count
@@ -443,7 +444,7 @@ cdef class Table:
     def step_part(self, Py_ssize_t i, tensor):
         """Make the part of parameter i, which lies in this tensor, of the coming step, with the gradient of the tensor.
 
-        False where the tensor has moved to other memory.
+        Returns False if the tensor has moved to other memory.
         """
         cdef fastopt_call call
         if not self.parameters.lies_in(i, tensor):
@@ -475,7 +476,7 @@ cdef class Table:
             self.release()
 
     def end_parts(self):
-        """Count the step, and have averages take in the parameters that had no part in it."""
+        """Count the step, and update the averages of the parameters that had no part in it."""
         cdef Py_ssize_t i, count = self.parameters.count
         self.acquire()
         try:
@@ -625,15 +626,15 @@ cdef class Table:
         return self.parameters.decays()
 
     def set_parts(self, list offsets, list sizes, sum_parts):
-        """Have steps know that the parameters are parts of whole ones.
+        """Declare that the parameters are parts of whole parameters.
 
         Parameters
         ----------
         offsets, sizes : list of int
-            For each parameter: where its first element lies in the whole one, and the number of elements of that.
+            For each parameter: the index of its first element in the whole parameter, and the size of the whole parameter.
         sum_parts : callable or None
-            Adds up a float64 array over the processes that have the other parts, in place: row i over those of parameter i.
-            All processes call it in the same steps.  None where all parameters are whole.
+            Adds up a float64 array over the processes, in place: row i over the processes with parts of parameter i.  All
+            processes call it in the same steps.  None if all parameters are whole.
         """
         cdef Py_ssize_t i
         self.acquire()

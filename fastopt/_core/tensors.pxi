@@ -1,4 +1,4 @@
-# Tensors of other libraries, read through DLPack's C exchange table; those of torch that have none, by their methods.
+# Tensors of other libraries, read through DLPack's C exchange table. If torch has no such table, by their methods.
 
 cdef struct DLDevice:
     int32_t type
