@@ -1,9 +1,10 @@
 """Evolution strategies in several processes.
 
-How do processes share parameters that fastopt updates?  Parameters and a table of noise lie in shared memory.  Workers
-only read it: each adds rows of the noise to the parameters, plays, and returns rewards.  The first process makes the
-steps.  The policy learns to swing up a pendulum whose motor is too weak to lift it at once.  From Salimans et al.,
-"Evolution strategies as a scalable alternative to reinforcement learning", 2017, https://arxiv.org/abs/1703.03864.
+How do processes share parameters that fastopt updates?  Parameters and an array of noise are in shared memory.  Workers
+only read it: each adds slices of the noise to the parameters, subtracts them, plays with both, and returns the
+differences of the rewards.  The first process makes the steps.  The policy learns to swing up a pendulum whose motor is
+too weak to lift it at once.  The method is from Salimans et al., "Evolution strategies as a scalable alternative to
+reinforcement learning", 2017, https://arxiv.org/abs/1703.03864.
 """
 
 import multiprocessing
@@ -33,7 +34,7 @@ def attach(name):
 
 
 def rewards(policies):
-    """The mean height of the pendulums of each policy, from -1 (hanging) to 1, less a penalty for speed."""
+    """The mean height of the pendulums of each policy, from -1 (hanging) to 1, minus a penalty for speed."""
     w1, b1, w2 = np.split(policies[:, None], [3 * HIDDEN, 4 * HIDDEN], axis=2)
     w1, w2 = w1.reshape(-1, 3, HIDDEN), w2.reshape(-1, HIDDEN, 1)
     angle = np.tile(STARTS, (len(policies), 1))
@@ -48,7 +49,7 @@ def rewards(policies):
 
 
 def play(places):
-    """The rewards of the policies on both sides of the parameters, along the noise at each place."""
+    """The rewards with the noise added minus the rewards with it subtracted, for the noise from each place on."""
     change = SIGMA * noise[places[:, None] + np.arange(SIZE)]
     return rewards(params + change) - rewards(params - change)
 

@@ -1,6 +1,6 @@
 """A GAN with float16 gradients and one loss scale.
 
-Who moves a loss scale that two optimizers share?  Both losses are multiplied by its value, and both steps divide by it.
+Who updates a loss scale that two optimizers share?  Both losses are multiplied by its value.  Both steps divide by it.
 If a gradient overflows, its optimizer skips the step, and the scale stays the same for the other optimizer.  Your loop
 calls ``update()`` at the end of each iteration: it halves the scale if a step was skipped, and doubles it after 300
 iterations without one.
@@ -17,7 +17,7 @@ rng = np.random.default_rng(0)
 
 
 def real(count):
-    """Points of a ring of eight Gaussians."""
+    """Points of eight Gaussians on a ring."""
     return (CENTERS[rng.integers(0, 8, count)] + rng.normal(0, 0.05, (count, 2))).astype(np.float32)
 
 
@@ -68,7 +68,7 @@ with opt_g.swapped("ema"):
 away = np.linalg.norm(fake[:, None] - CENTERS, axis=2)
 near = away.min(axis=1) < 0.2
 print(
-    f"near a Gaussian: {near.mean():.0%} of the samples; at each: {np.bincount(away.argmin(axis=1)[near], minlength=8)}"
+    f"near a Gaussian: {near.mean():.0%} of the samples; of each: {np.bincount(away.argmin(axis=1)[near], minlength=8)}"
 )
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 left.plot(*real(1000).T, ".", ms=3, label="data")

@@ -17,7 +17,7 @@ train, test = slice(0, 1500), slice(1500, None)
 
 
 def new_network(rng):
-    """Two layers, with weights of about the size that keeps the signal."""
+    """Two layers, whose weights keep the size of the signal."""
     return {
         "hidden.w": rng.standard_normal((64, 128), np.float32) / 8,
         "hidden.b": np.zeros(128, np.float32),

@@ -1,8 +1,8 @@
 """Reinforcement learning in torch, with steps of fastopt.
 
-PPO learns to balance a pole on a cart.  A network of 9 thousand parameters makes 16 short steps after each 128 moves
-of 16 carts.  So the optimizer takes a large part of the time of learning.  ``--optimizer`` chooses the optimizer.
-``clip_norm`` of fastopt replaces ``clip_grad_norm_``, in the same pass over memory.
+PPO learns to balance a pole on a cart.  After each 128 moves of 16 carts, the optimizer makes 16 steps of networks with
+9 thousand parameters.  These steps are short, so the optimizer takes a large part of the time of learning.
+``--optimizer`` chooses the optimizer.  ``clip_norm`` of fastopt replaces ``clip_grad_norm_``.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Carts:
         return self.rng.uniform(-0.05, 0.05, (count, 4)).astype(np.float32)
 
     def move(self, right):
-        """Push each cart; return where the poles fell or the time was over, and how long these lasted."""
+        """Push each cart; return which runs have ended (the pole fell or time is over), and how long they lasted."""
         x, v, angle, spin = self.state.T
         sin, cos = np.sin(angle), np.cos(angle)
         mass, moment = self.cart + self.pole, self.pole * self.half_length
@@ -54,7 +54,7 @@ class Carts:
 
 
 def layers(outputs, gain):
-    """Two hidden layers of 64, and an output whose weights have this size."""
+    """Two hidden layers of 64, and an output layer whose weights have this gain."""
     sizes = [(4, 64, 2**0.5), (64, 64, 2**0.5), (64, outputs, gain)]
     linear = [nn.Linear(m, n) for m, n, _ in sizes]
     for layer, (_, _, size) in zip(linear, sizes, strict=True):
@@ -77,7 +77,7 @@ class Learner:
 
     @torch.no_grad()
     def play(self):
-        """Move the carts; return what was seen and done, the advantages, the returns, and how long poles stood."""
+        """Move the carts; return states, actions, log-probabilities, advantages, returns, and how long poles stood."""
         seen = torch.empty(MOVES + 1, CARTS, 4)
         actions = torch.empty(MOVES, CARTS, dtype=torch.long)
         logs, over, ages = torch.empty(MOVES, CARTS), torch.empty(MOVES, CARTS), []
@@ -128,7 +128,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # faster for networks as small as this
     learner = Learner(options.optimizer, options.iterations)
-    print(f"{'moves':>8} {'a pole stands':>14} {'learning':>9} {'its steps':>9}")
+    print(f"{'moves':>8} {'a pole stands':>14} {'learning':>9} {'steps':>9}")
     ages, learning, steps = [], 0.0, 0.0
     for i in range(1, options.iterations + 1):
         data, lasted = learner.play()

@@ -3,8 +3,8 @@
 How do I fit a distribution of parameters from noisy gradients?  Each coefficient of a logistic regression has a
 Gaussian, whose mean and standard deviation are fitted to the posterior.  A step draws a few coefficients and a few
 patients, so that its gradient is noisy.  The average of the parameters (``swa``) is nearer to the solution than the
-last parameters.  A Markov chain has the true posterior, up to the noise of its draws.  Its coefficients are correlated;
-the fitted Gaussians are not, and are therefore narrower.
+last parameters.  A Markov chain gives the true posterior, up to the noise of its draws.  Its coefficients are
+correlated.  The fitted Gaussians are not, and are therefore narrower.
 """
 
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ side, size = 2.0 * label - 1, x.shape[1]
 
 
 def log_posterior(w):
-    """Of coefficients with a standard normal prior, up to a constant."""
+    """The log posterior of coefficients with a standard normal prior, up to a constant."""
     return -np.logaddexp(0, -side * (x @ w)).sum() - w @ w / 2
 
 

@@ -1,9 +1,9 @@
 """Word vectors from gradients of rows.
 
-How do I train a table if a step needs few of its rows?  A ``RowGrad`` holds the gradients of some rows.  The step reads
-and writes these rows of the table and of its state, and no others.  Here skip-gram with negative sampling learns
-vectors of words from Python's help and docstrings: Mikolov et al., "Distributed representations of words and phrases
-and their compositionality", 2013, https://arxiv.org/abs/1310.4546.
+How do I train a table if each step needs only a few of its rows?  A ``RowGrad`` holds the gradients of some rows.  The
+step reads and writes these rows of the table and of its state, and no others.  Here skip-gram with negative sampling
+learns vectors of words from Python's help and docstrings: Mikolov et al., "Distributed representations of words and
+phrases and their compositionality", 2013, https://arxiv.org/abs/1310.4546.
 """
 
 import re

@@ -2,11 +2,12 @@
  *
  *     charlm TEXT STEPS CHECKPOINT
  *
- * trains until STEPS steps are made and writes the checkpoint.  If the checkpoint exists, the run continues from it, to
- * the bit.  The model is an embedding, a hidden layer with tanh and a softmax (Bengio et al. 2003).
+ * trains until STEPS steps are made and writes the checkpoint.  If the checkpoint exists, the run continues from it
+ * with the same bits.  The model is an embedding, a hidden layer with tanh and a softmax (Bengio et al. 2003).
  *
- * Parameters are bfloat16, in which the model computes.  The optimizer keeps 16 more bits of each beside it
- * (FASTOPT_SPLIT16), so that small updates are not lost.  The rule is AdamW with clipping by norm. */
+ * Parameters are bfloat16.  The model converts them to float and computes in float.  The optimizer keeps 16 more bits
+ * of each parameter in a second array (FASTOPT_SPLIT16), so that small updates are not lost.  The rule is AdamW with
+ * clipping by norm. */
 #include <fastopt.h>
 
 #include <math.h>

@@ -17,12 +17,13 @@ class Optimizer
         : rule_(fastopt_find_rule(rule.c_str()))
     {
         if (!rule_)
-            throw std::invalid_argument("Optimizer: there is no rule " + rule);
+            throw std::invalid_argument("Optimizer: rule must be the name of a rule of fastopt, got " + rule);
         std::size_t count = 0;
         while (rule_->hyper[count])
             count++;
         if (hyper.size() != count)
-            throw std::invalid_argument("Optimizer: " + rule + " has " + std::to_string(count) + " hyperparameters");
+            throw std::invalid_argument("Optimizer: " + rule + " must get " + std::to_string(count) +
+                                        " hyperparameters, got " + std::to_string(hyper.size()));
         for (const auto &[name, value] : hyper)
             set(name, value);
     }
@@ -40,7 +41,7 @@ class Optimizer
                 hyper_[i] = value;
                 return;
             }
-        throw std::invalid_argument("Optimizer: there is no hyperparameter " + name);
+        throw std::invalid_argument("Optimizer: hyperparameters must be those of the rule, got " + name);
     }
 
     // Both vectors must outlive the optimizer and keep their sizes.

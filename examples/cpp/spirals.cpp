@@ -1,4 +1,4 @@
-// Two spirals, told apart by a network with one hidden layer that AdamW trains.
+// A network with one hidden layer, trained by AdamW, separates two spirals.
 #include "optimizer.hpp"
 
 #include <cmath>
