@@ -180,7 +180,9 @@ def threads_stay_where_they_may_run(cpus):
         time.sleep(0.001)
     workers = tasks() - before
     assert len(workers) >= 2
-    assert all(os.sched_getaffinity(task) == cpus for task in (0, *workers))
+    end = time.monotonic() + 10
+    while any(os.sched_getaffinity(task) != cpus for task in (0, *workers)):  # one is being moved
+        assert time.monotonic() < end, "a thread has lost the right to a CPU"
 
 
 @LINUX

@@ -1,16 +1,19 @@
 """The team of threads: its protocol in every order, its code under stress, and its ends: exit, fork, dlclose."""
 
+import ctypes
 import itertools
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 import fastopt
-from support.builds import CSRC, PLAIN, core
+from support.builds import CSRC, PLAIN, built, core
 from support.processes import FORK, HANGS, Run, assert_helped, in_a_process, step_as_a_forked_child
 from support.team_model import Model, WrongError
 
@@ -129,6 +132,42 @@ def fork_beside_another_user(library):
 
 
 @FORK
+class Place(ctypes.Structure):
+    """fastopt_place."""
+
+    _fields_ = [("id", ctypes.c_uint32), ("moving", ctypes.c_uint32)]
+
+
+@needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are moved on Linux alone")
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs two CPUs")
+def test_two_threads_move_a_third(builds):
+    """During a move it is allowed on fewer CPUs: another move must not take these for its own."""
+    sources = [CSRC / "threads/placement.c"]
+    library = ctypes.CDLL(str(built(builds, "gcc", *FLAGS, "-shared", "-fPIC", *sources, suffix=".so")))
+    stop = threading.Event()
+    third = threading.Thread(target=stop.wait)
+    third.start()
+    place, cpus, end = Place(third.native_id, 0), os.sched_getaffinity(0), time.monotonic() + 1
+    moved = [0, 0]
+
+    def move(i):
+        while time.monotonic() < end:
+            moved[i] += library.fastopt_move_away(ctypes.byref(place), min(cpus) if i else max(cpus))
+            library.fastopt_move_here(ctypes.byref(place))
+
+    movers = [threading.Thread(target=move, args=(i,)) for i in range(2)]
+    for mover in movers:
+        mover.start()
+    for mover in movers:
+        mover.join()
+    after = os.sched_getaffinity(third.native_id)
+    stop.set()
+    third.join()
+    assert min(moved) > 0
+    assert after == cpus
+
+
 @needs_compiler
 def test_fork_beside_another_user_of_openmp(tmp_path):
     source, library = tmp_path / "region.c", tmp_path / "region.so"

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #endif
 #include <sched.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -22,30 +23,42 @@ int fastopt_thread_id(void)
     return (int)syscall(SYS_gettid);
 }
 
-int fastopt_move_away(int thread, int cpu)
+/* Lets a thread run only on the allowed CPUs that are in a set, and then on all of them again.  Returns whether it can
+ * be in the set now. */
+static int move(fastopt_place *place, const cpu_set_t *set)
 {
-    cpu_set_t allowed, others;
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(thread, sizeof allowed, &allowed))
+    cpu_set_t allowed, narrow;
+    const int thread = (int)word_load(&place->id);
+    if (!thread || word_exchange(&place->moving, 1))
         return 0;
-    others = allowed;
-    CPU_CLR(cpu, &others);
-    if (!CPU_COUNT(&others) || sched_setaffinity(thread, sizeof others, &others))
-        return 0;
-    sched_setaffinity(thread, sizeof allowed, &allowed);
-    return 1;
+    int moved = !sched_getaffinity(thread, sizeof allowed, &allowed);
+    CPU_AND(&narrow, &allowed, set);
+    moved = moved && CPU_COUNT(&narrow) && !sched_setaffinity(thread, sizeof narrow, &narrow);
+    if (moved)
+        sched_setaffinity(thread, sizeof allowed, &allowed);
+    word_store(&place->moving, 0);
+    return moved;
 }
 
-void fastopt_move_here(int thread)
+int fastopt_move_away(fastopt_place *place, int cpu)
 {
-    cpu_set_t allowed, here;
+    cpu_set_t others;
+    if (cpu < 0 || cpu >= CPU_SETSIZE)
+        return 0;
+    memset(&others, 0xff, sizeof others);
+    CPU_CLR(cpu, &others);
+    return move(place, &others);
+}
+
+void fastopt_move_here(fastopt_place *place)
+{
+    cpu_set_t here;
     const int cpu = sched_getcpu();
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(thread, sizeof allowed, &allowed) ||
-        !CPU_ISSET(cpu, &allowed))
+    if (cpu < 0 || cpu >= CPU_SETSIZE)
         return;
     CPU_ZERO(&here);
     CPU_SET(cpu, &here);
-    if (!sched_setaffinity(thread, sizeof here, &here))
-        sched_setaffinity(thread, sizeof allowed, &allowed);
+    move(place, &here);
 }
 #else
 int fastopt_current_cpu(void)
@@ -58,15 +71,15 @@ int fastopt_thread_id(void)
     return 0;
 }
 
-int fastopt_move_away(int thread, int cpu)
+int fastopt_move_away(fastopt_place *place, int cpu)
 {
-    (void)thread;
+    (void)place;
     (void)cpu;
     return 0;
 }
 
-void fastopt_move_here(int thread)
+void fastopt_move_here(fastopt_place *place)
 {
-    (void)thread;
+    (void)place;
 }
 #endif

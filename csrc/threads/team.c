@@ -50,7 +50,7 @@ typedef union {
 typedef union {
     struct {
         fastopt_sleeper sleeper;
-        atomic_word id;     /* in the system; 0 before it starts */
+        fastopt_place place;
         atomic_word inside; /* whether it is inside a job */
         atomic_word last;   /* the state when it last came to a job, in time or not */
     };
@@ -140,10 +140,10 @@ static void wake_next(int threads)
 }
 
 /* Linux may wake a thread on the CPU of the caller, where it would wait for the caller: then it moves away. */
-static int has_own_cpu(void)
+static int has_own_cpu(member *self)
 {
     const int cpu = (int)word_load(&team.cpu) - 1;
-    return cpu < 0 || fastopt_current_cpu() != cpu || fastopt_move_away(0, cpu);
+    return cpu < 0 || fastopt_current_cpu() != cpu || fastopt_move_away(&self->place, cpu);
 }
 
 static void serve(int thread)
@@ -151,14 +151,14 @@ static void serve(int thread)
     member *self = &team.members[thread];
     uint32_t last = 0;
     double patience = BRIEFLY;
-    word_store(&self->id, (uint32_t)fastopt_thread_id());
+    word_store(&self->place.id, (uint32_t)fastopt_thread_id());
     for (;;) {
         const double idle_since = fastopt_now();
         uint32_t state = await_job(thread, last, patience);
         /* A caller that makes steps back to back finds the thread awake. */
         patience = fastopt_now() - idle_since < SOON ? LONGER : BRIEFLY;
         word_store(&self->last, state);
-        if (has_own_cpu() && enter(thread, &state, last)) {
+        if (has_own_cpu(self) && enter(thread, &state, last)) {
             if (wanted(state) > 3)
                 wake_next(wanted(state));
             word_store(&self->inside, 1);
@@ -177,7 +177,8 @@ static void reset_after_fork(void)
 {
     for (int i = 0; i <= team.started && i < FASTOPT_MAX_THREADS; i++) {
         word_exchange(&team.members[i].sleeper.asleep, 0);
-        word_store(&team.members[i].id, 0);
+        word_store(&team.members[i].place.id, 0);
+        word_store(&team.members[i].place.moving, 0);
     }
     team.started = team.watched = 0;
     word_exchange(&team.state, 0);
@@ -214,7 +215,7 @@ static void await_leaving(int threads, double patience)
     while (fastopt_now() < end);
     for (int i = 1; i < threads; i++)
         if (word_load(&team.members[i].inside))
-            fastopt_move_here((int)word_load(&team.members[i].id));
+            fastopt_move_here(&team.members[i].place);
     while ((state = word_load(&team.state)) & INSIDE) {
         word_exchange(&team.caller.sleeper.asleep, 1);
         if (word_replace(&team.state, state, state | AWAITED))
@@ -233,8 +234,7 @@ static void watch(int threads, double now)
         team.last = word_load(&team.members[team.watched].last);
         team.since = now;
     } else if (now - team.since > LATE) {
-        if (word_load(&thread->id))
-            fastopt_move_away((int)word_load(&thread->id), fastopt_current_cpu());
+        fastopt_move_away(&thread->place, fastopt_current_cpu());
         team.since = HUGE_VAL; /* once, until it comes */
     }
 }
