@@ -14,8 +14,10 @@ A hyperparameter has the range that hyper.def gives its name there.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -56,7 +58,13 @@ VECTOR = "_vector"  # ends the name of the rule that stands for one of rows and 
 
 def is_schedule(value: Any) -> bool:
     """Return whether a value is a schedule: a function of the steps made so far."""
-    return callable(value) and not isinstance(value, type)
+    if not callable(value) or isinstance(value, type):
+        return False
+    # Those who have no schedule do not import it. It comes with the first schedule, not with the first use: a signal
+    # handler that saves could interrupt that import, and find half of the module.
+    if "fastopt.schedules" not in sys.modules:
+        import_module("fastopt.schedules")
+    return True
 
 
 def first_of(value: Any) -> Any:
