@@ -15,7 +15,7 @@ PRINT = "import fastopt; print(fastopt._core.isa())"
 
 
 def chosen(**environment: str) -> str:
-    """What another process prints, with these variables; its message if it fails."""
+    """Return the instruction set that another process has with these variables, or its error message."""
     inherited = {key: value for key, value in os.environ.items() if key != "FASTOPT_ISA"}
     run = subprocess.run(
         [sys.executable, "-c", PRINT], capture_output=True, text=True, env={**inherited, **environment}

@@ -92,7 +92,8 @@ static int is_better(const fastopt_tuner *tuner, int threads, double share)
            mean(tuner, threads) < (share - CERTAINTY * error(tuner, threads)) * mean(tuner, tuner->threads);
 }
 
-/* Whether it is above it by more than chance explains; also of the choice itself. */
+/* Whether the mean of another number of threads is above the mean of the choice, by more than chance explains.  Returns
+ * 1 for the choice itself, too. */
 static int is_worse(const fastopt_tuner *tuner, int threads)
 {
     return threads == tuner->threads ||
